@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What was typed reaches the program as it is, with its spaces, quotes and dollar signs: through the environment.
+override IMAGE := $(value IMAGE)
+override INSTRUCTION := $(value INSTRUCTION)
+export IMAGE INSTRUCTION
+
+.PHONY: help lab demo test bench evaluate train
+
+help: ## show this list
+	@echo "make lab is where to start. All commands:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
+
+demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.jpg] [INSTRUCTION="make it blue"]
+	@$(BIN)/python -m editmgt_lab.demo $${IMAGE:+--image "$$IMAGE"} \
+		$${INSTRUCTION:+--instruction "$$INSTRUCTION"} --output outputs/
+
+test: $(VENV)/installed-test ## set up, then run every test and the linter
+	$(BIN)/python -m pytest
+	$(BIN)/ruff check editmgt_lab tests
+
+bench: $(VENV)/installed ## time an edit, with and without capture
+	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
+
+evaluate: $(VENV)/installed ## score the edits on the small world's test split
+	$(BIN)/python -m editmgt_lab.evaluation $(ARGS)
+
+train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
+	$(BIN)/python -m editmgt_lab.training $(ARGS)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): once, a few minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@echo "Adding what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@

@@ -1,0 +1,12 @@
+"""Crisp-mini: a drawn world of editing tasks whose truth is known."""
+
+from .backgrounds import BACKGROUNDS, STYLES
+from .edits import CATEGORIES, HELD_OUT_PHRASINGS, PHRASINGS, PROPORTIONS, EditSample, phrases, sample_edit
+from .objects import COLOURS, KINDS
+from .scenes import HELD_OUT_PAIRS, PLACES, SIZES, SPLITS, TRAIN_PAIRS, Item, Scene, caption, render, sample_scene
+
+__all__ = [
+    "BACKGROUNDS", "CATEGORIES", "COLOURS", "HELD_OUT_PAIRS", "HELD_OUT_PHRASINGS", "KINDS", "PHRASINGS", "PLACES",
+    "PROPORTIONS", "SIZES", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "caption", "phrases",
+    "render", "sample_edit", "sample_scene",
+]  # fmt: skip

@@ -1,0 +1,137 @@
+"""A scene is a plain value: a background and up to four items. Drawing it and naming it are pure functions of it."""
+
+import random
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from ..errors import SettingError
+from .backgrounds import BACKGROUNDS, background, stylise
+from .objects import COLOURS, KINDS, sprite
+
+GRID = 16  # a picture is 16 × 16 units; every box starts on a whole unit
+PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+SIZES = {"small": 4, "medium": 5, "big": 6}  # units
+ITEM_COUNTS = (25, 40, 25, 10)  # of 100 scenes, how many hold 1, 2, 3, 4 items
+SPLITS = ("train", "validation", "test")
+
+# A cell is 6 units wide and starts at 0, 5 or 10. Inside it a small object has a unit of room on both sides, a medium
+# one a unit on one side, and a big one none: neighbours never overlap by more than one unit.
+_CANONICAL = {"small": (1, 6, 11), "medium": (0, 5, 11), "big": (0, 5, 10)}
+_JITTERS = {
+    "small": ((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)),
+    "medium": ((0, 1), (0, 1), (-1, 0)),
+    "big": ((0,), (0,), (0,)),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object: what it is, and where. `jitter` is its offset (x, y) in units from the canonical box of its place."""
+
+    kind: str
+    colour: str
+    place: str
+    size: str = "medium"
+    jitter: tuple[int, int] = (0, 0)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in units."""
+        row, column = divmod(PLACES.index(self.place), 3)
+        left, top = _CANONICAL[self.size][column] + self.jitter[0], _CANONICAL[self.size][row] + self.jitter[1]
+        return left, top, left + SIZES[self.size], top + SIZES[self.size]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background, its items, and the style of the whole picture (None: plain)."""
+
+    background: str
+    items: tuple[Item, ...]
+    style: str | None = None
+
+    @property
+    def empty_places(self) -> tuple[str, ...]:
+        taken = {item.place for item in self.items}
+        return tuple(place for place in PLACES if place not in taken)
+
+    def swapped(self, old: Item, *new: Item) -> "Scene":
+        """The scene with `old` replaced by `new` (by nothing: taken out)."""
+        items = [kept for item in self.items for kept in (new if item == old else (item,))]
+        return replace(self, items=tuple(items))
+
+
+def held_out(kind: str, colour: str) -> bool:
+    """True for the pairs that only the test split shows: one colour of four kinds out of five."""
+    index = KINDS.index(kind)
+    return index % 5 != 4 and tuple(COLOURS)[3 * index % len(COLOURS)] == colour
+
+
+TRAIN_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if not held_out(kind, colour))
+HELD_OUT_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if held_out(kind, colour))
+
+
+def render(scene: Scene, size: int = 64) -> Image.Image:
+    """Draw a scene → RGB picture of size × size pixels."""
+    if not isinstance(size, int) or size % GRID or not 32 <= size <= 1024:
+        raise SettingError(
+            f"size={size!r} is not a size a scene can be drawn at",
+            expected=f"a multiple of {GRID} from 32 to 1024",
+            fix="use 64 for the small model, 512 for a slide",
+        )
+    unit = size // GRID
+    canvas = background(scene.background, size).copy()
+    for item in sorted(scene.items, key=lambda item: (item.box[3], item.box[0])):
+        left, top, right, bottom = (unit * edge for edge in item.box)
+        colour, behind = sprite(item.kind, item.colour, right - left)
+        canvas[top:bottom, left:right] = (canvas[top:bottom, left:right] * behind + colour + 127) // 255
+    return Image.fromarray(stylise(canvas, scene.style) if scene.style else canvas)
+
+
+def caption(scene: Scene) -> str:
+    """The whole scene in at most 28 words and commas, such as "snow, big red ball top left, blue house center"."""
+    items = sorted(scene.items, key=lambda item: PLACES.index(item.place))
+    sizes = ("" if item.size == "medium" else f"{item.size} " for item in items)
+    named = (f"{size}{item.colour} {item.kind} {item.place}" for size, item in zip(sizes, items, strict=True))
+    return ", ".join([*([scene.style] if scene.style else []), scene.background, *named])
+
+
+def stream(seed: int, split: str, purpose: str) -> random.Random:
+    """The random numbers of one sample; those of different splits and purposes never meet."""
+    if split not in SPLITS:
+        raise SettingError(
+            f"unknown split {split!r}", expected=f"one of {', '.join(SPLITS)}", fix="name one of these splits"
+        )
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise SettingError(
+            f"seed={seed!r} is not a seed",
+            expected="a whole number, 0 or more",
+            fix="pass the number of the sample, such as 0",
+        )
+    return random.Random(f"crisp/{purpose}/{split}/{int(seed)}")
+
+
+def draw_item(rng: random.Random, pair: tuple[str, str], place: str) -> Item:
+    """An item somewhere in its cell, of any size."""
+    size = rng.choices(tuple(SIZES), (3, 4, 3))[0]
+    row, column = divmod(PLACES.index(place), 3)
+    return Item(*pair, place, size, (rng.choice(_JITTERS[size][column]), rng.choice(_JITTERS[size][row])))
+
+
+def draw_scene(rng: random.Random, count: int, special: tuple[str, str] | None = None) -> Scene:
+    """A plain scene of `count` items of different kinds; `special`, a (kind, colour) pair, is the first of them."""
+    pairs = [special] if special else []
+    while len(pairs) < count:
+        pair = rng.choice(TRAIN_PAIRS)
+        if all(pair[0] != kind for kind, _ in pairs):
+            pairs.append(pair)
+    items = [draw_item(rng, pair, place) for pair, place in zip(pairs, rng.sample(PLACES, count), strict=True)]
+    return Scene(rng.choice(BACKGROUNDS), tuple(items))
+
+
+def sample_scene(seed: int, *, split: str = "train") -> Scene:
+    """A scene of 1 to 4 items; three test scenes in ten hold a pair that the other splits never show."""
+    rng = stream(seed, split, "scene")
+    special = rng.choice(HELD_OUT_PAIRS) if split == "test" and rng.random() < 0.3 else None
+    return draw_scene(rng, rng.choices((1, 2, 3, 4), ITEM_COUNTS)[0], special)

@@ -1,0 +1,233 @@
+"""Stage 5: logits become tokens, the most confident first; outside the edit the source is held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .errors import SettingError, ShapeError
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def cosine_schedule(progress: Tensor) -> Tensor:
+    """Share of the tokens still masked at a progress of 0…1: slow at first, when little is known."""
+    return torch.cos(progress * math.pi / 2)
+
+
+def linear_schedule(progress: Tensor) -> Tensor:
+    """Share of the tokens still masked at a progress of 0…1: the same number of tokens in every step."""
+    return 1 - progress
+
+
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
+HOLDS = ("released", "commit")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one step decided; every field is [B, h, w].
+
+    tokens: after re-masking; sampled: before it, no token masked; confidence: log p(token) + temperature · Gumbel, by
+    which they competed, infinite where a token did not have to; held: positions below the hold threshold; masked: those
+    that the next step has to fill.
+    """
+
+    tokens: Tensor
+    sampled: Tensor
+    confidence: Tensor
+    held: Tensor
+    masked: Tensor
+
+
+class RegionHoldSampler:
+    """Iterative decoding with region hold (paper, section on region-hold sampling).
+
+    mask_token_id: the id of masked tokens; steps: K; temperature: of the Gumbel noise, first and last step, linear in
+    between (a single number falls to 0.01, as in the released code); schedule: a name in SCHEDULES.
+
+    hold="released": a masked position below the threshold takes the source token, then competes by that token's own
+    confidence and may be masked again, so the hold leaks. hold="commit": all positions below the threshold are source
+    tokens at once and for good; the schedule runs over the others.
+
+    Raises SettingError for a setting out of range.
+    """
+
+    def __init__(
+        self,
+        mask_token_id: int,
+        steps: int,
+        *,
+        temperature: float | tuple[float, float] = (2.0, 0.0),
+        schedule: str = "cosine",
+        hold: str = "released",
+    ):
+        if steps < 1:
+            raise SettingError(f"steps is {steps}", expected="1 or more", fix="12 to 36 are usual")
+        if schedule not in SCHEDULES:
+            raise SettingError(f"unknown schedule {schedule!r}", expected=f"one of {list(SCHEDULES)}", fix="choose one")
+        if hold not in HOLDS:
+            raise SettingError(f"unknown hold {hold!r}", expected=f"one of {list(HOLDS)}", fix="choose one")
+        first, last = temperature if isinstance(temperature, Sequence) else (temperature, 0.01)
+        if not all(math.isfinite(t) and t >= 0 for t in (first, last)):
+            raise SettingError(f"temperature is {temperature}", expected="finite, 0 or more", fix="(2.0, 0.0) is usual")
+        self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
+        self.schedule = SCHEDULES[schedule]
+        self.temperatures = torch.linspace(first, last, steps).tolist()
+
+    def step(
+        self,
+        logits: Tensor,
+        tokens: Tensor,
+        index: int,
+        *,
+        heat: Tensor | None = None,
+        hold_threshold: float = 0.0,
+        source: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """The tokens after step `index`: `decide(...)` without its reasons."""
+        return self.decide(
+            logits, tokens, index, heat=heat, hold_threshold=hold_threshold, source=source, generator=generator
+        ).tokens
+
+    @torch.no_grad()
+    def decide(
+        self,
+        logits: Tensor,
+        tokens: Tensor,
+        index: int,
+        *,
+        heat: Tensor | None = None,
+        hold_threshold: float = 0.0,
+        source: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Decision:
+        """One step: fill every masked position, hold the source, mask the least confident again.
+
+        logits: [B, codebook, h, w]; tokens, source: [B, h, w]; index: 0 … steps - 1; heat: [B, h, w] in [0, 1];
+        hold_threshold: λ in [0, 1], positions with less heat are held, 0 holds nothing; generator: one, or one for each
+        picture. No input is changed.
+
+        Raises SettingError for a setting out of range or a hold without heat and source, ShapeError for tensors that do
+        not fit each other.
+        """
+        self.check_inputs(logits, tokens, index, heat, hold_threshold, source)
+        probabilities = rearrange(logits, "b codebook h w -> b (h w) codebook").float().softmax(dim=-1)
+        before = tokens.flatten(1)  # [B, N]
+        unknown = before == self.mask_token_id
+        sampled = torch.where(unknown, draw_tokens(probabilities, generator), before)
+
+        held = torch.zeros_like(unknown)
+        if hold_threshold > 0:
+            held = heat.reshape(before.shape).to(before.device) < hold_threshold
+            replaced = held if self.hold == "commit" else held & unknown
+            sampled = torch.where(replaced, source.flatten(1), sampled)
+        committed = held if self.hold == "commit" else torch.zeros_like(held)
+
+        competing = unknown & ~committed
+        chosen = probabilities.gather(-1, sampled.where(competing, 0).unsqueeze(-1)).squeeze(-1)  # [B, N]
+        confidence = chosen.clamp(min=1e-20).log().where(competing, math.inf)
+        after = sampled
+        if index < self.steps - 1:
+            confidence = confidence + self.temperatures[index] * gumbel_noise(chosen, generator)
+            places = (~committed).sum(dim=1, keepdim=True)
+            after = sampled.where(confidence >= self.cut(confidence, competing, places, index), self.mask_token_id)
+
+        fields = (after, sampled, confidence, held, after == self.mask_token_id)
+        return Decision(*(field.reshape(tokens.shape) for field in fields))
+
+    def cut(self, confidence: Tensor, competing: Tensor, places: Tensor, index: int) -> Tensor:
+        """The confidence [B, 1] below which tokens are masked again; places [B, 1]: how many the schedule runs over."""
+        progress = torch.tensor((index + 1) / self.steps, device=confidence.device)
+        count = (places * self.schedule(progress)).floor().long()
+        count = torch.minimum(count, competing.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+        return confidence.sort(dim=1).values.gather(1, count.clamp(max=confidence.shape[1] - 1))
+
+    def check_inputs(
+        self,
+        logits: Tensor,
+        tokens: Tensor,
+        index: int,
+        heat: Tensor | None,
+        hold_threshold: float,
+        source: Tensor | None,
+    ) -> None:
+        if not 0 <= index < self.steps:
+            raise SettingError(
+                f"step index {index}", expected=f"0 to {self.steps - 1}", fix="count up, one call for each step"
+            )
+        if not 0 <= hold_threshold <= 1:
+            raise SettingError(
+                f"hold_threshold is {hold_threshold}", expected="a number in [0, 1]", fix="0 holds nothing"
+            )
+        if hold_threshold > 0 and (heat is None or source is None):
+            missing = " and ".join(name for name, value in (("heat", heat), ("source", source)) if value is None)
+            raise SettingError(
+                f"hold_threshold is {hold_threshold}, but {missing} is missing",
+                expected="heat map and source tokens, to know where and what to hold",
+                fix="pass both, or hold_threshold=0",
+            )
+        if tokens.ndim != 3 or logits.ndim != 4 or (len(logits), *logits.shape[2:]) != tuple(tokens.shape):
+            raise ShapeError(
+                f"logits {list(logits.shape)} for tokens {list(tokens.shape)}",
+                expected="[B, codebook, h, w] and [B, h, w]",
+                fix="pass the transformer's output for these tokens",
+            )
+        if source is not None and source.shape != tokens.shape:
+            raise ShapeError(
+                f"source {list(source.shape)} for tokens {list(tokens.shape)}",
+                expected="the same shape",
+                fix="check both",
+            )
+        flat = (len(tokens), tokens[0].numel())
+        if hold_threshold > 0 and int(source.max()) >= logits.shape[1]:
+            raise ShapeError(
+                f"source holds token {int(source.max())}",
+                expected=f"ids below the codebook's {logits.shape[1]}, no mask token",
+                fix="pass the tokens of the source picture",
+            )
+        if heat is not None and heat.shape not in (tokens.shape, flat):
+            raise ShapeError(
+                f"heat {list(heat.shape)} for tokens {list(tokens.shape)}",
+                expected="the token grid",
+                fix="consolidate captured maps, or resize the heat map",
+            )
+
+
+def draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
+    """One token for each position. probabilities: [B, N, codebook]; returns [B, N]."""
+
+    def draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        device = rows.device if generator is None else generator.device
+        drawn = torch.multinomial(rows.to(device).float().flatten(0, 1), 1, generator=generator)
+        return drawn.reshape(rows.shape[:2]).to(rows.device)
+
+    return for_each_generator(draw, probabilities, generator)
+
+
+def gumbel_noise(like: Tensor, generator: Generators) -> Tensor:
+    """Gumbel noise in the shape of `like` [B, N]."""
+
+    def draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        device = rows.device if generator is None else generator.device
+        uniform = torch.zeros(rows.shape, device=device).uniform_(0, 1, generator=generator)
+        return -(-uniform.clamp(min=1e-20).log()).clamp(min=1e-20).log().to(rows.device)
+
+    return for_each_generator(draw, like, generator)
+
+
+def for_each_generator(draw: Callable, rows: Tensor, generator: Generators) -> Tensor:
+    """One generator draws for the whole batch; a list has one for each picture, whose draws then fit any batch."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return draw(rows, generator)
+    if len(generator) != len(rows):
+        raise SettingError(
+            f"{len(generator)} generators for {len(rows)} pictures", expected="one for each", fix="or pass a single one"
+        )
+    return torch.cat([draw(row, g) for row, g in zip(rows.split(1), generator, strict=True)])

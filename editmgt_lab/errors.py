@@ -1,0 +1,29 @@
+"""One family of errors: each says what was wrong, what was expected and what to do."""
+
+
+class LabError(ValueError):
+    """The family of every error that a user of the lab can cause."""
+
+    def __init__(self, problem: str, *, expected: str, fix: str):
+        self.problem, self.expected, self.fix = problem, expected, fix
+        super().__init__(f"{problem}\n  expected: {expected}\n  to do:    {fix}")
+
+
+class ImageError(LabError):
+    """A picture that cannot be read or used."""
+
+
+class TextError(LabError):
+    """An instruction or a focus word that cannot be used."""
+
+
+class SettingError(LabError):
+    """A setting that is out of range, or two settings that contradict each other."""
+
+
+class ShapeError(LabError):
+    """Tensors that do not fit each other or the model."""
+
+
+class CheckpointError(LabError):
+    """A folder or hub name that holds no checkpoint, or not the one that was asked for."""

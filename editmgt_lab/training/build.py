@@ -1,0 +1,85 @@
+"""Fresh modules for the recipe, and the folder that a trained editor is kept in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from .. import crisp
+from ..checkpoints import save
+from ..text import TextEncoder
+from ..transformer import MaskedGenerativeTransformer
+from ..vq import VQModel
+from .recipe import Recipe
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def build_tokenizer(sentences: list[str], length: int) -> CLIPTokenizer:
+    """CLIP's tokenizer with a small vocabulary: every word of `sentences` is one token, others are spelled out."""
+    blank = CLIPTokenizer()
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.normalizer = blank.backend_tokenizer.normalizer
+    trained.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trained.train_from_iterator(
+        sentences, trainers.BpeTrainer(vocab_size=4096, initial_alphabet=alphabet, end_of_word_suffix="</w>")
+    )
+    learned = json.loads(trained.to_str())["model"]
+    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+    pieces += [piece for piece in sorted(learned["vocab"], key=learned["vocab"].get) if piece not in set(pieces)]
+    vocab = {piece: index for index, piece in enumerate([*pieces, START, END])}
+    return CLIPTokenizer(vocab=vocab, merges=[tuple(pair) for pair in learned["merges"]], model_max_length=length)
+
+
+def build_text_encoder(recipe: Recipe) -> TextEncoder:
+    """A CLIP text model as wide as the transformer, as base Meissonic's is."""
+    tokenizer = build_tokenizer(crisp.phrases(), recipe.text_length)
+    width = recipe.transformer.width
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=recipe.transformer.pooled_projection_dim,
+        num_hidden_layers=recipe.text_layers,
+        num_attention_heads=recipe.transformer.num_attention_heads,
+        max_position_embeddings=recipe.text_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=1.0,
+    )
+    return TextEncoder(CLIPTextModelWithProjection(config), tokenizer)
+
+
+def save_editor(
+    folder: Path, vq: VQModel, text_encoder: TextEncoder, transformer: MaskedGenerativeTransformer, image_size: int
+) -> None:
+    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`."""
+    levels = len(vq.config.block_out_channels)
+    vq_config = {
+        "_class_name": "VQModel",
+        **{k: v for k, v in asdict(vq.config).items()},
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "sample_size": image_size,
+        "scaling_factor": 0.18215,
+        "lookup_from_codebook": True,
+        "force_upcast": False,
+    }
+    save(vq, folder / "vqvae", vq_config)
+    save(transformer, folder / "editmgt", {"_class_name": "Transformer2DModel", **asdict(transformer.config)})
+    text_encoder.clip.save_pretrained(folder / "text_encoder")
+    text_encoder.clip_tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler = {
+        "_class_name": "Scheduler",
+        "mask_token_id": transformer.config.vocab_size - 1,
+        "masking_schedule": "cosine",
+    }
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")

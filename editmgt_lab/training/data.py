@@ -1,0 +1,80 @@
+"""The drawn world as tensors: pictures for the VQ model, cached tokens for the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .. import crisp
+from ..images import to_tensor
+from ..text import TextEncoder
+from ..vq import VQModel
+
+SHARD = 1000
+
+
+def pictures(count: int, size: int) -> Tensor:
+    """Sources and targets of `count / 2` edits of the training split, uint8 [count, 3, size, size]."""
+    stack = []
+    for seed in tqdm(range(count // 2), desc="drawing pictures", unit="edit"):
+        sample = crisp.sample_edit(seed, size=size)
+        stack.append((to_tensor([sample.source, sample.target]) * 255).round().to(torch.uint8))
+    return torch.cat(stack)
+
+
+@torch.no_grad()
+def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
+    """Draw and tokenize the training edits of these seeds.
+
+    Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L].
+
+    Where the mask is empty the target takes the source's tokens: there the two pictures are the same, and what
+    differs is only the VQ model's normalisation, which looks at the whole picture and is not part of any edit.
+    """
+    device = next(vq.parameters()).device
+    samples = [crisp.sample_edit(seed, size=size) for seed in seeds]
+
+    def encode(images: list) -> Tensor:
+        return torch.cat(
+            [vq.encode(to_tensor(images[i : i + 100]).to(device)).cpu() for i in range(0, len(images), 100)]
+        )
+
+    source, target = encode([s.source for s in samples]), encode([s.target for s in samples])  # (n, h, w)
+    masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])  # (n, 1, H, W)
+    factor = vq.config.factor
+    changed = F.max_pool2d(masks, factor + 4, stride=factor, padding=2)[:, 0] > 0  # (n, h, w), a little beyond the mask
+    target = torch.where(changed, target, source)
+    shard = {"source": source, "target": target}
+    for name in ("instruction", "source_caption", "target_caption"):
+        shard[name] = text.tokenize([getattr(s, name) for s in samples])[0]["input_ids"]
+    return {name: tensor.to(torch.int16).contiguous() for name, tensor in shard.items()}
+
+
+def token_cache(folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int) -> dict[str, Tensor]:
+    """All shards of the training split, made once and kept in `folder`; resumable shard by shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
+        path = folder / f"{start:07d}.safetensors"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            save_file(token_shard(vq, text, range(start, start + SHARD), size), part)
+            part.rename(path)
+        shards.append(load_file(path))
+    return {name: torch.cat([shard[name] for shard in shards]).long() for name in shards[0]}
+
+
+def batches(count: int, batch: int, done: int, seed: int) -> Iterator[Tensor]:
+    """Endless batches of indices, every sample once an epoch, continuing after `done` samples."""
+    epoch, offset = divmod(done, count)
+    while True:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
+        for start in range(offset, count - batch + 1, batch):
+            yield order[start : start + batch]
+        epoch, offset = epoch + 1, 0

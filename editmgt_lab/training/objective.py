@@ -1,0 +1,40 @@
+"""The training objective: hide some of the target's tokens, predict them from the text, the rest and the source."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mask_ratio(u: Tensor) -> Tensor:
+    """The share of hidden tokens for u uniform in [0, 1): cos(π u / 2), as in the released code."""
+    return torch.cos(u * math.pi / 2)
+
+
+def hide(tokens: Tensor, ratio: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
+    """Replace a random share of each picture's tokens by the mask token.
+
+    tokens: [B, h, w]; ratio: [B]. Returns new tokens and bool [B, h, w], True where hidden (at least one each).
+    """
+    count = tokens[0].numel()
+    rank = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1).argsort(dim=1)
+    hidden = (rank < (ratio * count).ceil().clamp(min=1)[:, None]).view_as(tokens)
+    return tokens.masked_fill(hidden, mask_token_id), hidden
+
+
+def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
+    """The timestep that decoding would show here: the step index counting down, for a random number of steps.
+
+    The released weights are trained with the mask ratio and decoded with the step index (facts, section 1); the small
+    model is trained with what decoding feeds it. u: [B] → [B].
+    """
+    steps = torch.randint(least, most + 1, u.shape, device=u.device)
+    return ((1 - u) * steps - 1).ceil().clamp(min=0)
+
+
+def masked_token_loss(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Cross-entropy in nats on the hidden tokens alone. logits: [B, codebook, h, w]; target, hidden: [B, h, w]."""
+    return F.cross_entropy(logits.permute(0, 2, 3, 1)[hidden], target[hidden])

@@ -1,0 +1,56 @@
+"""Every setting of the small model, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..transformer import TransformerConfig
+from ..vq import VQConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes, then the three stages; lengths are counted in samples, so a batch size changes no meaning."""
+
+    image_size: int = 64
+    vq: VQConfig = VQConfig(
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=8,
+        num_vq_embeddings=1024,
+        norm_num_groups=1,
+    )
+    transformer: TransformerConfig = TransformerConfig(
+        in_channels=8,
+        num_layers=3,
+        num_single_layers=6,
+        attention_head_dim=32,
+        num_attention_heads=5,
+        joint_attention_dim=160,
+        pooled_projection_dim=160,
+        axes_dims_rope=(4, 14, 14),
+        vocab_size=1088,
+        codebook_size=1024,
+        text_encoder_architecture="CLIP",
+        connector_type=None,
+    )
+    text_length: int = 32
+    text_layers: int = 2
+
+    vq_pictures: int = 12_000
+    vq_samples: int = 56_000
+    vq_crop: int = 32
+    vq_batch: int = 16
+    vq_learning_rate: float = 2e-3
+
+    pairs: int = 32_000
+    text_to_image_samples: int = 50_000
+    editing_samples: int = 90_000
+    batch: int = 24
+    adam_learning_rate: float = 2e-3
+    muon_learning_rate: float = 0.02
+    text_dropout: float = 0.1
+    average_decay: float = 0.999
+
+
+TINY = Recipe()

@@ -1,0 +1,47 @@
+"""What every stage of training shares: a folder with one resumable state, a log, and the learning-rate law."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+
+CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
+
+
+def learning_rate_scale(done: int, total: int, *, warm_up: float = 0.02, cool_down: float = 0.3) -> float:
+    """Warm up linearly, hold, then cool down linearly to zero; `done` and `total` are counted in samples."""
+    return max(0.0, min(1.0, (done + 1) / (warm_up * total), (total - done) / (cool_down * total)))
+
+
+class Run:
+    """The folder of one stage: `state.pt`, written whole or not at all, and `log.jsonl`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._saved_at = time.monotonic()
+
+    def load(self) -> dict | None:
+        """The last state, or None for a new run."""
+        path = self.folder / "state.pt"
+        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+    def save(self, state: dict) -> None:
+        """Write to a temporary name, then rename: a kill in between leaves the old state."""
+        part = self.folder / "state.pt.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / "state.pt")
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last state is old enough to be written again."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+
+    def log(self, **figures: float) -> None:
+        """Append one line of figures to the log."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()}) + "\n")

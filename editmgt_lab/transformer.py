@@ -1,0 +1,238 @@
+"""Stage 3: the masked generative transformer, from tokens and text to logits over the codebook."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import Layout, RMSNorm, injection_bias, position_ids, rotary_table
+from .blocks import (
+    SINUSOID_WIDTH,
+    MaskedTokenHead,
+    MultiModalBlock,
+    Resample,
+    SingleModalBlock,
+    TimeTextEmbedding,
+    TokenEmbedding,
+    TransformerConfig,
+    TwoLinears,
+    sinusoids,
+)
+from .checkpoints import load_into, read_config
+from .errors import SettingError, ShapeError
+from .text import TextCondition
+
+PIXELS_PER_TOKEN = 16  # of the released VQ: the micro-conditions speak of pixels
+AESTHETIC_SCORE = 6.0
+
+
+class MaskedGenerativeTransformer(nn.Module):
+    """Predicts every image token at once from text, the unmasked image tokens and, in an edit, the source tokens.
+
+    Source: the released code (Meissonic's backbone, blocks as in Flux) and the paper's attention injection. All
+    parameters have the released names.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        width, heads = config.width, config.num_attention_heads
+        if config.has_connector:
+            self.connector = nn.ModuleDict({"projector": nn.Linear(config.joint_attention_dim, width)})
+        self.context_embedder = nn.Linear(width, width)
+        self.encoder_proj_layer_norm = RMSNorm(width)
+        self.cond_embed = TwoLinears(5 * SINUSOID_WIDTH + config.pooled_projection_dim, width, bias=False)
+        self.time_text_embed = TimeTextEmbedding(width)
+
+        self.embed = TokenEmbedding(config.vocab_size, width)
+        self.down_block = nn.ModuleDict({"downsample": Resample(width, nn.Conv2d)} if config.downsample else {})
+        self.project_to_hidden_norm = RMSNorm(width)
+        self.project_to_hidden = nn.Linear(width, width, bias=False)
+
+        self.transformer_blocks = nn.ModuleList(MultiModalBlock(width, heads) for _ in range(config.num_layers))
+        self.single_transformer_blocks = nn.ModuleList(
+            SingleModalBlock(width, heads) for _ in range(config.num_single_layers)
+        )
+
+        self.project_from_hidden_norm = RMSNorm(width)
+        self.project_from_hidden = nn.Linear(width, width, bias=False)
+        self.up_block = nn.ModuleDict({"upsample": Resample(width, nn.ConvTranspose2d)} if config.upsample else {})
+        self.mlm_layer = MaskedTokenHead(width, config.codebook_size)
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> MaskedGenerativeTransformer:
+        """A fresh network from the content of a `config.json`."""
+        return cls(TransformerConfig.from_dict(values))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> MaskedGenerativeTransformer:
+        """Read a folder of the released layout: config.json and safetensors, sharded or not. Raises CheckpointError."""
+        with torch.device("meta"):
+            module = cls.from_config(read_config(folder))
+        return load_into(module, folder, device=device, dtype=dtype).eval()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        text: TextCondition,
+        timestep: Tensor,
+        *,
+        source: Tensor | None = None,
+        strength: float = 1.0,
+        bias_text: bool = False,
+        micro_conditions: Tensor | None = None,
+    ) -> Tensor:
+        """Predict every image token.
+
+        tokens, source: long [B, h, w]; text: tokens [B, L, text width], pooled [B, P]; timestep: [B], before its factor
+        1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
+        uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
+        Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
+
+        strength: γ of the paper's section on attention injection; 1 adds no bias, more stays closer to the source.
+        bias_text=False is the paper's bias (image ↔ source), True the released code's (source ↔ all, text included).
+        At γ = 0 the source is left out altogether, in both forms, so the logits are exactly text-to-image. The released
+        bias tends to that as γ → 0; the paper's does not, since there text goes on reading the source.
+
+        Raises SettingError for a strength that is negative or not finite, ShapeError for tensors that do not fit.
+        """
+        self.check_inputs(tokens, text, timestep, source, strength, micro_conditions)
+        with_source = source is not None and strength > 0
+
+        layout = self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text)
+        conditions = self.conditions(tokens, text, timestep, micro_conditions, with_source=with_source)
+        encoded = self.encode_text(text.tokens)  # [B, L, D]
+        pictures = [self.encode_tokens(x) for x in ([tokens, source] if with_source else [tokens])]  # [B, N, D]
+
+        for block in self.transformer_blocks:
+            encoded, pictures = block(encoded, pictures, conditions, layout)
+        streams = [torch.cat([encoded, pictures[0]], dim=1), *pictures[1:]]
+        for block in self.single_transformer_blocks:
+            streams = block(streams, conditions, layout)
+        return self.decode(streams[0][:, layout.text :], layout)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """[B, L, text width] → [B, L, D]."""
+        tokens = tokens.to(self.dtype)
+        if self.config.has_connector:
+            tokens = self.connector["projector"](tokens)
+        return self.encoder_proj_layer_norm(self.context_embedder(tokens))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """[B, h, w] → [B, N, D]: one row for each position inside the transformer."""
+        x = self.embed(tokens)
+        for downsample in self.down_block.values():
+            x = downsample(x)
+        x = rearrange(x, "b d row column -> b (row column) d")
+        return self.project_to_hidden(self.project_to_hidden_norm(x))
+
+    def decode(self, x: Tensor, layout: Layout) -> Tensor:
+        """[B, N, D] → [B, codebook, h, w]."""
+        x = self.project_from_hidden(self.project_from_hidden_norm(x))
+        x = rearrange(x, "b (row column) d -> b d row column", row=layout.position_grid[0])
+        for upsample in self.up_block.values():
+            x = upsample(x)
+        return self.mlm_layer(x)
+
+    def conditions(
+        self, tokens: Tensor, text: TextCondition, timestep: Tensor, micro_conditions: Tensor | None, with_source: bool
+    ) -> list[Tensor]:
+        """The vectors [B, D] that modulate the image and, in an edit, the source, which stays at timestep 0."""
+        if micro_conditions is None:
+            h, w = tokens.shape[1:]
+            size = (PIXELS_PER_TOKEN * w, PIXELS_PER_TOKEN * h, 0, 0, AESTHETIC_SCORE)
+            micro_conditions = torch.tensor(size, device=tokens.device).expand(len(tokens), 5)
+        micro = sinusoids(micro_conditions).flatten(1).to(self.dtype)  # [B, 5 * 256]
+        pooled = self.cond_embed(torch.cat([text.pooled.to(self.dtype), micro], dim=1))
+        timesteps = [timestep.float() * 1000]
+        if with_source:
+            timesteps.append(torch.zeros_like(timesteps[0]))
+        return [self.time_text_embed(t, pooled) for t in timesteps]
+
+    def layout(
+        self, tokens: Tensor, text: TextCondition, *, with_source: bool, strength: float, bias_text: bool
+    ) -> Layout:
+        """The positions [text; image; source] of this pass, their rotations and the injection bias."""
+        token_grid, length = tuple(tokens.shape[1:]), text.tokens.shape[1]
+        grid = self.position_grid(*token_grid)
+        positions = position_ids(length, grid, 2 if with_source else 1)
+        bias = None
+        if with_source and strength != 1:
+            bias = injection_bias(length, math.prod(grid), strength, bias_text=bias_text).to(tokens.device, self.dtype)
+        return Layout(
+            text=length,
+            token_grid=token_grid,
+            position_grid=grid,
+            rotary=rotary_table(positions, self.config.axes_dims_rope).to(tokens.device),
+            bias=bias,
+            padding=text.padding,
+        )
+
+    def position_grid(self, h: int, w: int) -> tuple[int, int]:
+        """The grid inside the transformer of an h×w token grid."""
+        factor = 2 if self.config.downsample else 1
+        return h // factor, w // factor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.project_to_hidden.weight.dtype
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, numbered through: multi-modal first."""
+        return [*self.transformer_blocks, *self.single_transformer_blocks]
+
+    def check_inputs(
+        self,
+        tokens: Tensor,
+        text: TextCondition,
+        timestep: Tensor,
+        source: Tensor | None,
+        strength: float,
+        micro_conditions: Tensor | None,
+    ) -> None:
+        if not (math.isfinite(strength) and strength >= 0):
+            raise SettingError(
+                f"strength is {strength}", expected="a finite number, 0 or more", fix="1.0 is the plain attention"
+            )
+        if tokens.ndim != 3 or tokens.is_floating_point():
+            raise ShapeError(
+                f"tokens are {tokens.dtype} {list(tokens.shape)}",
+                expected="whole numbers [B, h, w]",
+                fix="pass token ids, one grid for each picture",
+            )
+        batch, h, w = tokens.shape
+        if self.config.downsample and (h % 2 or w % 2):
+            raise ShapeError(
+                f"the token grid is {h}×{w}",
+                expected="height and width a multiple of 2, since this network joins 2×2 tokens to one position",
+                fix="resize or crop the picture",
+            )
+        length = text.tokens.shape[1] if text.tokens.ndim == 3 else "L"
+        wanted = [
+            ("source", source, (batch, h, w)),
+            ("text.tokens", text.tokens, (batch, length, self.config.text_width)),
+            ("text.pooled", text.pooled, (batch, self.config.pooled_projection_dim)),
+            ("text.padding", text.padding, (batch, length)),
+            ("timestep", timestep, (batch,)),
+            ("micro_conditions", micro_conditions, (batch, 5)),
+        ]
+        for name, tensor, shape in wanted:
+            if tensor is not None and tuple(tensor.shape) != shape:
+                raise ShapeError(
+                    f"{name} is {list(tensor.shape)}",
+                    expected=f"[{', '.join(map(str, shape))}] beside tokens {list(tokens.shape)}",
+                    fix="give every picture its own row, and the text encoder that belongs to this network",
+                )

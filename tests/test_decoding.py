@@ -1,0 +1,191 @@
+"""The schedule, one step of sampling, and the two ways to hold."""
+
+import math
+
+import pytest
+import torch
+
+from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler
+from editmgt_lab.errors import SettingError, ShapeError
+
+MASK, CODEBOOK, STEPS = 20, 16, 7
+
+
+def scene(batch=2, h=5, w=8):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(STEPS, batch, CODEBOOK, h, w, generator=generator)
+    source = torch.randint(0, CODEBOOK, (batch, h, w), generator=generator)
+    heat = torch.rand(batch, h, w, generator=generator)
+    return logits, torch.full((batch, h, w), MASK), source, heat
+
+
+def decode(sampler, *, seed=5, hold_threshold=0.0, tokens=None, generator=None, pictures=slice(None)):
+    logits, masked, source, heat = scene()
+    tokens = masked[pictures] if tokens is None else tokens
+    generator = generator or torch.Generator().manual_seed(seed)
+    decisions = []
+    for index in range(sampler.steps):
+        decisions.append(
+            sampler.decide(
+                logits[index, pictures],
+                tokens,
+                index,
+                heat=heat[pictures],
+                hold_threshold=hold_threshold,
+                source=source[pictures],
+                generator=generator,
+            )
+        )
+        tokens = decisions[-1].tokens
+    return decisions, source, heat
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_schedule_says_how_many_stay_masked(schedule):
+    decisions, _, _ = decode(RegionHoldSampler(MASK, STEPS, schedule=schedule))
+    for index, decision in enumerate(decisions[:-1]):
+        progress = (index + 1) / STEPS
+        ratio = math.cos(math.pi / 2 * progress) if schedule == "cosine" else 1 - progress
+        assert decision.masked.sum(dim=(1, 2)).tolist() == [math.floor(40 * ratio)] * 2
+    assert not decisions[-1].masked.any()
+    ends = SCHEDULES[schedule](torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(ends, torch.tensor([1.0, 0.0]))
+
+
+def test_without_noise_the_least_confident_are_masked_again():
+    logits, tokens, _, _ = scene()
+    sampler = RegionHoldSampler(MASK, STEPS, temperature=(0.0, 0.0))
+    decision = sampler.decide(logits[0], tokens, 1, generator=torch.Generator().manual_seed(0))
+    probability = logits[0].softmax(1).gather(1, decision.sampled[:, None])[:, 0]
+    torch.testing.assert_close(decision.confidence, probability.log(), atol=1e-5, rtol=1e-5)
+    for picture in range(2):
+        masked = decision.masked[picture]
+        assert 0 < masked.sum() < 40
+        assert probability[picture][masked].max() <= probability[picture][~masked].min()
+
+
+def test_known_tokens_stay():
+    logits, tokens, source, _ = scene()
+    tokens[:, :2] = source[:, :2]
+    before = tokens.clone()
+    decisions, *_ = decode(RegionHoldSampler(MASK, STEPS), tokens=tokens)
+    for decision in decisions:
+        assert torch.equal(decision.tokens[:, :2], source[:, :2])
+    assert torch.equal(tokens, before)
+
+
+def test_a_committed_hold_is_never_masked_again():
+    decisions, source, heat = decode(RegionHoldSampler(MASK, STEPS, hold="commit"), hold_threshold=0.4)
+    held = heat < 0.4
+    free = (~held).sum(dim=(1, 2))
+    assert 0 < free.min() and free.max() < 40
+    for index, decision in enumerate(decisions):
+        assert torch.equal(decision.held, held)
+        assert torch.equal(decision.tokens[held], source[held])
+        if index < STEPS - 1:
+            ratio = math.cos(math.pi / 2 * (index + 1) / STEPS)
+            assert decision.masked.sum(dim=(1, 2)).tolist() == [math.floor(n * ratio) for n in free.tolist()]
+    assert not decisions[-1].masked.any()
+    assert not torch.equal(decisions[-1].tokens[~held], source[~held])
+
+
+def test_the_released_hold_leaks_until_the_last_step():
+    decisions, source, heat = decode(RegionHoldSampler(MASK, STEPS, hold="released"), hold_threshold=0.4)
+    held = heat < 0.4
+    assert (decisions[-2].tokens[held] == MASK).any()
+    assert torch.equal(decisions[-1].tokens[held], source[held])
+
+
+def test_only_a_committed_hold_replaces_known_tokens():
+    logits, tokens, source, heat = scene()
+    known = (source + 1) % CODEBOOK
+    settings = {"heat": 0 * heat, "hold_threshold": 0.5, "source": source}
+    assert torch.equal(RegionHoldSampler(MASK, STEPS).step(logits[0], known, STEPS - 1, **settings), known)
+    assert torch.equal(RegionHoldSampler(MASK, STEPS, hold="commit").step(logits[0], known, 0, **settings), source)
+
+
+@pytest.mark.parametrize("hold", ["released", "commit"])
+def test_threshold_zero_holds_nothing(hold):
+    sampler = RegionHoldSampler(MASK, STEPS, hold=hold)
+    logits, tokens, source, heat = scene()
+    plain = sampler.step(logits[0], tokens, 0, generator=torch.Generator().manual_seed(1))
+    zero = sampler.decide(
+        logits[0], tokens, 0, heat=0 * heat, source=source, generator=torch.Generator().manual_seed(1)
+    )
+    assert torch.equal(zero.tokens, plain) and not zero.held.any()
+
+
+def test_everything_held_is_the_source_at_once():
+    logits, tokens, source, heat = scene()
+    sampler = RegionHoldSampler(MASK, STEPS, hold="commit")
+    assert torch.equal(sampler.step(logits[0], tokens, 0, heat=0 * heat, hold_threshold=1.0, source=source), source)
+
+
+@pytest.mark.parametrize("hold", ["released", "commit"])
+def test_inputs_are_left_as_they_are(hold):
+    logits, tokens, source, heat = scene()
+    before = [x.clone() for x in (logits, tokens, source, heat)]
+    sampler = RegionHoldSampler(MASK, STEPS, hold=hold)
+    sampler.step(logits[0], tokens, 0, heat=heat, hold_threshold=0.5, source=source)
+    assert all(map(torch.equal, before, (logits, tokens, source, heat)))
+
+
+def test_a_seed_repeats_and_another_does_not():
+    sampler = RegionHoldSampler(MASK, STEPS)
+    first, again, other = (decode(sampler, seed=seed)[0][-1].tokens for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_one_generator_for_each_picture_fits_any_batch():
+    sampler = RegionHoldSampler(MASK, STEPS, hold="commit")
+    generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+    together = decode(sampler, generator=generators, hold_threshold=0.3)[0][-1].tokens
+    second = torch.Generator().manual_seed(8)
+    alone = decode(sampler, generator=second, hold_threshold=0.3, pictures=slice(1, 2))[0][-1].tokens
+    assert torch.equal(together[1:], alone)
+
+
+def test_half_precision_logits_and_a_single_position():
+    logits, tokens, _, _ = scene()
+    sampler = RegionHoldSampler(MASK, STEPS, temperature=1.0)
+    assert (sampler.step(logits[0].bfloat16(), tokens, STEPS - 1) < CODEBOOK).all()
+    one = tokens[:1, :1, :1]
+    for index in range(STEPS):
+        one = sampler.step(logits[index, :1, :, :1, :1], one, index)
+    assert one.item() < CODEBOOK
+
+
+def test_setting_errors():
+    for settings in (
+        {"schedule": "square"},
+        {"hold": "tight"},
+        {"temperature": (-1.0, 0.0)},
+        {"temperature": math.nan},
+    ):
+        with pytest.raises(SettingError):
+            RegionHoldSampler(MASK, STEPS, **settings)
+    with pytest.raises(SettingError):
+        RegionHoldSampler(MASK, 0)
+    sampler = RegionHoldSampler(MASK, STEPS)
+    logits, tokens, source, heat = scene()
+    for index in (-1, STEPS):
+        with pytest.raises(SettingError, match="step index"):
+            sampler.step(logits[0], tokens, index)
+    for hold_threshold in (-0.1, 1.1, math.nan):
+        with pytest.raises(SettingError, match="hold_threshold"):
+            sampler.step(logits[0], tokens, 0, heat=heat, source=source, hold_threshold=hold_threshold)
+    with pytest.raises(SettingError, match="heat and source is missing"):
+        sampler.step(logits[0], tokens, 0, hold_threshold=0.2)
+    with pytest.raises(SettingError, match="generators"):
+        sampler.step(logits[0], tokens, 0, generator=[torch.Generator()])
+
+
+def test_shape_errors():
+    sampler = RegionHoldSampler(MASK, STEPS)
+    logits, tokens, source, heat = scene()
+    hold = {"hold_threshold": 0.2, "source": source, "heat": heat}
+    for changes in ({"source": source[:, 1:]}, {"heat": heat[:, 1:]}, {"source": torch.full_like(source, MASK)}):
+        with pytest.raises(ShapeError):
+            sampler.step(logits[0], tokens, 0, **(hold | changes))
+    with pytest.raises(ShapeError):
+        sampler.step(logits[0], tokens.mT, 0)

@@ -1,0 +1,304 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editmgt_lab.errors import ImageError, ShapeError
+from editmgt_lab.images import MAX_PIXELS, fit, fit_together, load_image, to_images, to_tensor
+
+
+def gradient(width=60, height=40):
+    """Red grows to the right, green downwards: every pixel knows where it was."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, np.full_like(red, 90)], -1).round().astype(np.uint8))
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_header(width, height):
+    """A PNG that claims a size and holds no pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_takes_an_image_a_path_bytes_and_an_array(tmp_path, monkeypatch):
+    image = gradient()
+    image.save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    data = encoded(image)
+    for picture in (image, tmp_path / "a.png", "~/a.png", data, memoryview(data), np.asarray(image)):
+        loaded = load_image(picture)
+        assert loaded.mode == "RGB"
+        assert np.array_equal(np.asarray(loaded), np.asarray(image))
+
+
+def test_the_loaded_picture_is_a_new_one():
+    image = gradient()
+    load_image(image).paste("black", (0, 0, 60, 40))
+    assert image.getpixel((59, 39)) == (255, 255, 90)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation):
+    upright = gradient()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    loaded = load_image(encoded(stored, exif=exif))
+    assert np.array_equal(np.asarray(loaded), np.asarray(upright))
+
+
+def test_transparency_lies_over_white():
+    image = gradient().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    assert load_image(image).getcolors() == [(60 * 40, (255, 255, 255))]
+    half = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    assert load_image(half).getpixel((0, 0)) == (127, 127, 127)
+    grey = Image.merge("LA", [Image.new("L", (2, 2), 30), Image.new("L", (2, 2), 255)])
+    assert load_image(grey).getpixel((0, 0)) == (30, 30, 30)
+
+
+def test_a_transparent_palette_colour_lies_over_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    loaded = load_image(encoded(image, transparency=1))
+    assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (Image.new("L", (3, 2), 77), (77, 77, 77)),
+        (Image.new("1", (3, 2), 1), (255, 255, 255)),
+        (Image.new("CMYK", (3, 2), (0, 255, 255, 0)), (255, 0, 0)),
+        (Image.fromarray(np.full((2, 3), 0x8080, np.uint16)), (128, 128, 128)),
+        (Image.fromarray(np.full((2, 3), 65535, np.int32)), (255, 255, 255)),
+        (Image.fromarray(np.full((2, 3), 0.5, np.float32)), (128, 128, 128)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_every_mode_becomes_rgb(image, colour):
+    assert load_image(image).getcolors() == [(6, colour)]
+
+
+def test_sixteen_bits_survive_a_file():
+    image = Image.fromarray(np.full((2, 3), 0x4040, np.uint16))
+    assert load_image(encoded(image)).getcolors() == [(6, (64, 64, 64))]
+
+
+@pytest.mark.parametrize(
+    ("array", "colour"),
+    [
+        (np.full((2, 3, 1), 200, np.uint8), (200, 200, 200)),
+        (np.full((2, 3, 4), 0, np.uint8), (255, 255, 255)),
+        (np.full((2, 3, 3), 0.2), (51, 51, 51)),
+        (np.ones((2, 3), bool), (255, 255, 255)),
+        (np.full((2, 3, 3), 51, np.int64), (51, 51, 51)),
+        (np.full((2, 3), 1, np.uint8), (1, 1, 1)),
+    ],
+)
+def test_arrays(array, colour):
+    assert load_image(array).getcolors() == [(6, colour)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros((0, 4, 3)),
+        np.zeros(5),
+        np.full((2, 2), -1.0),
+        np.full((2, 2), np.nan),
+        np.full((2, 2), 70_000),
+        np.array([["a"]]),
+    ],
+)
+def test_arrays_that_are_no_pictures(array):
+    with pytest.raises(ImageError, match="array"):
+        load_image(array)
+
+
+def test_a_file_that_is_no_picture(tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture at all")
+    with pytest.raises(ImageError, match=r"notes\.png cannot be read"):
+        load_image(tmp_path / "notes.png")
+    for nothing in (b"", b"text"):
+        with pytest.raises(ImageError, match="cannot be read"):
+            load_image(nothing)
+
+
+def test_a_path_without_a_picture(tmp_path):
+    for path in (tmp_path / "gone.png", tmp_path, "https://example.org/cat.png"):
+        with pytest.raises(ImageError, match="no picture file"):
+            load_image(path)
+
+
+def test_a_thing_that_is_no_picture():
+    with pytest.raises(ImageError, match="NoneType is not a picture"):
+        load_image(None)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP"])
+def test_a_truncated_file(kind, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    data = encoded(noise, kind)
+    with pytest.raises(ImageError, match="cannot be read.*(?s:.*)cut short"):
+        load_image(data[: len(data) // 2])
+    (tmp_path / "half").write_bytes(data[: len(data) // 2])
+    try:
+        opened = Image.open(tmp_path / "half")
+    except OSError:
+        return  # a truncated TIFF does not even open
+    with opened, pytest.raises(ImageError, match="cannot be read"):
+        load_image(opened)
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (10_000, 9_000), (8_001, 8_000)])
+def test_a_decompression_bomb_is_refused_from_its_header(size):
+    with pytest.raises(ImageError, match="too large"):  # it has no pixels: decoding it would be another error
+        load_image(png_header(*size))
+
+
+def test_large_pictures_that_are_open_already():
+    with pytest.raises(ImageError, match="8001×8000 px"):
+        load_image(Image.new("1", (8_001, 8_000)))
+    with pytest.raises(ImageError, match="too large"):
+        load_image(np.broadcast_to(np.uint8(0), (1, MAX_PIXELS + 1)))
+
+
+def test_an_empty_picture():
+    with pytest.raises(ImageError, match="empty"):
+        load_image(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"),
+    [
+        ((64, 64), (64, 64)),
+        ((1000, 1000), (64, 64)),
+        ((3, 3), (64, 64)),
+        ((600, 400), (80, 56)),
+        ((400, 600), (56, 80)),
+        ((1920, 1080), (88, 48)),
+        ((5000, 100), (400, 8)),
+    ],
+)
+def test_fit_keeps_the_area_and_the_aspect(size, fitted):
+    image, geometry = fit(gradient(*size), pixels=64, multiple=8)
+    assert image.size == geometry.size == fitted
+    assert geometry.original == size
+    left, top, right, bottom = geometry.crop
+    kept = (right - left) / (bottom - top)
+    assert kept == pytest.approx(fitted[0] / fitted[1], rel=0.02)  # not squeezed
+    assert left == 0 or top == 0  # cropped along one side at most
+    assert abs(left - (size[0] - right)) <= 1 and abs(top - (size[1] - bottom)) <= 1  # from the centre
+    assert (right - left) * (bottom - top) >= 0.9 * size[0] * size[1]
+
+
+@pytest.mark.parametrize("pixels, multiple", [(64, 8), (1024, 32)])
+def test_every_aspect_ratio_stays_near_the_area(pixels, multiple):
+    for tenths in range(10, 90):
+        width, height = fit(Image.new("RGB", (tenths * 20, 200)), pixels=pixels, multiple=multiple)[0].size
+        assert width % multiple == height % multiple == 0
+        assert 0.6 < width * height / pixels**2 < 1.5
+
+
+def test_a_picture_on_the_grid_is_left_as_it_is():
+    image = gradient(64, 64)
+    assert np.array_equal(np.asarray(fit(image, pixels=64, multiple=8)[0]), np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (10, 650)])
+def test_a_picture_too_narrow_for_the_grid(size):
+    with pytest.raises(ImageError, match="too narrow"):
+        fit(Image.new("RGB", size), pixels=64, multiple=8)
+
+
+def test_source_target_and_mask_line_up():
+    source = gradient(90, 61)
+    mask = Image.fromarray(np.asarray(source)[..., 0] > 128)
+    fitted = fit_together(source, source.copy(), mask, pixels=64, multiple=8)
+    assert np.array_equal(np.asarray(fitted.source), np.asarray(fitted.target))
+    assert fitted.mask.mode == "L" and fitted.mask.size == fitted.source.size == fitted.geometry.size
+    assert set(np.unique(fitted.mask)) == {0, 255}
+    expected = np.asarray(fitted.source)[..., 0] > 128
+    assert ((np.asarray(fitted.mask) > 0) == expected).mean() > 0.97
+
+
+@pytest.mark.parametrize("size", [(180, 122), (45, 30), (270, 183)])
+def test_a_target_of_another_size_lines_up_too(size):
+    source = gradient(90, 61)
+    target = source.resize(size, Image.Resampling.BICUBIC)
+    fitted = fit_together(source, target, pixels=64, multiple=8)
+    difference = np.abs(np.asarray(fitted.source, float) - np.asarray(fitted.target, float))
+    assert fitted.target.size == fitted.source.size and fitted.mask is None
+    assert difference.mean() < 2
+
+
+@pytest.mark.parametrize("name", ["target", "mask"])
+@pytest.mark.parametrize("size", [(61, 90), (90, 64), (180, 130), (45, 33)])
+def test_another_aspect_cannot_line_up(name, size):
+    with pytest.raises(ImageError, match=f"the {name} is {size[0]}×{size[1]} px and the source 90×61 px"):
+        fit_together(gradient(90, 61), **{name: Image.new("RGB", size)}, pixels=64, multiple=8)
+
+
+def test_an_edit_goes_back_where_it_was():
+    original = gradient(300, 170)
+    fitted, geometry = fit(original, pixels=64, multiple=8)
+    restored = geometry.paste_back(Image.new("RGB", fitted.size, "black"), original)
+    assert restored.size == original.size
+    left, top, right, bottom = geometry.crop
+    pixels = np.asarray(restored).copy()
+    assert not pixels[top:bottom, left:right].any()
+    pixels[top:bottom, left:right] = np.asarray(original)[top:bottom, left:right]
+    assert np.array_equal(pixels, np.asarray(original))
+    with pytest.raises(ImageError, match="another one"):
+        geometry.paste_back(fitted, fitted)
+
+
+def test_tensors_and_back():
+    images = [gradient(24, 16), gradient(24, 16).transpose(Image.Transpose.ROTATE_180)]
+    tensor = to_tensor(images)
+    assert tensor.shape == (2, 3, 16, 24) and tensor.dtype == torch.float32
+    assert tensor[0, 0, 0, -1] == 1 and tensor[0, 0, -1, 0] == 0 and tensor[0, 1, -1, 0] == 1
+    assert to_tensor(images[1]).shape == (1, 3, 16, 24)
+    for back, image in zip(to_images(tensor), images, strict=True):
+        assert np.array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_values_outside_are_clamped_and_bf16_is_taken():
+    tensor = torch.tensor([-0.5, 0.5, 1.5], dtype=torch.bfloat16, requires_grad=True)
+    assert to_images(tensor.view(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_batches_that_are_none():
+    with pytest.raises(ImageError, match="24×16 px, 16×24 px"):
+        to_tensor([gradient(24, 16), gradient(16, 24)])
+    with pytest.raises(ImageError, match="empty"):
+        to_tensor([])
+    for shape in ((3, 8, 8), (1, 8, 8, 3)):
+        with pytest.raises(ShapeError):
+            to_images(torch.zeros(shape))
