@@ -1,0 +1,17 @@
+"""EditMGT Lab: see how a masked generative transformer edits an image, stage by stage."""
+
+from . import crisp
+from .attention import capture_attention
+from .consolidation import consolidate
+from .consolidation import smooth_heat as smooth
+from .decoding import RegionHoldSampler
+from .editor import Editor, load
+from .errors import LabError
+from .results import DecodeStep, EditResult
+from .text import TextCondition
+from .transformer import MaskedGenerativeTransformer
+
+__all__ = [
+    "DecodeStep", "EditResult", "Editor", "LabError", "MaskedGenerativeTransformer", "RegionHoldSampler",
+    "TextCondition", "capture_attention", "consolidate", "crisp", "load", "smooth",
+]  # fmt: skip

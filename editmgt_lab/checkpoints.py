@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,7 +70,26 @@ def resolve(source: str | os.PathLike[str], *, parts: Sequence[str] | None = Non
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration in the folder's config.json. Raises CheckpointError."""
-    return _read_json(Path(folder) / "config.json")
+    return read_json(Path(folder) / "config.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises CheckpointError."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problem = f"{file} is missing"
+    except (OSError, ValueError) as error:
+        problem = f"{file} is not JSON: {error}"
+    else:
+        if isinstance(content, dict):
+            return content
+        problem = f"{file} holds a {type(content).__name__}"
+    raise CheckpointError(
+        problem,
+        expected="a checkpoint's folder in diffusers' layout, its configuration as a JSON object",
+        fix="check the path: the released layout has one sub-folder per part, such as vqvae/",
+    )
 
 
 def read_weights(
@@ -90,7 +109,7 @@ def read_weights(
     weights = {}
     with tqdm(
         total=total, desc=f"loading {Path(folder).name}", unit="B", unit_scale=True, leave=False,
-        disable=not progress or total < _PROGRESS_FROM,
+        disable=not progress or not is_large(files),
     ) as bar:  # fmt: skip
         for file in files:
             with _opened(file) as shard:
@@ -99,6 +118,11 @@ def read_weights(
                     weights[name] = stored.to(device, dtype if stored.is_floating_point() else None)
                     bar.update(stored.nbytes)
     return weights
+
+
+def is_large(files: Iterable[Path]) -> bool:
+    """Whether reading these files takes so long that it should show its progress."""
+    return sum(file.stat().st_size for file in files) >= _PROGRESS_FROM
 
 
 def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
@@ -148,6 +172,30 @@ def load_into(
     return module.to(device)  # buffers that no checkpoint holds
 
 
+def load_module(
+    build: Callable[[dict[str, Any]], Module],
+    folder: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Module:
+    """A module in evaluation mode, built from the folder's config.json (on the meta device) and given its weights.
+
+    See load_into for device and dtype. Raises CheckpointError, and what `build` says of a configuration.
+    """
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            module = build(config)
+    except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"no network can be built from {Path(folder) / 'config.json'}: {error}",
+            expected="the configuration that was saved with the weights",
+            fix="download or copy it again",
+        ) from error
+    return load_into(module, folder, device=device, dtype=dtype).eval()
+
+
 def save(module: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     """Writes config.json and diffusion_pytorch_model.safetensors, each whole or not at all."""
     folder = Path(folder)
@@ -174,7 +222,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _shards(index: Path) -> list[Path]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     names = weight_map.values() if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise CheckpointError(
@@ -225,7 +273,7 @@ def _download(name: str, parts: Sequence[str] | None) -> Path:
 
     patterns = list(_HUB_FILES)
     if parts is not None:
-        patterns = ["model_index.json", *(f"{part}/{pattern}" for part in parts for pattern in _HUB_FILES)]
+        patterns = ["model_index.json", "lab.json", *(f"{part}/{pattern}" for part in parts for pattern in _HUB_FILES)]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except GatedRepoError as error:
@@ -240,24 +288,6 @@ def _download(name: str, parts: Sequence[str] | None) -> Path:
         expected="a local folder, or a hub repository that can be reached",
         fix=fix,
     ) from cause
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problem = f"{file} is missing"
-    except (OSError, ValueError) as error:
-        problem = f"{file} is not JSON: {error}"
-    else:
-        if isinstance(content, dict):
-            return content
-        problem = f"{file} holds a {type(content).__name__}"
-    raise CheckpointError(
-        problem,
-        expected="a checkpoint's folder in diffusers' layout, its configuration as a JSON object",
-        fix="check the path: the released layout has one sub-folder per part, such as vqvae/",
-    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -106,13 +106,15 @@ class RegionHoldSampler:
         heat: Tensor | None = None,
         hold_threshold: float = 0.0,
         source: Tensor | None = None,
+        fixed: Tensor | None = None,
         generator: Generators = None,
     ) -> Decision:
         """One step: fill every masked position, hold the source, mask the least confident again.
 
         logits: [B, codebook, h, w]; tokens, source: [B, h, w]; index: 0 … steps - 1; heat: [B, h, w] in [0, 1];
-        hold_threshold: λ in [0, 1], positions with less heat are held, 0 holds nothing; generator: one, or one for each
-        picture. No input is changed.
+        hold_threshold: λ in [0, 1], positions with less heat are held, 0 holds nothing; fixed: bool [B, h, w], tokens
+        known from the start that stay, such as those outside a mask: the schedule leaves them out; generator: one, or
+        one for each picture. No input is changed.
 
         Raises SettingError for a setting out of range or a hold without heat and source, ShapeError for tensors that do
         not fit each other.
@@ -129,6 +131,8 @@ class RegionHoldSampler:
             replaced = held if self.hold == "commit" else held & unknown
             sampled = torch.where(replaced, source.flatten(1), sampled)
         committed = held if self.hold == "commit" else torch.zeros_like(held)
+        if fixed is not None:
+            committed = committed | fixed.flatten(1)
 
         competing = unknown & ~committed
         chosen = probabilities.gather(-1, sampled.where(competing, 0).unsqueeze(-1)).squeeze(-1)  # [B, N]

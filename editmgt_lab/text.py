@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import TextError
+from .checkpoints import is_large, read_config, weight_files
+from .errors import CheckpointError, TextError
+
+Focus = str | Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class TextCondition:
     texts: tuple[str, ...] | None = None
     spans: Tensor | None = None
 
-    def rows(self, focus: str | Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
+    def rows(self, focus: Focus) -> Tensor:
         """The rows of the focus words: bool [B, L], every sub-token of every occurrence.
 
         focus: one word or phrase, a list of them for all texts, or one such list per text.
@@ -40,20 +47,7 @@ class TextCondition:
                 expected="a condition made by `encode_text`, which remembers the words of each row.",
                 fix="Pass row numbers instead of words, or encode the instruction with `Editor.encode_text`.",
             )
-        focus = [focus] if isinstance(focus, str) else list(focus)
-        per_text = focus if focus and not isinstance(focus[0], str) else [focus] * len(self.texts)
-        if not focus or len(per_text) != len(self.texts):
-            raise TextError(
-                f"{len(per_text)} lists of focus words for {len(self.texts)} instructions.",
-                expected="at least one word, or one list of words per instruction.",
-                fix="Give `focus` as a word, a list of words, or a list of such lists.",
-            )
-        return torch.stack(
-            [
-                torch.stack([_rows_of(word, text, spans) for word in words]).any(dim=0)
-                for words, text, spans in zip(per_text, self.texts, self.spans)
-            ]
-        )  # (B, L)
+        return find_rows(focus, self.texts, self.spans)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextCondition:
         """The same condition on another device or in another dtype."""
@@ -63,6 +57,28 @@ class TextCondition:
             pooled=self.pooled.to(device, dtype),
             padding=None if self.padding is None else self.padding.to(device),
         )
+
+
+def find_rows(focus: Focus, texts: Sequence[str], spans: Tensor) -> Tensor:
+    """The rows of the focus words: bool [B, L]; see TextCondition.rows. spans: [B, L, 2]. Raises TextError."""
+    focus = [focus] if isinstance(focus, str) else focus
+    per_text = [focus] * len(texts) if _are_words(focus) else focus
+    if not isinstance(per_text, (list, tuple)) or len(per_text) != len(texts) or not all(map(_are_words, per_text)):
+        raise TextError(
+            f"The focus {focus!r} does not say which words of {len(texts)} instruction(s) are meant.",
+            expected="a word, a list of words for all instructions, or one such list per instruction.",
+            fix="Choose words of the instruction, or leave `focus` out to use all of them.",
+        )
+    return torch.stack(
+        [
+            torch.stack([_rows_of(word, text, rows) for word in words]).any(dim=0)
+            for words, text, rows in zip(per_text, texts, spans, strict=True)
+        ]
+    )  # (B, L)
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(word, str) for word in value)
 
 
 def _rows_of(word: str, text: str, spans: Tensor) -> Tensor:
@@ -105,6 +121,16 @@ class TextEncoder(nn.Module):
         self.language_length, self.mask_padding = language_length, mask_padding
 
     @property
+    def width(self) -> int:
+        """D, of a text token."""
+        return (self.clip if self.language_model is None else self.language_model).config.hidden_size
+
+    @property
+    def pooled_width(self) -> int:
+        """P, of the pooled vector."""
+        return self.clip.config.projection_dim
+
+    @property
     def clip_length(self) -> int:
         """Rows of CLIP's padded text."""
         return self.clip.config.max_position_embeddings
@@ -119,7 +145,7 @@ class TextEncoder(nn.Module):
     @staticmethod
     def _tokenize(tokenizer, texts: Sequence[str], length: int) -> dict[str, Tensor]:
         for text in texts:
-            count = len(tokenizer(text).input_ids)
+            count = len(tokenizer(text, verbose=False).input_ids)
             if count > length:
                 raise TextError(
                     f"The instruction has {count} text tokens: {text[:60]!r}…",
@@ -138,7 +164,10 @@ class TextEncoder(nn.Module):
         if self.language_model is not None:
             ids, mask = (encoded[1][name].to(device) for name in ("input_ids", "attention_mask"))
             hidden = self.language_model(
-                input_ids=ids, attention_mask=mask if self.mask_padding else None, output_hidden_states=True
+                input_ids=ids,
+                attention_mask=mask if self.mask_padding else None,
+                output_hidden_states=True,
+                use_cache=False,
             ).hidden_states[-2]
             condition = replace(condition, tokens=hidden)
         rows = encoded[-1]
@@ -153,3 +182,89 @@ class TextEncoder(nn.Module):
         """CLIP ids [B, L] → text tokens [B, L, D] and pooled vector [B, P]; differentiable."""
         output = self.clip(input_ids=ids, output_hidden_states=True)
         return TextCondition(tokens=output.hidden_states[-2], pooled=output.text_embeds)
+
+
+def load_text_encoder(
+    folder: str | os.PathLike[str],
+    *,
+    architecture: str = "CLIP",
+    mask_padding: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> TextEncoder:
+    """The text encoder in a checkpoint folder: CLIP in `text_encoder/`, the language model in `llm_encoder/`.
+
+    architecture: the transformer's `text_encoder_architecture`: "CLIP" is CLIP alone, "CLIP_Gemma2" has the language
+    model beside it. mask_padding: see TextEncoder. dtype: None is as stored. Raises CheckpointError.
+    """
+    from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
+
+    if architecture not in ("CLIP", "CLIP_Gemma2"):
+        raise CheckpointError(
+            f"{folder} wants the text encoder {architecture!r}",
+            expected="text_encoder_architecture 'CLIP' or 'CLIP_Gemma2'",
+            fix="use a checkpoint of EditMGT or of this lab",
+        )
+    folder = Path(folder)
+    parts = [_pretrained(CLIPTextModelWithProjection, folder / "text_encoder"), _tokenizer(folder / "tokenizer")]
+    if architecture == "CLIP_Gemma2":
+        parts += [_pretrained(AutoModel, folder / "llm_encoder"), _tokenizer(folder / "llm_encoder")]
+    return TextEncoder(*parts, mask_padding=mask_padding).to(device, dtype).eval()
+
+
+def _pretrained(kind: Any, folder: Path) -> nn.Module:
+    """A model of transformers from safetensors, every name and shape checked."""
+    read_config(folder)
+    files = weight_files(folder)  # refuses pickles
+    try:
+        with _quiet_transformers(progress=is_large(files)):
+            module, report = kind.from_pretrained(
+                folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+    except Exception as error:  # transformers passes on the errors of every library below it
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {error}",
+            expected="a model saved by transformers",
+            fix="download or copy it again",
+        ) from error
+    misshaped = [f"{name} {list(stored)} instead of {list(due)}" for name, stored, due in report["mismatched_keys"]]
+    unexpected = [name for name in report["unexpected_keys"] if not name.startswith("lm_head")]  # a head is not needed
+    problems = {"missing": sorted(report["missing_keys"]), "unexpected": unexpected, "of another shape": misshaped}
+    if any(problems.values()):
+        raise CheckpointError(
+            f"{folder} does not fit its config.json\n"
+            + "\n".join(f"  {len(names)} {kind}: {', '.join(names)}" for kind, names in problems.items() if names),
+            expected="the weights that belong to it",
+            fix="download or copy both again",
+        )
+    return module
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # as above
+        raise CheckpointError(
+            f"{folder} holds no tokenizer that can be loaded: {error}",
+            expected="a folder with tokenizer_config.json and the vocabulary",
+            fix="check the path, or download it again",
+        ) from error
+
+
+@contextmanager
+def _quiet_transformers(*, progress: bool) -> Iterator[None]:
+    """Without its own reports, which the errors here repeat, and without a bar for small files."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not progress:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -24,7 +24,7 @@ from .blocks import (
     TwoLinears,
     sinusoids,
 )
-from .checkpoints import load_into, read_config
+from .checkpoints import load_module
 from .errors import SettingError, ShapeError
 from .text import TextCondition
 
@@ -79,9 +79,7 @@ class MaskedGenerativeTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> MaskedGenerativeTransformer:
         """Read a folder of the released layout: config.json and safetensors, sharded or not. Raises CheckpointError."""
-        with torch.device("meta"):
-            module = cls.from_config(read_config(folder))
-        return load_into(module, folder, device=device, dtype=dtype).eval()
+        return load_module(cls.from_config, folder, device=device, dtype=dtype)
 
     def forward(
         self,

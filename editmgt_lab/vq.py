@@ -5,12 +5,14 @@ The VQ model has the layout and the parameter names of diffusers' `VQModel`, so 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoints import load_module
 from .errors import CheckpointError, ShapeError
 
 
@@ -174,8 +176,8 @@ class Codebook(nn.Module):
 
     def nearest(self, latents: Tensor) -> Tensor:
         """[B, C, h, w] → indices [B, h, w]."""
-        flat = latents.permute(0, 2, 3, 1).flatten(0, 2)  # (B·h·w, C)
-        indices = torch.cdist(flat, self.embedding.weight.to(flat.dtype)).argmin(dim=1)
+        flat = latents.permute(0, 2, 3, 1).flatten(0, 2).float()  # (B·h·w, C)
+        indices = torch.cdist(flat, self.embedding.weight.float()).argmin(dim=1)
         return indices.view(latents.shape[0], *latents.shape[2:])
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -199,6 +201,17 @@ class VQModel(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.latent_channels, 1)
         self.decoder = Decoder(config)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> VQModel:
+        """Read diffusers' folder of a VQModel: config.json and safetensors. Raises CheckpointError."""
+        return load_module(lambda config: cls(VQConfig.from_dict(config)), folder, device=device, dtype=dtype)
+
     def latents(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] → latents before quantisation [B, C, h, w]."""
         factor = self.config.factor
@@ -220,10 +233,11 @@ class VQModel(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h, w] → pictures [B, 3, H, W] in [0, 1]."""
-        if tokens.ndim != 3 or tokens.min() < 0 or tokens.max() >= self.config.num_vq_embeddings:
+        size = self.config.num_vq_embeddings
+        if tokens.ndim != 3 or tokens.is_floating_point() or tokens.min() < 0 or tokens.max() >= size:
             raise ShapeError(
-                f"The tokens have shape {list(tokens.shape)} and lie in [{tokens.min()}, {tokens.max()}].",
-                expected=f"[B, h, w] with values in [0, {self.config.num_vq_embeddings - 1}].",
+                f"The tokens are {tokens.dtype} {list(tokens.shape)} and lie in [{tokens.min()}, {tokens.max()}].",
+                expected=f"whole numbers [B, h, w] in [0, {size - 1}].",
                 fix="Replace mask tokens by codes before decoding.",
             )
         return self.decode_latents(self.quantize(tokens)).clamp(0, 1)

@@ -6,14 +6,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .. import crisp
 from ..checkpoints import save
+from ..settings import DEFAULTS_FILE, Defaults
 from ..text import TextEncoder
-from ..transformer import MaskedGenerativeTransformer
+from ..transformer import MaskedGenerativeTransformer, TransformerConfig
 from ..vq import VQModel
 from .recipe import Recipe
 
@@ -58,9 +58,14 @@ def build_text_encoder(recipe: Recipe) -> TextEncoder:
 
 
 def save_editor(
-    folder: Path, vq: VQModel, text_encoder: TextEncoder, transformer: MaskedGenerativeTransformer, image_size: int
+    folder: Path,
+    vq: VQModel,
+    text_encoder: TextEncoder,
+    transformer: MaskedGenerativeTransformer,
+    image_size: int,
+    defaults: Defaults | None = None,
 ) -> None:
-    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`."""
+    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`; and `lab.json`."""
     levels = len(vq.config.block_out_channels)
     vq_config = {
         "_class_name": "VQModel",
@@ -83,3 +88,18 @@ def save_editor(
     }
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+    defaults = defaults or small_defaults(transformer.config, image_size)
+    (folder / DEFAULTS_FILE).write_text(json.dumps(defaults.to_dict(), indent=2) + "\n")
+
+
+def small_defaults(config: TransformerConfig, image_size: int) -> Defaults:
+    """What a small model is used with: localised by the middle single-modal blocks, as far in as the released ones."""
+    multi, single = config.num_layers, config.num_single_layers
+    return Defaults(
+        image_size=image_size,
+        hold_threshold=0.1,
+        guidance_scale=3.0,
+        blocks=tuple(range(multi + single // 2, multi + single * 22 // 28 + 1)),
+        hold="commit",
+        bias_text=False,
+    )

@@ -25,9 +25,9 @@ class Recipe:
         num_layers=3,
         num_single_layers=6,
         attention_head_dim=32,
-        num_attention_heads=5,
-        joint_attention_dim=160,
-        pooled_projection_dim=160,
+        num_attention_heads=4,
+        joint_attention_dim=128,
+        pooled_projection_dim=128,
         axes_dims_rope=(4, 14, 14),
         vocab_size=1088,
         codebook_size=1024,
@@ -44,9 +44,9 @@ class Recipe:
     vq_learning_rate: float = 2e-3
 
     pairs: int = 32_000
-    text_to_image_samples: int = 50_000
-    editing_samples: int = 90_000
-    batch: int = 24
+    text_to_image_samples: int = 36_000
+    editing_samples: int = 84_000
+    batch: int = 16
     adam_learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02
     text_dropout: float = 0.1

@@ -18,7 +18,7 @@ from .optimizer import make_optimizers
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
 
-BLOCK_MATRIX = re.compile(r"transformer_blocks\.\d+\..*(to_|add_|ff|proj_).*weight$")
+BLOCK_MATRIX = re.compile(r"(single_)?transformer_blocks\.\d+\..*(to_|add_|ff|proj_).*weight$")
 
 
 def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class CodebookAverage:
     @torch.no_grad()
     def restart(self, latents: Tensor) -> None:
         """Replace codes, oldest first, by latents [n, C]: the book to start quantising with."""
-        fresh = latents[torch.randperm(len(latents), device=latents.device)[:64]]
+        fresh = latents[torch.randperm(len(latents), device=latents.device)[: min(64, len(self.codebook))]]
         self.codebook.copy_(torch.cat([self.codebook[len(fresh) :], fresh]))
         self.total.copy_(self.codebook)
 
@@ -106,17 +108,20 @@ def vq_loss(vq: VQModel, images: Tensor, *, quantized: bool) -> tuple[Tensor, Te
 
 def train_vq(
     config: VQConfig,
-    pictures: Tensor,
+    draw: Callable[[], Tensor],
     run: Run,
     *,
     samples: int,
     batch_size: int,
     crop: int,
     learning_rate: float,
+    device: str,
     seed: int = 0,
 ) -> VQModel:
-    """Train on crops of pictures uint8 [n, 3, H, W], which are the slow part at full size; resumes from `run`, returns the trained model."""
-    device = pictures.device
+    """Train on crops, since convolutions at full size are slow; resumes from `run`, returns the trained model.
+
+    draw: makes the pictures, uint8 [n, 3, H, W]; called only if there is something left to train.
+    """
     torch.manual_seed(seed)
     vq = VQModel(config).to(device, memory_format=torch.channels_last)
     start_local(vq)
@@ -136,6 +141,7 @@ def train_vq(
         run.save({"vq": vq.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state(), "done": done})
 
     progress = tqdm(total=samples, initial=done, desc="VQ model", unit="picture")
+    pictures = draw() if done < samples else None
     while done < samples:
         generator = torch.Generator().manual_seed(seed + done)
         chosen = torch.randint(len(pictures), (batch_size,), generator=generator)

@@ -1,0 +1,299 @@
+"""The stages joined: an instruction edits a picture, in one call or one decoding step at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .attention import capture_attention, check_blocks
+from .checkpoints import read_json, resolve
+from .consolidation import consolidate
+from .decoding import RegionHoldSampler
+from .errors import CheckpointError
+from .images import Fitted, Picture, to_images, to_tensor
+from .inputs import Task, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
+from .results import DecodeStep, EditResult
+from .settings import Defaults, Settings, choose_device
+from .text import Focus, TextCondition, TextEncoder, find_rows, load_text_encoder
+from .transformer import AESTHETIC_SCORE, MaskedGenerativeTransformer
+from .vq import VQModel
+
+PARTS = ("editmgt", "vqvae", "text_encoder", "tokenizer", "llm_encoder", "scheduler")
+NO_SOURCE = object()  # in place of a picture: text to image
+
+
+def load(
+    source: str | os.PathLike[str] = "tiny",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Editor:
+    """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
+
+    The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
+    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights; None
+    is as stored, on the CPU float32. Raises CheckpointError, and SettingError for a device that is not there.
+    """
+    device = choose_device(device)
+    if dtype is None and device.type == "cpu":
+        dtype = torch.float32
+    folder = resolve(source, parts=PARTS)
+    place = {"device": device, "dtype": dtype}
+    transformer = MaskedGenerativeTransformer.from_pretrained(folder / "editmgt", **place)
+    architecture = transformer.config.text_encoder_architecture
+    return Editor(
+        VQModel.from_pretrained(folder / "vqvae", **place),
+        load_text_encoder(folder, architecture=architecture, **place),
+        transformer,
+        mask_token_id=read_json(folder / "scheduler" / "scheduler_config.json").get("mask_token_id"),
+        defaults=Defaults.read(folder),
+    )
+
+
+class Editor:
+    """The three networks of EditMGT and the ways to use them: `edit`, `steps`, `generate`, and every stage alone.
+
+    vq, text_encoder, transformer: on one device; mask_token_id: the token that stands for "not known yet" (None: the
+    vocabulary's last); defaults: what a call uses that does not say otherwise. Raises CheckpointError for parts that do
+    not belong together.
+    """
+
+    def __init__(
+        self,
+        vq: VQModel,
+        text_encoder: TextEncoder,
+        transformer: MaskedGenerativeTransformer,
+        *,
+        mask_token_id: int | None = None,
+        defaults: Defaults | None = None,
+    ):
+        config = transformer.config
+        self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
+        self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
+        self.defaults = defaults or Defaults()
+        for what, mine, others in (
+            ("codes", config.codebook_size, vq.config.num_vq_embeddings),
+            ("text width", config.text_width, text_encoder.width),
+            ("pooled width", config.pooled_projection_dim, text_encoder.pooled_width),
+        ):
+            if mine != others:
+                raise CheckpointError(
+                    f"the parts do not belong together: {what} {mine} in the transformer, {others} beside it",
+                    expected="parts that were trained together",
+                    fix="take all parts from one checkpoint",
+                )
+        if self.mask_token_id not in range(config.codebook_size, config.vocab_size):
+            raise CheckpointError(
+                f"mask_token_id is {self.mask_token_id}",
+                expected=f"{config.codebook_size} to {config.vocab_size - 1}: in the vocabulary, beyond the codebook",
+                fix="correct scheduler/scheduler_config.json",
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.project_to_hidden.weight.device
+
+    @property
+    def multiple(self) -> int:
+        """Px along one side of a cell of the transformer's grid: pictures have sides of whole cells."""
+        return self.vq.config.factor * (2 if self.transformer.config.downsample else 1)
+
+    def edit(
+        self,
+        image: Picture | Sequence[Picture],
+        instruction: str | Sequence[str],
+        *,
+        hold_threshold: float | None = None,
+        strength: float = 1.0,
+        steps: int = 12,
+        guidance_scale: float | None = None,
+        temperature: float | tuple[float, float] = (2.0, 0.0),
+        seed: int | Sequence[int] | None = None,
+        blocks: int | Sequence[int] | None = None,
+        focus: Focus | None = None,
+        negative: str | Sequence[str] = "",
+        mask: Picture | Sequence[Picture] | None = None,
+    ) -> EditResult:
+        """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
+
+        image: whatever `images.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
+        of a list must fit one grid. Lists of pictures and of instructions have one length; a single one serves all.
+        hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing.
+        strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
+        guidance_scale: 1 (off) or more; the unguided half has the `negative` text and the source.
+        temperature: of the noise on the confidence, in the first and the last step.
+        seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
+        blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
+        mask: white where the picture may change, of the picture's aspect; everything else keeps the source's tokens.
+
+        Raises ImageError, TextError or SettingError before any network runs.
+        """
+        task = self._task(
+            image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
+            guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
+        )  # fmt: skip
+        return self._finish(task)
+
+    def steps(
+        self,
+        image: Picture | Sequence[Picture],
+        instruction: str | Sequence[str],
+        *,
+        hold_threshold: float | None = None,
+        strength: float = 1.0,
+        steps: int = 12,
+        guidance_scale: float | None = None,
+        temperature: float | tuple[float, float] = (2.0, 0.0),
+        seed: int | Sequence[int] | None = None,
+        blocks: int | Sequence[int] | None = None,
+        focus: Focus | None = None,
+        negative: str | Sequence[str] = "",
+        mask: Picture | Sequence[Picture] | None = None,
+    ) -> Iterator[DecodeStep]:
+        """The same edit, one DecodeStep at a time; the arguments and errors are those of `edit`."""
+        task = self._task(
+            image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
+            guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
+        )  # fmt: skip
+        return self._decode(task)
+
+    def generate(
+        self,
+        caption: str | Sequence[str],
+        *,
+        steps: int = 12,
+        guidance_scale: float | None = None,
+        seed: int | Sequence[int] | None = None,
+    ) -> EditResult:
+        """Text to image with the same weights and no source: a square picture for each caption.
+
+        Raises TextError or SettingError before any network runs.
+        """
+        chosen = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
+        return self._finish(self._task(NO_SOURCE, caption, hold_threshold=0, **chosen))
+
+    @torch.no_grad()
+    def tokenize(self, image: Picture | Sequence[Picture]) -> Tensor:
+        """Stage 1: pictures, fitted to the grid → tokens, long [B, h, w] on the editor's device. Raises ImageError."""
+        pictures = listed(image)
+        return self._encode(self._fit(pictures, [None] * len(pictures)))
+
+    @torch.no_grad()
+    def detokenize(self, tokens: Tensor) -> list[Image.Image]:
+        """Tokens [B, h, w] → pictures. Raises ShapeError, also for mask tokens."""
+        return to_images(self.vq.decode(tokens.to(self.device)))
+
+    @torch.no_grad()
+    def encode_text(self, instruction: str | Sequence[str]) -> TextCondition:
+        """Stage 2: texts → text tokens [B, L, D] and pooled vectors [B, P]; "" is the unconditional text.
+
+        Raises TextError for an over-long text.
+        """
+        texts = listed(instruction)
+        check_texts(texts, may_be_blank=True)
+        return self.text_encoder(texts)
+
+    def _fit(self, pictures: Sequence[Picture], masks: Sequence[Picture | None]) -> list[Fitted]:
+        return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
+
+    def _encode(self, fitted: Sequence[Fitted]) -> Tensor:
+        return self.vq.encode(to_tensor([each.source for each in fitted]).to(self.vq.quant_conv.weight))
+
+    @torch.no_grad()
+    def _task(
+        self,
+        image: Any,
+        instruction: Any,
+        mask: Any = None,
+        focus: Focus | None = None,
+        negative: Any = "",
+        **chosen: Any,
+    ) -> Task:
+        pictures, texts = ([], listed(instruction)) if image is NO_SOURCE else paired(image, instruction)
+        check_texts(texts)
+        batch = len(texts)
+        settings = Settings.choose(self.defaults, batch, **chosen)
+        check_blocks(self.transformer, settings.blocks)
+        negatives = spread(negative, batch, "negative texts")
+        check_texts(negatives, may_be_blank=True)
+        self.text_encoder.tokenize(negatives)  # refuses over-long ones, as the next line does
+        spans = self.text_encoder.tokenize(texts)[-1]["offset_mapping"]
+        words = None if focus is None else find_rows(focus, texts, spans)
+        fitted = self._fit(pictures, spread(mask, batch, "masks")) if pictures else []
+        free = free_cells(fitted, self.vq.config.factor).to(self.device) if mask is not None else None
+
+        # Everything is checked; from here on the networks run.
+        source = self._encode(fitted) if fitted else None
+        side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
+        shape = (batch, side, side) if source is None else source.shape
+        start = torch.full(shape, self.mask_token_id, device=self.device)
+        fixed = torch.zeros_like(start, dtype=torch.bool) if free is None else ~free
+        return Task(
+            settings=settings,
+            start=start if source is None else torch.where(fixed, source, start),
+            source=source,
+            fixed=fixed,
+            text=self.text_encoder([*negatives, *texts] if settings.guidance_scale > 1 else texts),
+            words=words,
+            instructions=texts,
+            fitted=fitted,
+            single=not (is_list(image) or is_list(instruction)),
+        )
+
+    @torch.no_grad()
+    def _decode(self, task: Task) -> Iterator[DecodeStep]:
+        """The one decoding loop, for edits and for text to image."""
+        chosen, tokens = task.settings, task.start
+        sampler = RegionHoldSampler(self.mask_token_id, chosen.steps, temperature=chosen.temperature, hold=chosen.hold)
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
+        for index in range(chosen.steps):
+            logits, heat = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
+            decision = sampler.decide(
+                logits, tokens, index, heat=heat, hold_threshold=chosen.hold_threshold, source=task.source,
+                fixed=task.fixed, generator=generators,
+            )  # fmt: skip
+            tokens = decision.tokens
+            fields = (tokens, decision.masked, decision.confidence, heat, decision.held | task.fixed, decision.sampled)
+            yield DecodeStep(index, *(field.to("cpu", copy=True) for field in fields), task.single, self.detokenize)
+
+    def _predict(self, task: Task, tokens: Tensor, *, timestep: int) -> tuple[Tensor, Tensor]:
+        """One forward pass, guided: logits [B, codebook, h, w] and the heat map [B, h, w] of the guided half."""
+        chosen, batch, factor = task.settings, len(tokens), self.vq.config.factor
+        passes = len(task.text.tokens) // batch
+        height, width = (factor * side for side in tokens.shape[1:])
+        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=self.device)
+        with capture_attention(self.transformer, chosen.blocks) as captured:
+            logits = self.transformer(
+                tokens.repeat(passes, 1, 1),
+                task.text,
+                torch.full((passes * batch,), timestep, device=self.device),
+                source=None if task.source is None else task.source.repeat(passes, 1, 1),
+                strength=chosen.strength,
+                bias_text=chosen.bias_text,
+                micro_conditions=micro.expand(passes * batch, 5),
+            ).float()
+        if passes == 2:
+            unguided, conditional = logits.chunk(2)
+            logits = unguided + chosen.guidance_scale * (conditional - unguided)
+        return logits, consolidate(captured[-batch:], words=task.words)
+
+    def _finish(self, task: Task) -> EditResult:
+        for step in self._decode(task):
+            last = step
+        return EditResult(
+            images=self.detokenize(last.tokens),
+            tokens=last.tokens,
+            heat=last.heat,
+            held=last.held,
+            instructions=task.instructions,
+            settings=task.settings,
+            sources=[each.source for each in task.fitted],
+            geometries=[each.geometry for each in task.fitted],
+            source_tokens=None if task.source is None else task.source.cpu(),
+            single=task.single,
+        )

@@ -1,0 +1,106 @@
+"""What a call may pass, one or a list of it, becomes checked lists of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ImageError, SettingError, TextError
+from .images import Fitted, Picture, fit_together, to_tensor
+from .settings import Settings
+from .text import TextCondition
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one decoding of B pictures works on, checked and encoded.
+
+    start, source, fixed: [B, h, w], the tokens to begin with, those of the source, and which never change (bool);
+    text: with guidance 2B rows, the negative texts first; words: bool [B, L], the text rows to localise by (None: all).
+    """
+
+    settings: Settings
+    start: Tensor
+    source: Tensor | None
+    fixed: Tensor
+    text: TextCondition
+    words: Tensor | None
+    instructions: list[str]
+    fitted: list[Fitted]
+    single: bool
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def listed(value: Any) -> list:
+    return list(value) if is_list(value) else [value]
+
+
+def paired(pictures: Any, instructions: Any) -> tuple[list, list]:
+    """Pictures and instructions as lists of one length; a single one serves all. Raises SettingError."""
+    count = len(pictures) if is_list(pictures) else len(instructions) if is_list(instructions) else 1
+    return spread(pictures, count, "pictures", "instructions"), spread(instructions, count, "instructions", "pictures")
+
+
+def spread(value: Any, count: int, name: str, others: str = "pictures") -> list:
+    """A list of `count`: the value again and again, or the list that it is. Raises SettingError for another length."""
+    if not is_list(value):
+        return [value] * count
+    if len(value) != count or count == 0:
+        raise SettingError(
+            f"{len(value)} {name} for {count} {others}",
+            expected=f"one of the {name} for each of the {others}, or a single one for all",
+            fix="make the lists of one length",
+        )
+    return list(value)
+
+
+def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
+    """Raises TextError for what is no text, or has no words."""
+    for text in texts:
+        if not isinstance(text, str):
+            problem = f"an instruction is a {type(text).__name__}"
+        elif not text.strip() and not may_be_blank:
+            problem = "the instruction is empty" if not text else "the instruction is blank"
+        else:
+            continue
+        raise TextError(problem, expected="a text", fix='say what to change, such as "make the ball blue"')
+
+
+def fit_batch(
+    pictures: Sequence[Picture], masks: Sequence[Picture | None], *, pixels: int, multiple: int
+) -> list[Fitted]:
+    """Every picture with its mask, fitted to the model's grid; see images.fit_together. Raises ImageError."""
+    if not pictures:
+        raise ImageError("no picture", expected="one picture or a list of them", fix="pass one")
+    fitted = [
+        fit_together(picture, None, mask, pixels=pixels, multiple=multiple)
+        for picture, mask in zip(pictures, masks, strict=True)
+    ]
+    sizes = list(dict.fromkeys(each.geometry.size for each in fitted))
+    if len(sizes) > 1:
+        raise ImageError(
+            f"the pictures fit different grids: {', '.join(f'{w}×{h} px' for w, h in sizes)}",
+            expected="pictures of one aspect ratio in a batch",
+            fix="crop them alike, or edit them one at a time",
+        )
+    return fitted
+
+
+def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
+    """bool [B, h, w]: the tokens with a white (at least half bright) pixel of the mask. Raises ImageError for none."""
+    white = to_tensor([each.mask for each in fitted])[:, 0] >= 0.5  # [B, H, W]
+    if not white.flatten(1).any(dim=1).all():
+        raise ImageError(
+            "the mask is black everywhere, so nothing may change",
+            expected="white where the picture may change",
+            fix="paint the place of the edit white, or leave the mask out",
+        )
+    return F.max_pool2d(white.float(), factor).to(torch.bool)

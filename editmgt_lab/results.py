@@ -1,0 +1,107 @@
+"""What decoding gives back: one object for each step, and the finished edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from .errors import SettingError
+from .images import Geometry
+from .settings import Settings
+
+T = TypeVar("T")
+GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """One decoding step. index: 0 … steps - 1; all tensors are [B, h, w] on the CPU.
+
+    tokens: after the step; masked: bool, those that are still to be filled (they hold the mask token); confidence: by
+    which the tokens competed, infinite where one did not have to; heat: the consolidated attention in [0, 1], from this
+    step's forward pass; held: bool, those that take the source's token, by the hold or by the mask; sampled: the tokens
+    before the least confident were masked again.
+    """
+
+    index: int
+    tokens: Tensor
+    masked: Tensor
+    confidence: Tensor
+    heat: Tensor
+    held: Tensor
+    sampled: Tensor
+    single: bool = field(repr=False)
+    detokenize: Callable[[Tensor], list[Image.Image]] = field(repr=False)
+
+    def preview(self) -> Image.Image | list[Image.Image]:
+        """The picture as it stands, grey where it is still masked; a list for a batch."""
+        images = self.detokenize(self.sampled)
+        plain = [Image.new("RGB", image.size, GREY) for image in images]
+        return _one_or_all(composites(plain, images, self.masked), self.single)
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """A finished edit; the plural names hold lists, the singular ones what the call was about: one picture or a list.
+
+    tokens, heat, held: [B, h, w] on the CPU, as in the last DecodeStep. sources: the pictures as they were fitted to
+    the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to image. settings:
+    everything that was chosen, the seeds included.
+    """
+
+    images: list[Image.Image]
+    tokens: Tensor
+    heat: Tensor
+    held: Tensor
+    instructions: list[str]
+    settings: Settings
+    sources: list[Image.Image] = field(default_factory=list)
+    geometries: list[Geometry] = field(default_factory=list)
+    source_tokens: Tensor | None = None
+    single: bool = True
+
+    @property
+    def image(self) -> Image.Image | list[Image.Image]:
+        return _one_or_all(self.images, self.single)
+
+    @property
+    def source(self) -> Image.Image | list[Image.Image] | None:
+        return _one_or_all(self.sources, self.single) if self.sources else None
+
+    @property
+    def geometry(self) -> Geometry | list[Geometry] | None:
+        return _one_or_all(self.geometries, self.single) if self.geometries else None
+
+    @property
+    def instruction(self) -> str | list[str]:
+        return _one_or_all(self.instructions, self.single)
+
+    def pasted(self) -> Image.Image | list[Image.Image]:
+        """The edit with the source's own pixels wherever a token was held.
+
+        A held token alone does not keep its pixels: the VQ decoder has context, and the tokenizer loses detail.
+        Raises SettingError for text to image, which has no source.
+        """
+        if self.source_tokens is None:
+            raise SettingError(
+                "text to image has no source to paste from", expected="an edit", fix="use result.image instead"
+            )
+        kept = self.held & (self.tokens == self.source_tokens)
+        return _one_or_all(composites(self.sources, self.images, kept), self.single)
+
+
+def composites(above: Sequence[Image.Image], below: Sequence[Image.Image], where: Tensor) -> list[Image.Image]:
+    """`below` with `above` over it in the cells of `where`, bool [B, h, w]. Pictures of one size."""
+    pictures = []
+    for top, bottom, cells in zip(above, below, where, strict=True):
+        mask = Image.fromarray(cells.byte().mul(255).cpu().numpy()).resize(bottom.size, Image.Resampling.NEAREST)
+        pictures.append(Image.composite(top, bottom, mask))
+    return pictures
+
+
+def _one_or_all(values: list[T], single: bool) -> T | list[T]:
+    return values[0] if single else values

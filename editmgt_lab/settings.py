@@ -1,0 +1,170 @@
+"""The settings of an edit: the model's own defaults, and the checks that come before any network runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoints import read_json
+from .decoding import HOLDS
+from .errors import CheckpointError, SettingError
+
+DEFAULTS_FILE = "lab.json"
+STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model is used with unless the call says otherwise.
+
+    image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; blocks: those whose
+    attention makes the heat map, multi-modal first; hold: "released" or "commit" (see RegionHoldSampler); bias_text:
+    whether the injection bias touches text as well (see MaskedGenerativeTransformer.forward).
+
+    The values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may hold
+    others, in `lab.json`.
+    """
+
+    image_size: int = 1024
+    hold_threshold: float = 0.01
+    guidance_scale: float = 6.0
+    blocks: tuple[int, ...] = tuple(range(28, 37))
+    hold: str = "released"
+    bias_text: bool = True
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Defaults:
+        """From the folder's lab.json where there is one, else the released model's. Raises CheckpointError."""
+        file = Path(folder) / DEFAULTS_FILE
+        values = read_json(file) if file.exists() else {}
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise CheckpointError(
+                f"{file} holds unknown keys {unknown}",
+                expected=f"some of {[field.name for field in fields(cls)]}",
+                fix="remove them",
+            )
+        defaults = cls(**values)
+        size, blocks = defaults.image_size, defaults.blocks
+        if not isinstance(size, int) or size < 1 or not isinstance(blocks, (list, tuple)):
+            raise CheckpointError(
+                f"{file} holds image_size {size!r} and blocks {blocks!r}",
+                expected="a size in px and a list of block numbers",
+                fix="correct it, or remove the file to use the released model's defaults",
+            )
+        return replace(defaults, blocks=tuple(blocks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of lab.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting that one decoding ran with, checked. seeds: one for each picture."""
+
+    hold_threshold: float
+    strength: float
+    steps: int
+    guidance_scale: float
+    temperature: tuple[float, float]
+    blocks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    hold: str
+    bias_text: bool
+
+    @classmethod
+    def choose(
+        cls,
+        defaults: Defaults,
+        pictures: int,
+        *,
+        steps: int,
+        hold_threshold: float | None = None,
+        strength: float = 1.0,
+        guidance_scale: float | None = None,
+        temperature: float | tuple[float, float] = (2.0, 0.0),
+        blocks: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | None = None,
+    ) -> Settings:
+        """The settings of a call; None is the model's own default. Raises SettingError for one out of range."""
+        hold_threshold = defaults.hold_threshold if hold_threshold is None else hold_threshold
+        guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        blocks = defaults.blocks if blocks is None else blocks
+        _check(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
+        _check(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 a little closer to the source")
+        _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
+        _check(steps, "steps", 1, math.inf, "12 to 36 are usual", whole=True)
+        if defaults.hold not in HOLDS:
+            raise SettingError(f"unknown hold {defaults.hold!r}", expected=f"one of {list(HOLDS)}", fix="choose one")
+        return cls(
+            hold_threshold=float(hold_threshold),
+            strength=float(strength),
+            steps=int(steps),
+            guidance_scale=float(guidance_scale),
+            temperature=_pair(temperature),
+            blocks=_whole_numbers(blocks, "blocks"),
+            seeds=_seeds(seed, pictures),
+            hold=defaults.hold,
+            bias_text=defaults.bias_text,
+        )
+
+
+def choose_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the fastest one here. Raises SettingError if it cannot be used."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except Exception as error:  # every backend has its own kind
+        raise SettingError(
+            f"device {str(device)!r} cannot be used: {error}",
+            expected="'cuda', 'mps' or 'cpu', as this computer has them",
+            fix="leave it out to take the fastest one here",
+        ) from error
+
+
+def _check(value: Any, name: str, low: float, high: float, fix: str, *, whole: bool = False) -> None:
+    kind = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not (math.isfinite(value) and low <= value <= high):
+        noun = "a whole number" if whole else "a number"
+        span = f"{low} or more" if high == math.inf else f"from {low} to {high:g}"
+        raise SettingError(f"{name} is {value!r}", expected=f"{noun}, {span}", fix=fix)
+
+
+def _pair(temperature: Any) -> tuple[float, float]:
+    first, last = temperature if isinstance(temperature, (tuple, list)) and len(temperature) == 2 else [temperature] * 2
+    for value in (first, last):
+        _check(value, "temperature", 0, math.inf, "pass those of the first and the last step; (2.0, 0.0) is usual")
+    return float(first), float(last)
+
+
+def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
+    values = [values] if isinstance(values, Integral) else values
+    if not isinstance(values, (Sequence, range)) or not all(
+        isinstance(value, Integral) and not isinstance(value, bool) for value in values
+    ):
+        raise SettingError(f"{name} is {values!r}", expected="a whole number or a list of them", fix="pass numbers")
+    return tuple(int(value) for value in values)
+
+
+def _seeds(seed: Any, pictures: int) -> tuple[int, ...]:
+    if seed is None:
+        return tuple(torch.randint(2**31, (pictures,)).tolist())
+    seeds = _whole_numbers(seed, "seed")
+    if isinstance(seed, Integral):
+        seeds *= pictures
+    if len(seeds) != pictures:
+        raise SettingError(
+            f"{len(seeds)} seeds for {pictures} pictures", expected="one for each, or one for all", fix="pass one"
+        )
+    for value in seeds:
+        _check(value, "seed", 0, 2**63 - 1, "any number will do: the same one repeats a picture", whole=True)
+    return seeds

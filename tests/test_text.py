@@ -1,0 +1,210 @@
+"""Stage 2: padding, words and their rows, for CLIP alone and for CLIP with a language model."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import RECIPE, save_language_model
+from safetensors.torch import load_file, save_file
+
+from editmgt_lab.errors import CheckpointError, TextError
+from editmgt_lab.text import TextCondition, load_text_encoder
+
+LENGTH = RECIPE.text_length
+INSTRUCTION = "make the ball blue"
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_folder):
+    return load_text_encoder(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def both_folder(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    shutil.copytree(tiny_folder, folder, dirs_exist_ok=True)
+    save_language_model(folder / "llm_encoder", 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(both_folder):
+    return load_text_encoder(both_folder, architecture="CLIP_Gemma2")
+
+
+def covered(condition, rows, index=0):
+    """The characters that these rows cover, joined."""
+    spans = condition.spans[index][rows[index]].tolist()
+    return [condition.texts[index][a:b] for a, b in spans]
+
+
+@torch.no_grad()
+def test_clip_alone(clip):
+    condition = clip([INSTRUCTION, "remove the hat"])
+    assert condition.tokens.shape == (2, LENGTH, 32) and condition.pooled.shape == (2, 32)
+    assert condition.texts == (INSTRUCTION, "remove the hat")
+    assert (~condition.padding).sum(1).tolist() == [6, 5]  # start and end count, what follows does not
+    assert (clip.width, clip.pooled_width) == (32, 32)
+    ids = clip.tokenize([INSTRUCTION])[0]["input_ids"]
+    output = clip.clip(input_ids=ids, output_hidden_states=True)
+    assert torch.equal(condition.tokens[:1], output.hidden_states[-2])
+    torch.testing.assert_close(condition.pooled[:1], output.text_embeds)
+
+
+@torch.no_grad()
+def test_words_find_their_rows(clip):
+    condition = clip(["make the ball blue and the hat blue"])
+    rows = condition.rows("blue")
+    assert covered(condition, rows) == ["blue", "blue"]
+    assert covered(condition, condition.rows(["the ball", "HAT"])) == ["the", "ball", "hat"]
+    assert not rows[condition.padding].any()
+
+
+@torch.no_grad()
+def test_every_sub_token_of_a_word(clip):
+    condition = clip(["make the zyzzyva blue"])
+    rows = condition.rows("zyzzyva")
+    assert rows.sum() > 1 and "".join(covered(condition, rows)) == "zyzzyva"
+
+
+@torch.no_grad()
+def test_words_for_each_text(clip):
+    condition = clip([INSTRUCTION, "remove the hat"])
+    rows = condition.rows([["ball"], ["hat"]])
+    assert [covered(condition, rows, 0), covered(condition, rows, 1)] == [["ball"], ["hat"]]
+
+
+@pytest.mark.parametrize("focus", ["all", "bal", "", [], [[]], [["ball"], ["ball"]], 3, [3]])
+@torch.no_grad()
+def test_words_that_are_not_there(clip, focus):
+    with pytest.raises(TextError):
+        clip([INSTRUCTION]).rows(focus)
+
+
+@torch.no_grad()
+def test_the_error_names_the_words_there_are(clip):
+    with pytest.raises(TextError, match="'cat' is not in.*\n.*make, the, ball, blue"):
+        clip([INSTRUCTION]).rows("cat")
+
+
+def test_a_condition_without_words():
+    with pytest.raises(TextError, match="no words"):
+        TextCondition(torch.zeros(1, 4, 8), torch.zeros(1, 8)).rows("ball")
+
+
+def test_an_over_long_text(clip):
+    words = "the ball " * 40
+    with pytest.raises(TextError, match=f"82 text tokens(?s:.*)at most {LENGTH}"):
+        clip([INSTRUCTION, words])
+
+
+@torch.no_grad()
+def test_clip_and_a_language_model(both, clip):
+    condition = both([INSTRUCTION])
+    assert condition.tokens.shape == (1, 256, 24) and both.width == 24
+    torch.testing.assert_close(condition.pooled, clip([INSTRUCTION]).pooled)
+    ids = both.tokenize([INSTRUCTION])[1]["input_ids"]
+    expected = both.language_model(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+    torch.testing.assert_close(condition.tokens, expected)
+
+
+@torch.no_grad()
+def test_words_index_the_language_models_rows(both):
+    condition = both(["make the purple ball blue"])
+    assert condition.padding[0, 0] and not condition.padding[0, -1]  # it pads on the left
+    rows = condition.rows("purple")
+    assert rows.shape == (1, 256) and not (rows & condition.padding).any()
+    assert rows.sum() > 1 and "".join(covered(condition, rows)).strip() == "purple"
+    ids = both.tokenize(condition.texts)[1]["input_ids"]
+    assert both.language_tokenizer.decode(ids[rows]).strip() == "purple"
+
+
+@torch.no_grad()
+def test_padding_of_the_language_model(both):
+    """The released code gives it no attention mask: another padding length, other embeddings. Masked, they stay."""
+
+    def last_rows(length, mask_padding):
+        both.language_length, both.mask_padding = length, mask_padding
+        try:
+            return both([INSTRUCTION]).tokens[:, -4:]
+        finally:
+            both.language_length, both.mask_padding = 256, False
+
+    assert (last_rows(40, False) - last_rows(30, False)).abs().max() > 1e-3
+    torch.testing.assert_close(last_rows(40, True), last_rows(30, True), atol=1e-5, rtol=1e-4)
+
+
+def test_dtype(tiny_folder):
+    encoder = load_text_encoder(tiny_folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        condition = encoder([INSTRUCTION])
+    assert condition.tokens.dtype == condition.pooled.dtype == torch.bfloat16
+    moved = condition.to("cpu", torch.float32)
+    assert moved.tokens.dtype == torch.float32 and moved.texts == condition.texts
+
+
+def test_an_unknown_architecture(tiny_folder):
+    with pytest.raises(CheckpointError, match="'T5'"):
+        load_text_encoder(tiny_folder, architecture="T5")
+
+
+def test_a_language_model_that_is_not_there(tiny_folder):
+    with pytest.raises(CheckpointError, match="llm_encoder"):
+        load_text_encoder(tiny_folder, architecture="CLIP_Gemma2")
+
+
+@pytest.fixture
+def copied(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder / "text_encoder", tmp_path / "text_encoder")
+    shutil.copytree(tiny_folder / "tokenizer", tmp_path / "tokenizer")
+    return tmp_path
+
+
+def test_no_tokenizer(copied):
+    shutil.rmtree(copied / "tokenizer")
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load_text_encoder(copied)
+
+
+def test_a_pickled_text_encoder(copied):
+    (copied / "text_encoder" / "model.safetensors").rename(copied / "text_encoder" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pickled weights only \(pytorch_model.bin\)"):
+        load_text_encoder(copied)
+
+
+def test_a_truncated_text_encoder(copied):
+    file = copied / "text_encoder" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="text_encoder cannot be loaded"):
+        load_text_encoder(copied)
+
+
+def test_names_and_shapes_are_reported_together(copied, capsys):
+    file = copied / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
+    lost = next(name for name in weights if "final_layer_norm.weight" in name)
+    projection = next(name for name in weights if "text_projection" in name)
+    del weights[lost]
+    weights |= {projection: torch.zeros(31, 32), "extra": torch.zeros(1)}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        load_text_encoder(copied)
+    message = str(caught.value)
+    assert "1 missing" in message and "final_layer_norm.weight" in message
+    assert "1 unexpected: extra" in message
+    assert "1 of another shape" in message and "[31, 32] instead of [32, 32]" in message
+    assert capsys.readouterr().err == ""
+
+
+def test_loading_small_files_prints_nothing(tiny_folder, capsys):
+    load_text_encoder(tiny_folder)
+    output = capsys.readouterr()
+    assert output.out == output.err == ""
+
+
+def test_the_config_decides_the_width(copied):
+    config = json.loads((copied / "text_encoder" / "config.json").read_text())
+    (copied / "text_encoder" / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(CheckpointError, match=r"of another shape.*\[64, 32\] instead of \[48, 32\]"):
+        load_text_encoder(copied)

@@ -1,0 +1,202 @@
+"""The recipe: what is hidden, what is learned, and that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editmgt_lab import crisp
+from editmgt_lab.training.build import build_text_encoder, save_editor
+from editmgt_lab.training.data import batches, pictures, token_shard
+from editmgt_lab.training.objective import hide, mask_ratio, masked_token_loss, step_index
+from editmgt_lab.training.optimizer import orthogonalize
+from editmgt_lab.training.recipe import TINY
+from editmgt_lab.training.run import Run, learning_rate_scale
+from editmgt_lab.training.transformer import start_from_codes, train_transformer, training_loss
+from editmgt_lab.training.vq import start_local, train_vq
+from editmgt_lab.transformer import MaskedGenerativeTransformer
+from editmgt_lab.vq import VQModel
+
+SMALL = replace(
+    TINY,
+    transformer=replace(
+        TINY.transformer,
+        num_layers=1,
+        num_single_layers=1,
+        num_attention_heads=1,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+    ),
+    batch=4,
+)
+
+
+@pytest.fixture(scope="module")
+def text_encoder():
+    torch.manual_seed(0)
+    return build_text_encoder(SMALL)
+
+
+@pytest.fixture(scope="module")
+def vq():
+    torch.manual_seed(0)
+    return VQModel(SMALL.vq).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def data(vq, text_encoder):
+    return {name: t.long() for name, t in token_shard(vq, text_encoder, range(12), 64).items()}
+
+
+def test_hide_masks_the_share_it_is_told_and_changes_nothing_else():
+    tokens = torch.randint(0, 50, (3, 8, 8))
+    before = tokens.clone()
+    hidden_tokens, hidden = hide(tokens, torch.tensor([0.0, 0.5, 1.0]), 99)
+    assert hidden.flatten(1).sum(1).tolist() == [1, 32, 64]
+    assert torch.equal(hidden_tokens == 99, hidden)
+    assert torch.equal(hidden_tokens[~hidden], tokens[~hidden])
+    assert torch.equal(tokens, before)
+
+
+def test_mask_ratio_falls_from_all_to_none():
+    u = torch.linspace(0, 1, 11)
+    ratio = mask_ratio(u)
+    assert ratio[0] == 1 and ratio[-1].abs() < 1e-6 and (ratio.diff() < 0).all()
+
+
+def test_step_index_is_what_decoding_feeds():
+    torch.manual_seed(0)
+    assert step_index(torch.zeros(200), most=12, least=12).unique().tolist() == [11]
+    assert step_index(torch.full((200,), 0.999), most=12, least=12).unique().tolist() == [0]
+
+
+def test_loss_looks_at_hidden_tokens_only():
+    logits = torch.randn(2, 7, 4, 4)
+    target = torch.randint(0, 7, (2, 4, 4))
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[:, 1, 2] = True
+    loss = masked_token_loss(logits, target, hidden)
+    logits[:, :, 0, 0] += 100 * torch.randn(2, 7)
+    assert torch.equal(loss, masked_token_loss(logits, target, hidden))
+    expected = -logits.log_softmax(1)[torch.arange(2), target[:, 1, 2], 1, 2].mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_orthogonalize_brings_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((2, 16, 48), (2, 48, 16)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.min() > 0.5 and values.max() < 1.5
+
+
+def test_learning_rate_warms_up_holds_and_ends_at_zero():
+    scale = [learning_rate_scale(done, 1000) for done in range(1001)]
+    assert scale[0] < 0.1 and scale[500] == 1 and scale[1000] == 0
+    assert scale[900] < scale[800] < 1
+
+
+def test_batches_resume_where_they_stopped():
+    whole = batches(10, 2, 0, seed=3)
+    first = [next(whole) for _ in range(9)]
+    again = batches(10, 2, 14, seed=3)
+    assert all(torch.equal(next(again), expected) for expected in first[7:])
+    assert sorted(torch.cat(first[:5]).tolist()) == list(range(10))
+
+
+def test_every_word_of_the_world_is_one_token_and_others_are_spelled_out(text_encoder):
+    tokenizer = text_encoder.clip_tokenizer
+    for seed in range(40):
+        text = crisp.sample_edit(seed, split="test").instruction
+        assert len(tokenizer(text).input_ids) == len(text.replace(",", " ,").split()) + 2
+    assert len(tokenizer("zebra").input_ids) > 3
+
+
+def test_no_text_of_the_world_is_longer_than_the_encoder(text_encoder):
+    for seed in range(200):
+        sample = crisp.sample_edit(seed, split="test")
+        text_encoder.tokenize([sample.instruction, sample.source_caption, sample.target_caption])
+
+
+def test_target_keeps_the_source_tokens_away_from_the_mask(data):
+    sample = crisp.sample_edit(0)
+    same = data["source"][0] == data["target"][0]
+    far = torch.tensor(list(sample.mask.resize((16, 16), 4).getdata())).view(16, 16)
+    far = torch.nn.functional.max_pool2d(far[None, None].float(), 5, 1, 2)[0, 0] == 0
+    assert far.any() and same[far].all() and not same.all()
+
+
+def test_local_start_keeps_an_edit_local():
+    torch.manual_seed(0)
+    picture = torch.rand(1, 3, 64, 64)
+    changed = picture.clone()
+    changed[:, :, :16, :16] = 1 - changed[:, :, :16, :16]
+    spread = {}
+    for local in (False, True):
+        vq = VQModel(SMALL.vq)
+        if local:
+            start_local(vq)
+        with torch.no_grad():
+            difference = (vq.latents(picture) - vq.latents(changed)).abs().mean(1)[0]
+        spread[local] = (difference[10:, 10:].mean() / difference[:4, :4].mean()).item()
+    assert spread[True] < 0.2 * spread[False]
+
+
+def test_similar_codes_get_similar_embeddings():
+    torch.manual_seed(0)
+    transformer = MaskedGenerativeTransformer(SMALL.transformer)
+    codes = torch.randn(SMALL.vq.num_vq_embeddings, 8)
+    codes[1] = codes[0] + 0.01
+    start_from_codes(transformer, codes)
+    rows = torch.nn.functional.normalize(transformer.embed.embeddings.weight[: len(codes)], dim=1)
+    assert rows[0] @ rows[1] > (rows[0] @ rows[2:].T).mean() + 0.5
+
+
+@pytest.mark.parametrize("editing", [False, True])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, editing, monkeypatch):
+    def run(folder):
+        torch.manual_seed(5)
+        encoder, transformer = build_text_encoder(SMALL), MaskedGenerativeTransformer(SMALL.transformer)
+        return train_transformer(transformer, encoder, data, Run(folder), SMALL, editing=editing, samples=16)
+
+    whole = run(tmp_path / "whole").state_dict()
+    calls = []
+
+    def killed_at_the_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return training_loss(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("editmgt_lab.training.run.CHECKPOINT_SECONDS", 0)
+        patch.setattr("editmgt_lab.training.transformer.training_loss", killed_at_the_third)
+        run(tmp_path / "killed")
+    resumed = run(tmp_path / "killed").state_dict()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_vq_learns_and_resumes(tmp_path):
+    config = replace(SMALL.vq, num_vq_embeddings=32)
+    drawn = pictures(16, 64)
+    settings = dict(samples=320, batch_size=8, crop=32, learning_rate=2e-3, device="cpu")
+    torch.manual_seed(1)
+    trained = train_vq(config, lambda: drawn, Run(tmp_path), **settings)
+    again = train_vq(config, lambda: pytest.fail("nothing is left to train"), Run(tmp_path), **settings)
+    images = drawn[:4].float() / 255
+    assert torch.equal(trained.encode(images), again.encode(images))
+    flat = (images - images.mean((2, 3), keepdim=True)).square().mean()
+    assert (trained.decode(trained.encode(images)) - images).square().mean() < 4 * flat
+
+
+def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder):
+    transformer = MaskedGenerativeTransformer(SMALL.transformer)
+    save_editor(tmp_path, vq, text_encoder, transformer, 64)
+    diffusers = pytest.importorskip("diffusers")
+    loaded = diffusers.VQModel.from_pretrained(tmp_path / "vqvae")
+    assert loaded.state_dict().keys() == vq.state_dict().keys()
+    for name in ("editmgt/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
+        assert (tmp_path / name).is_file()
+    assert {"vocab.json", "tokenizer.json"} & {path.name for path in (tmp_path / "tokenizer").iterdir()}
