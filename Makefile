@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench evaluate train
+.PHONY: help lab demo test bench evaluate train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -22,7 +22,7 @@ demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.
 
 test: $(VENV)/installed-test ## set up, then run every test and the linter
 	$(BIN)/python -m pytest
-	$(BIN)/ruff check editmgt_lab tests
+	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
@@ -32,6 +32,9 @@ evaluate: $(VENV)/installed ## score the edits on the small world's test split
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
+
+notebooks: $(VENV)/installed-test ## run the notebooks from their sources and keep their pictures
+	$(BIN)/python notebooks/build.py $(ARGS)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): once, a few minutes ..."

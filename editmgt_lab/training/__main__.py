@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..editor import load
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
 from .data import pictures, token_cache
@@ -17,35 +18,35 @@ from .transformer import start_from_codes, train_transformer
 from .vq import train_vq
 
 
-def train(recipe: Recipe, folder: Path, output: Path, device: str, seed: int = 0) -> None:
-    """VQ model → text to image → editing. Every stage resumes from `folder`; the editor is written to `output`."""
+def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str | None = None, seed: int = 0) -> None:
+    """VQ model → text to image → editing. Every stage resumes from `folder`; the editor is written to `output`.
+
+    start: an editor to go on from ("tiny" or a folder), whose VQ model stays and which only learns to edit better.
+    """
     torch.manual_seed(seed)
-    text_encoder = build_text_encoder(recipe)
-    transformer = MaskedGenerativeTransformer(recipe.transformer)
-
-    def vq_pictures() -> torch.Tensor:
-        stack = pictures(recipe.vq_pictures, recipe.image_size).to(device)
-        return stack.contiguous(memory_format=torch.channels_last)
-
-    vq = train_vq(
-        recipe.vq,
-        vq_pictures,
-        Run(folder / "vq"),
-        samples=recipe.vq_samples,
-        batch_size=recipe.vq_batch,
-        crop=recipe.vq_crop,
-        learning_rate=recipe.vq_learning_rate,
-        device=device,
-        seed=seed,
-    )
+    stages = {"text_to_image": recipe.text_to_image_samples, "editing": recipe.editing_samples}
+    if start is not None:
+        editor = load(start, device=device)
+        vq, text_encoder, transformer = editor.vq, editor.text_encoder, editor.transformer
+        del stages["text_to_image"]
+    else:
+        text_encoder = build_text_encoder(recipe).to(device)
+        transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
+        vq = train_vq(
+            recipe.vq,
+            lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
+            Run(folder / "vq"),
+            samples=recipe.vq_samples,
+            batch_size=recipe.vq_batch,
+            crop=recipe.vq_crop,
+            learning_rate=recipe.vq_learning_rate,
+            device=device,
+            seed=seed,
+        )
+        start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
-    start_from_codes(transformer, vq.quantize.embedding.weight.cpu())
-    transformer.to(device)
-    text_encoder.to(device)
-    for name, editing, samples in (
-        ("text_to_image", False, recipe.text_to_image_samples),
-        ("editing", True, recipe.editing_samples),
-    ):
+    for name, samples in stages.items():
+        editing = name == "editing"
         average = train_transformer(
             transformer, text_encoder, data, Run(folder / name), recipe, editing=editing, samples=samples, seed=seed
         )
@@ -61,13 +62,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "editmgt-lab" / "tiny")
     parser.add_argument("--output", type=Path, default=Path("runs") / "tiny")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--start", help="an editor to go on from, instead of from nothing; give it a --folder of its own"
+    )
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
     options = parser.parse_args()
     recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
-    train(recipe, options.folder, options.output, options.device)
+    train(recipe, options.folder, options.output, options.device, start=options.start)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict
     source, target = encode([s.source for s in samples]), encode([s.target for s in samples])  # (n, h, w)
     masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])  # (n, 1, H, W)
     factor = vq.config.factor
-    changed = F.max_pool2d(masks, 3 * factor, stride=factor, padding=factor)[:, 0] > 0  # (n, h, w), a token beyond the mask
+    changed = (
+        F.max_pool2d(masks, 3 * factor, stride=factor, padding=factor)[:, 0] > 0
+    )  # (n, h, w), a token beyond the mask
     target = torch.where(changed, target, source)
     shard = {"source": source, "target": target}
     for name in ("instruction", "source_caption", "target_caption"):

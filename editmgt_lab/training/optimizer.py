@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
                 stack = torch.stack(updates)
                 half = stack.bfloat16() if stack.is_cuda else stack
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(params, orthogonalize(half)):
+                for p, update in zip(params, orthogonalize(half), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(p.dtype), alpha=-scale)
 
 

@@ -44,8 +44,8 @@ class Recipe:
     vq_learning_rate: float = 2e-3
 
     pairs: int = 32_000
-    text_to_image_samples: int = 36_000
-    editing_samples: int = 84_000
+    text_to_image_samples: int = 26_000
+    editing_samples: int = 60_000
     batch: int = 16
     adam_learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02

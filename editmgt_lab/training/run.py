@@ -13,7 +13,7 @@ CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is kille
 
 
 def learning_rate_scale(done: int, total: int, *, warm_up: float = 0.02, cool_down: float = 0.8) -> float:
-    """Warm up linearly, hold for a while, then cool down linearly to zero; `done` and `total` are counted in samples."""
+    """Warm up linearly, hold, then cool down linearly to zero; `done` and `total` count samples."""
     return max(0.0, min(1.0, (done + 1) / (warm_up * total), (total - done) / (cool_down * total)))
 
 

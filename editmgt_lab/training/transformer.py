@@ -39,7 +39,7 @@ def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) ->
 def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
     """One step of the exponential moving average of the weights."""
     with torch.no_grad():
-        for kept, new in zip(average.parameters(), model.parameters()):
+        for kept, new in zip(average.parameters(), model.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
 
 
@@ -91,7 +91,7 @@ def train_transformer(
     if state := run.load():
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        for optimizer, saved in zip(optimizers, state["optimizers"]):
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         done = state["done"]
 

@@ -150,9 +150,7 @@ def train_vq(
         ).tolist()
         images = pictures[chosen.to(device), :, top : top + crop, left : left + crop].float() / 255
         quantized = done >= plain
-        loss, squared, latents, indices = vq_loss(
-            vq, images.to(memory_format=torch.channels_last), quantized=quantized
-        )
+        loss, squared, latents, indices = vq_loss(vq, images.to(memory_format=torch.channels_last), quantized=quantized)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

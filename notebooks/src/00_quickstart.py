@@ -210,12 +210,12 @@ views.playground(editor, result)
 # %% [markdown]
 # ## With the full model
 #
-# The same lines run the released model, about a billion parameters, on a GPU with 24 GB or more. Only the name of the
-# model changes, and the pictures may be photographs. The download is about 8 GB, so this cell is text: copy it into a
-# new one.
+# The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with 24 GB
+# or more. Only the name of the model changes, and pictures may be photographs. It is a download of several gigabytes, so
+# the cell is only text here: copy it into a new one.
 #
 # ```python
-# editor = lab.load("WeiChow/EditMGT", device="cuda", dtype=torch.bfloat16)
+# editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)
 # result = editor.edit("photo.jpg", "make the sky a sunset", hold_threshold=0.1, steps=36, seed=0)
 # views.edit_figure(result)
 # ```
