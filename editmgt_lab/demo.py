@@ -14,7 +14,7 @@ from .editor import load
 from .errors import LabError
 from .results import EditResult
 
-PICTURE, INSTRUCTION = "balloon_butterfly_and_snail.png", "make the balloon green"
+PICTURE, INSTRUCTION = "flower_house_butterfly_and_hat.png", "draw the picture in pastel"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
 
 

@@ -230,6 +230,17 @@ def test_it_opens_on_a_finished_edit_without_another(finished):
     assert finished.instruction.value == INSTRUCTION and finished.hold_threshold.value == 0.3
 
 
+def test_the_next_edit_has_the_settings_of_the_finished_one(editor, picture):
+    settings = {"steps": 3, "seed": 5, "hold_threshold": 0.3, "guidance_scale": 1.0, "strength": 2.0, "blocks": (0, 1)}
+    result = editor.edit(picture(), INSTRUCTION, **settings)
+    opened = views.playground(editor, result)
+    opened.instruction.value = "remove the ball"
+    opened.pending.result(timeout=20)
+    expected = editor.edit(picture(), "remove the ball", **settings)
+    np.testing.assert_array_equal(pixels(opened.pictures["edit"]), np.asarray(enlarge(expected.image)))
+    np.testing.assert_array_equal(opened.heat, expected.heat[0].numpy())
+
+
 def test_a_moved_slider_recolours_at_once_from_the_heat_at_hand(finished):
     before, heat = finished.pictures["held"].value, finished.pictures["heat"].value
     finished.hold_threshold.value = 0.7

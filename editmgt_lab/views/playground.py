@@ -22,6 +22,7 @@ from .overlays import enlarge, heat_overlay, held_overlay
 
 PAUSE = 0.4  # seconds of rest before a moved slider asks for a new edit
 SIDE = 256  # px of a picture on the screen
+KEPT = ("strength", "guidance_scale", "temperature", "blocks")  # of a finished edit's settings, for those after it
 WORKER = ThreadPoolExecutor(1, thread_name_prefix="playground")  # one edit at a time, whoever asks
 
 
@@ -61,6 +62,7 @@ class Playground(widgets.VBox):
             image, instruction = result.sources[0], instruction or result.instructions[0]
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
+        self.others = {} if result is None else {name: getattr(result.settings, name) for name in KEPT}
         self.editor, self.image, self.step_count = editor, load_image(image), steps
         self.source, _ = fit(self.image, pixels=editor.defaults.image_size, multiple=editor.multiple)
         self.edited: Image.Image | None = None if result is None else result.images[0]
@@ -115,9 +117,9 @@ class Playground(widgets.VBox):
         """Ask for the edit that the controls describe, after a rest of `pause` seconds; older requests are dropped."""
         self.ticket.set()
         self.ticket = threading.Event()
-        request = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
+        chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
         self.cancel_button.disabled = False
-        self.pending = WORKER.submit(self._edit, self.ticket, pause, self.instruction.value, request)
+        self.pending = WORKER.submit(self._edit, self.ticket, pause, self.instruction.value, self.others | chosen)
         return self.pending
 
     def cancel(self) -> None:
@@ -131,13 +133,13 @@ class Playground(widgets.VBox):
         if self.instruction.value.strip():
             self.run(pause=PAUSE)
 
-    def _edit(self, ticket: threading.Event, pause: float, instruction: str, request: dict[str, Any]) -> None:
+    def _edit(self, ticket: threading.Event, pause: float, instruction: str, settings: dict[str, Any]) -> None:
         """In the worker: one edit, given up as soon as its ticket is set."""
         if ticket.wait(pause):
             return
         try:
             self._say("working …")
-            for step in self.editor.steps(self.image, instruction, **request):
+            for step in self.editor.steps(self.image, instruction, **settings):
                 if ticket.is_set():
                     return
                 self._take(step, ticket)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Quickstart: an instruction edits a picture
 #
-# **The claim: where the words of an instruction look is where the picture has to change, so everything else can be
-# held still.** You will edit a picture with one line, then see the five stages behind that line, then test the claim
-# against a control that must fail.
+# **The claim: an edit leaks into places that have nothing to do with it, and holding the source's tokens there stops
+# the leak, if the right places are held.** You will edit a picture with one line, then see the five stages behind that
+# line, then test the claim against a control that must fail.
 #
 # About 5 minutes to read, under a minute to run on a laptop's CPU. Nothing is downloaded.
 
@@ -38,7 +38,7 @@ for name, version in {
 
 # %%
 editor = lab.load()
-sample = lab.crisp.sample_edit(4, split="test", category="color")
+sample = lab.crisp.sample_edit(12, split="test", category="style")
 result = editor.edit(sample.source, sample.instruction, seed=0)
 views.edit_figure(result)
 
@@ -48,10 +48,10 @@ views.edit_figure(result)
 # name: `editor.edit("cat.jpg", "make the background snow")`. The small model only knows its drawn world, so draw, or
 # expect surprises.
 #
-# A second seed gives a second opinion, and `hold_threshold=0` holds nothing at all.
+# The small model holds nothing by default, λ = 0; here is the same edit with a second seed and a small λ.
 
 # %%
-another = editor.edit(sample.source, sample.instruction, hold_threshold=0, seed=1)
+another = editor.edit(sample.source, sample.instruction, hold_threshold=0.05, seed=1)
 views.edit_figure(another)
 
 # %% [markdown]
@@ -97,8 +97,8 @@ every_block, chosen_blocks = every_block[-1:], chosen_blocks[-1:]  # with guidan
 views.attention_figure(result.source, every_block, multi_modal=len(editor.transformer.transformer_blocks))
 
 # %% [markdown]
-# Some blocks point at the object, some at the background, some nowhere in particular. One block alone is no good
-# guide.
+# In a model that has learned enough, some blocks point at the object, some at the background, some nowhere in
+# particular. This small model has seen few edits, and its maps are still rough: compare them with what had to change.
 #
 # ## Stage 4: many maps become one heat map
 #
@@ -110,8 +110,8 @@ raw = lab.consolidate(chosen_blocks, smooth=False)
 heat = lab.consolidate(chosen_blocks)
 assert torch.allclose(heat, result.heat), "this is the heat map of the edit above"
 
-print("blocks:", list(editor.defaults.blocks), " λ:", result.settings.hold_threshold)
-views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=result.settings.hold_threshold)
+print("blocks:", list(editor.defaults.blocks))
+views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)
 
 # %% [markdown]
 # ## Stage 5: step by step, the surest tokens first
@@ -125,8 +125,8 @@ views.steps_figure(steps)
 # %% [markdown]
 # ## The claim, and a control that must fail
 #
-# Does holding by heat do anything that holding *just as many cells anywhere* would not? In the drawn world we can
-# measure it, because the picture that should come out is known. Two numbers per edit:
+# In the drawn world we can measure it, because the picture that should come out is known, and so is the region that
+# the edit covers. Two numbers per edit:
 #
 # - **edit score**, 0 … 10: how much of the way from source to target was gone, where the edit is;
 # - **leakage**, 0 … 1: how much everything else changed. Lower is better.
@@ -142,8 +142,9 @@ def measure(sample, edited):
 
 
 # %% [markdown]
-# The control shuffles the held cells of each picture: the same number of them, in the wrong places. `mask=` takes a
-# region that may change (white) instead of a heat map.
+# Four ways to hold: nothing; everything outside the *true* region, which is the best that any heat map could do; by the
+# heat map; and the control, just as many cells as the true region leaves, but anywhere. `mask=` takes a region that may
+# change (white) instead of a heat map.
 
 
 # %%
@@ -154,32 +155,37 @@ def shuffled(held):
 
 
 # %%
-categories = ("color", "replace", "remove")
-samples = [lab.crisp.sample_edit(seed, split="test", category=name) for name in categories for seed in range(20, 23)]
+samples = [lab.crisp.sample_edit(seed, split="test", category="remove") for seed in range(20, 30)]
 pictures, instructions = [sample.source for sample in samples], [sample.instruction for sample in samples]
 
-free = editor.edit(pictures, instructions, hold_threshold=0, seed=0)
-held = editor.edit(pictures, instructions, seed=0)
-control = editor.edit(pictures, instructions, hold_threshold=0, mask=[shuffled(cells) for cells in held.held], seed=0)
+
+def edits(**hold):
+    return editor.edit(pictures, instructions, seed=0, **hold)
+
+
+free, placed, by_heat = edits(), edits(mask=[sample.mask for sample in samples]), edits(hold_threshold=0.05)
+random = edits(mask=[shuffled(cells) for cells in placed.held])
 
 rows = {
     "copy of the source": editor.detokenize(editor.tokenize(pictures)),
     "nothing held": free.images,
-    "held by heat": held.images,
-    "held at random": control.images,
+    "held by the true region": placed.images,
+    "held by heat": by_heat.images,
+    "held at random": random.images,
 }
 means = {name: np.mean(list(map(measure, samples, images)), axis=0) for name, images in rows.items()}
-print(f"{len(samples)} edits, {held.held.float().mean():.0%} of the cells held\n")
-print(f"{'':20} edit score   leakage")
+print(f"{'':24} edit score   leakage")
 for name, (score, leaked) in means.items():
-    print(f"{name:20} {score:10.2f} {leaked:9.4f}")
+    print(f"{name:24} {score:10.2f} {leaked:9.4f}")
 
 # %%
-assert means["held by heat"][1] < means["nothing held"][1], "holding by heat stops leakage"
-assert means["held by heat"][0] > means["held at random"][0] + 1, "a random hold of the same size stops the edit, too"
+assert means["held by the true region"][1] < means["nothing held"][1], "a hold in the right places stops leakage"
+assert means["held by the true region"][0] > means["held at random"][0] + 1, "a random one stops the edit, too"
 
 # %% [markdown]
-# And the pictures behind the numbers, three of them. Look at the last column: held at random, the edit is torn.
+# Read the row *held by heat* between the two others. How near it comes to the true region says how well the attention
+# knows the place. The small model that ships now does not know it yet (its score card gives the number), so its own
+# default is to hold nothing, λ = 0. The pictures behind the numbers, three of them:
 
 # %%
 views.panels_figure(
@@ -187,12 +193,13 @@ views.panels_figure(
         [
             (samples[i].source, "source"),
             (free.images[i], "nothing held"),
-            (held.images[i], "held by heat"),
-            (control.images[i], "held at random"),
+            (placed.images[i], "true region"),
+            (by_heat.images[i], "by heat"),
+            (random.images[i], "at random"),
         ]
-        for i in (0, 3, 6)
+        for i in range(3)
     ],
-    [f"“{instructions[i]}”" for i in (0, 3, 6)],
+    [f"“{instructions[i]}”" for i in range(3)],
 )
 
 # %% [markdown]
@@ -210,9 +217,9 @@ views.playground(editor, result)
 # %% [markdown]
 # ## With the full model
 #
-# The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with 24 GB
-# or more. Only the name of the model changes, and pictures may be photographs. It is a download of several gigabytes, so
-# the cell is only text here: copy it into a new one.
+# The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with
+# 24 GB or more. Only the name of the model changes, and pictures may be photographs. It is a download of several
+# gigabytes, so the cell is only text here: copy it into a new one.
 #
 # ```python
 # editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)
