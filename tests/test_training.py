@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,8 +95,8 @@ def test_orthogonalize_brings_singular_values_near_one():
 
 def test_learning_rate_warms_up_holds_and_ends_at_zero():
     scale = [learning_rate_scale(done, 1000) for done in range(1001)]
-    assert scale[0] < 0.1 and scale[500] == 1 and scale[1000] == 0
-    assert scale[900] < scale[800] < 1
+    assert scale[0] < 0.1 and scale[100] == 1 and scale[1000] == 0
+    assert scale[900] < scale[500] < 1
 
 
 def test_batches_resume_where_they_stopped():
@@ -122,7 +124,7 @@ def test_no_text_of_the_world_is_longer_than_the_encoder(text_encoder):
 def test_target_keeps_the_source_tokens_away_from_the_mask(data):
     sample = crisp.sample_edit(0)
     same = data["source"][0] == data["target"][0]
-    far = torch.tensor(list(sample.mask.resize((16, 16), 4).getdata())).view(16, 16)
+    far = torch.from_numpy(np.array(sample.mask.resize((16, 16), 4)))
     far = torch.nn.functional.max_pool2d(far[None, None].float(), 5, 1, 2)[0, 0] == 0
     assert far.any() and same[far].all() and not same.all()
 
@@ -181,14 +183,14 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, editing, monkey
 def test_vq_learns_and_resumes(tmp_path):
     config = replace(SMALL.vq, num_vq_embeddings=32)
     drawn = pictures(16, 64)
-    settings = dict(samples=320, batch_size=8, crop=32, learning_rate=2e-3, device="cpu")
+    settings = dict(samples=640, batch_size=8, crop=32, learning_rate=2e-3, device="cpu")
     torch.manual_seed(1)
     trained = train_vq(config, lambda: drawn, Run(tmp_path), **settings)
     again = train_vq(config, lambda: pytest.fail("nothing is left to train"), Run(tmp_path), **settings)
     images = drawn[:4].float() / 255
     assert torch.equal(trained.encode(images), again.encode(images))
-    flat = (images - images.mean((2, 3), keepdim=True)).square().mean()
-    assert (trained.decode(trained.encode(images)) - images).square().mean() < 4 * flat
+    psnr = [json.loads(line)["psnr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert psnr[-1] > psnr[0] + 1
 
 
 def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder):
