@@ -90,8 +90,9 @@ class Playground(widgets.VBox):
         self.run_button = widgets.Button(description="Run", button_style="primary", layout={"width": "80px"})
         self.cancel_button = widgets.Button(description="Cancel", disabled=True, layout={"width": "80px"})
         self.progress = widgets.IntProgress(0, 0, self.step_count, layout={"width": "140px"})
-        self.message = widgets.HTML()
-        self.pictures = {name: widgets.Image(format="png") for name in ("source", "heat", "held", "edit")}
+        self.message = widgets.HTML(layout={"min_height": "24px"})
+        names = ("source", "heat", "held", "edit")
+        self.pictures = {name: widgets.Image(format="png", layout={"width": "100%"}) for name in names}
         self.captions = {name: widgets.HTML() for name in self.pictures}
 
         self.instruction.observe(lambda _: self.run(), "value")
@@ -100,10 +101,8 @@ class Playground(widgets.VBox):
         self.run_button.on_click(lambda _: self.run())
         self.cancel_button.on_click(lambda _: self.cancel())
         row = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
-        panels = [
-            widgets.VBox([self.captions[name], picture], layout={"margin": "4px 12px 4px 0"})
-            for name, picture in self.pictures.items()
-        ]
+        panel = widgets.Layout(flex="1 1 160px", max_width=f"{SIDE}px", margin="0 10px 0 0")
+        panels = [widgets.VBox([self.captions[name], picture], layout=panel) for name, picture in self.pictures.items()]
         super().__init__(
             [
                 widgets.Box([self.instruction, self.run_button, self.cancel_button, self.progress], layout=row),
