@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Layout, MultiModalAttention, RMSNorm, SingleModalAttention
@@ -128,9 +129,9 @@ class TimeTextEmbedding(nn.Module):
         return self.timestep_embedder(sinusoids(timestep).type_as(pooled)) + self.text_embedder(pooled)
 
 
-def channels_last(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply a norm over the channels of [B, C, h, w]."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1×1 convolution of channels-last x: [..., in] → [..., out]."""
+    return F.linear(x, conv.weight.flatten(1))
 
 
 class TokenEmbedding(nn.Module):
@@ -142,20 +143,36 @@ class TokenEmbedding(nn.Module):
         self.conv = nn.Conv2d(width, width, kernel_size=1, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, h, w] → [B, D, h, w]."""
-        return self.conv(self.layer_norm(self.embeddings(tokens)).permute(0, 3, 1, 2))
+        """[B, h, w] → [B, h, w, D]."""
+        return pointwise(self.conv, self.layer_norm(self.embeddings(tokens)))
 
 
-class Resample(nn.Module):
-    """RMS norm, then a 2×2 convolution of stride 2: [B, D, h, w] → [B, D, h/2, w/2], or back."""
+class Downsample(nn.Module):
+    """RMS norm, then a 2×2 convolution of stride 2: four tokens become one position."""
 
-    def __init__(self, width: int, convolution: type[nn.Conv2d] | type[nn.ConvTranspose2d]):
+    def __init__(self, width: int):
         super().__init__()
         self.norm = RMSNorm(width)
-        self.conv = convolution(width, width, kernel_size=2, stride=2, bias=False)
+        self.conv = nn.Conv2d(width, width, kernel_size=2, stride=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(channels_last(self.norm, x))
+        """[B, h, w, D] → [B, h/2, w/2, D]."""
+        fours = rearrange(self.norm(x), "b (row i) (column j) d -> b row column (i j d)", i=2, j=2)
+        return F.linear(fours, rearrange(self.conv.weight, "out d i j -> out (i j d)"))
+
+
+class Upsample(nn.Module):
+    """RMS norm, then a transposed 2×2 convolution of stride 2: one position becomes four tokens."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.conv = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, h/2, w/2, D] → [B, h, w, D]."""
+        fours = F.linear(self.norm(x), rearrange(self.conv.weight, "d out i j -> (i j out) d"))
+        return rearrange(fours, "b row column (i j d) -> b (row i) (column j) d", i=2, j=2)
 
 
 class MaskedTokenHead(nn.Module):
@@ -166,8 +183,8 @@ class MaskedTokenHead(nn.Module):
         self.conv2 = nn.Conv2d(width, codebook, kernel_size=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D, h, w] → [B, codebook, h, w]."""
-        return self.conv2(channels_last(self.layer_norm, self.conv1(x)))
+        """[..., D] → [..., codebook]."""
+        return pointwise(self.conv2, self.layer_norm(pointwise(self.conv1, x)))
 
 
 class Modulation(nn.Module):

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from .attention import Layout, RMSNorm, injection_bias, position_ids, rotary_table
 from .blocks import (
     SINUSOID_WIDTH,
+    Downsample,
     MaskedTokenHead,
     MultiModalBlock,
-    Resample,
     SingleModalBlock,
     TimeTextEmbedding,
     TokenEmbedding,
     TransformerConfig,
     TwoLinears,
+    Upsample,
     sinusoids,
 )
 from .checkpoints import load_module
@@ -51,7 +52,7 @@ class MaskedGenerativeTransformer(nn.Module):
         self.time_text_embed = TimeTextEmbedding(width)
 
         self.embed = TokenEmbedding(config.vocab_size, width)
-        self.down_block = nn.ModuleDict({"downsample": Resample(width, nn.Conv2d)} if config.downsample else {})
+        self.down_block = nn.ModuleDict({"downsample": Downsample(width)} if config.downsample else {})
         self.project_to_hidden_norm = RMSNorm(width)
         self.project_to_hidden = nn.Linear(width, width, bias=False)
 
@@ -62,7 +63,7 @@ class MaskedGenerativeTransformer(nn.Module):
 
         self.project_from_hidden_norm = RMSNorm(width)
         self.project_from_hidden = nn.Linear(width, width, bias=False)
-        self.up_block = nn.ModuleDict({"upsample": Resample(width, nn.ConvTranspose2d)} if config.upsample else {})
+        self.up_block = nn.ModuleDict({"upsample": Upsample(width)} if config.upsample else {})
         self.mlm_layer = MaskedTokenHead(width, config.codebook_size)
 
     @classmethod
@@ -91,12 +92,14 @@ class MaskedGenerativeTransformer(nn.Module):
         strength: float = 1.0,
         bias_text: bool = False,
         micro_conditions: Tensor | None = None,
+        only: Tensor | None = None,
     ) -> Tensor:
         """Predict every image token.
 
         tokens, source: long [B, h, w]; text: tokens [B, L, text width], pooled [B, P]; timestep: [B], before its factor
         1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
         uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
+        only: bool [B, h, w], as training needs it: predict these n tokens alone and return [n, codebook].
         Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
 
         strength: γ of the paper's section on attention injection; 1 adds no bias, more stays closer to the source.
@@ -119,7 +122,10 @@ class MaskedGenerativeTransformer(nn.Module):
         streams = [torch.cat([encoded, pictures[0]], dim=1), *pictures[1:]]
         for block in self.single_transformer_blocks:
             streams = block(streams, conditions, layout)
-        return self.decode(streams[0][:, layout.text :], layout)
+        features = self.decode(streams[0][:, layout.text :], layout)  # [B, h, w, D]
+        if only is not None:
+            return self.mlm_layer(features[only])
+        return rearrange(self.mlm_layer(features), "b h w codebook -> b codebook h w")
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[B, L, text width] → [B, L, D]."""
@@ -133,16 +139,15 @@ class MaskedGenerativeTransformer(nn.Module):
         x = self.embed(tokens)
         for downsample in self.down_block.values():
             x = downsample(x)
-        x = rearrange(x, "b d row column -> b (row column) d")
-        return self.project_to_hidden(self.project_to_hidden_norm(x))
+        return self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
 
     def decode(self, x: Tensor, layout: Layout) -> Tensor:
-        """[B, N, D] → [B, codebook, h, w]."""
+        """[B, N, D] → [B, h, w, D]: what the head turns into logits."""
         x = self.project_from_hidden(self.project_from_hidden_norm(x))
-        x = rearrange(x, "b (row column) d -> b d row column", row=layout.position_grid[0])
+        x = x.unflatten(1, layout.position_grid)
         for upsample in self.up_block.values():
             x = upsample(x)
-        return self.mlm_layer(x)
+        return x
 
     def conditions(
         self, tokens: Tensor, text: TextCondition, timestep: Tensor, micro_conditions: Tensor | None, with_source: bool

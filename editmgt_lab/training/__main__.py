@@ -14,7 +14,8 @@ from .build import build_text_encoder, save_editor
 from .data import pictures, token_cache
 from .recipe import TINY, Recipe
 from .run import Run
-from .transformer import start_from_codes, train_transformer
+from .start import start_from_codes
+from .transformer import train_transformer
 from .vq import train_vq
 
 
@@ -40,6 +41,7 @@ def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str
             batch_size=recipe.vq_batch,
             crop=recipe.vq_crop,
             learning_rate=recipe.vq_learning_rate,
+            muon_learning_rate=recipe.vq_muon_learning_rate,
             device=device,
             seed=seed,
         )

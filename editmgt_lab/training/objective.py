@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -33,8 +32,3 @@ def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
     """
     steps = torch.randint(least, most + 1, u.shape, device=u.device)
     return ((1 - u) * steps - 1).ceil().clamp(min=0)
-
-
-def masked_token_loss(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Cross-entropy in nats on the hidden tokens alone. logits: [B, codebook, h, w]; target, hidden: [B, h, w]."""
-    return F.cross_entropy(logits.permute(0, 2, 3, 1)[hidden], target[hidden])

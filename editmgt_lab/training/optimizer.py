@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for everything else.
+"""Muon for matrices and convolutions inside a network, AdamW for everything else.
 
 `torch.optim.Muon` orthogonalises in bfloat16, which CPUs without bf16 units emulate a hundred times slower than
 float32; this one works in float32 on a CPU and handles all matrices of one shape at once.
@@ -25,7 +25,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised; lr is the spectral size of one step."""
+    """Momentum whose update is orthogonalised; lr is the spectral size of one step; convolutions are [out, rest]."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -36,18 +36,18 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    by_shape[p.shape].append(p)
+                    by_shape[p.flatten(1).shape].append(p)
             for shape, params in by_shape.items():
                 updates = []
                 for p in params:
                     buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                     buffer.lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(buffer, group["momentum"]))
+                    updates.append(p.grad.lerp(buffer, group["momentum"]).flatten(1))
                 stack = torch.stack(updates)
                 half = stack.bfloat16() if stack.is_cuda else stack
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for p, update in zip(params, orthogonalize(half), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(p.dtype), alpha=-scale)
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p).to(p.dtype), alpha=-scale)
 
 
 def make_optimizers(model: nn.Module, *, matrices: list[Tensor], lr: float, muon_lr: float) -> list:
@@ -64,3 +64,11 @@ def make_optimizers(model: nn.Module, *, matrices: list[Tensor], lr: float, muon
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def step_all(optimizers: list, scale: float) -> None:
+    """One step of each, at `scale` times the learning rate that it began with."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * scale
+        optimizer.step()

@@ -38,18 +38,20 @@ class Recipe:
     text_layers: int = 2
 
     vq_pictures: int = 12_000
-    vq_samples: int = 56_000
+    vq_samples: int = 104_000
     vq_crop: int = 32
     vq_batch: int = 16
     vq_learning_rate: float = 2e-3
+    vq_muon_learning_rate: float = 0.01
 
-    pairs: int = 32_000
-    text_to_image_samples: int = 26_000
-    editing_samples: int = 60_000
+    pairs: int = 40_000
+    text_to_image_samples: int = 90_000
+    editing_samples: int = 150_000
     batch: int = 16
     adam_learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02
     text_dropout: float = 0.1
+    caption_share: float = 0.2  # of the editing stage's batches: text to image goes on, so that it is not forgotten
     average_decay: float = 0.999
 
 

@@ -7,33 +7,19 @@ import re
 import time
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import hide, mask_ratio, masked_token_loss, step_index
-from .optimizer import make_optimizers
+from .objective import hide, mask_ratio, step_index
+from .optimizer import make_optimizers, step_all
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
 
 BLOCK_MATRIX = re.compile(r"(single_)?transformer_blocks\.\d+\..*(to_|add_|ff|proj_).*weight$")
-
-
-def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) -> None:
-    """Give similar codes similar embeddings before training, on the way in and on the way out.
-
-    codes: [codebook, C]. A fixed random projection carries them to the transformer's width.
-    """
-    width = transformer.config.width
-    lift = torch.randn(codes.shape[1], width, generator=torch.Generator().manual_seed(0)).to(codes)
-    lifted = ((codes - codes.mean(0)) / codes.std(0)) @ lift
-    lifted = lifted / lifted.square().mean(1, keepdim=True).sqrt()
-    with torch.no_grad():
-        noise = 0.5 * torch.randn_like(lifted)  # so that near codes can still be told apart
-        transformer.embed.embeddings.weight[: len(codes)] = lifted + noise
-        transformer.mlm_layer.conv2.weight[:, :, 0, 0] = (lifted + noise) / width**0.5
 
 
 def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -46,7 +32,7 @@ def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
 def training_loss(
     model: nn.ModuleDict, batch: dict[str, Tensor], empty_text: Tensor, recipe: Recipe, editing: bool
 ) -> Tensor:
-    """The loss of one batch. Text to image learns both pictures of an edit from their captions."""
+    """Cross-entropy of one batch in nats a hidden token. Text to image learns both pictures of an edit by caption."""
     if editing:
         target, source, ids = batch["target"], batch["source"], batch["instruction"]
     else:
@@ -63,8 +49,8 @@ def training_loss(
     micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
-        logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro)
-    return masked_token_loss(logits.float(), target, hidden)
+        logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
+    return F.cross_entropy(logits.float(), target[hidden])
 
 
 def train_transformer(
@@ -106,30 +92,27 @@ def train_transformer(
         )
 
     progress = tqdm(total=samples, initial=done, desc="editing" if editing else "text to image", unit="sample")
-    recent, started = [], time.monotonic()
+    recent, started = {True: [], False: []}, time.monotonic()
     for chosen in batches(len(data["source"]), recipe.batch, done, seed):
         if done >= samples:
             break
         torch.manual_seed(seed + done)
         batch = {name: tensor[chosen].to(device) for name, tensor in data.items()}
-        loss = training_loss(model, batch, empty_text, recipe, editing)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        instructed = editing and torch.rand(()).item() >= recipe.caption_share
+        loss = training_loss(model, batch, empty_text, recipe, instructed)
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * learning_rate_scale(done, samples)
-            optimizer.step()
+        step_all(optimizers, learning_rate_scale(done, samples))
         done += recipe.batch
         average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / recipe.batch)))
-        recent.append(loss.item())
+        recent[instructed].append(loss.item())
         progress.update(recipe.batch)
-        if len(recent) == 50:
-            mean = sum(recent) / len(recent)
-            run.log(done=done, loss=mean, seconds=time.monotonic() - started)
-            progress.set_postfix(loss=f"{mean:.3f}")
-            recent.clear()
+        if len(recent[editing]) == 50:
+            means = {name: sum(losses) / len(losses) for name, losses in recent.items() if losses}
+            run.log(done=done, loss=means[editing], caption_loss=means.get(False), seconds=time.monotonic() - started)
+            progress.set_postfix(loss=f"{means[editing]:.3f}")
+            recent = {True: [], False: []}
         if run.is_due():
             save()
     progress.close()

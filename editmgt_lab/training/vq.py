@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..images import to_tensor
 from ..vq import Downsample, ResnetBlock, Upsample, VQConfig, VQModel
+from .optimizer import make_optimizers, step_all
 from .run import Run, learning_rate_scale
 
 
@@ -33,17 +34,18 @@ class CodebookAverage:
         self.total.copy_(self.codebook)
 
     @torch.no_grad()
-    def update(self, latents: Tensor, indices: Tensor) -> None:
-        """latents: [n, C]; indices: [n], the code that each of them chose."""
+    def update(self, latents: Tensor, indices: Tensor, *, revive: bool) -> None:
+        """latents: [n, C]; indices: [n], the code that each of them chose; revive: whether to move unused codes."""
         chosen = torch.bincount(indices, minlength=len(self.codebook)).to(latents.dtype)
         self.count.lerp_(chosen, 1 - self.decay)
         self.total.lerp_(torch.zeros_like(self.total).index_add_(0, indices, latents), 1 - self.decay)
         dead = (self.count < 0.05).nonzero().flatten()[:64]
-        if len(dead):
+        if revive and len(dead):
             error = (latents - self.codebook[indices]).square().sum(1)
             worst = torch.multinomial(error + 1e-8, len(dead))
             self.total[dead], self.count[dead] = latents[worst], 1.0
-        self.codebook.copy_(self.total / self.count[:, None])
+        known = self.count > 1e-6
+        self.codebook[known] = self.total[known] / self.count[known, None]
 
     def state(self) -> dict:
         """For a checkpoint."""
@@ -115,6 +117,7 @@ def train_vq(
     batch_size: int,
     crop: int,
     learning_rate: float,
+    muon_learning_rate: float,
     device: str,
     seed: int = 0,
 ) -> VQModel:
@@ -128,17 +131,26 @@ def train_vq(
     vq.quantize.embedding.weight.requires_grad_(False)
     average = CodebookAverage(vq.quantize.embedding.weight.data)
     trained = [p for p in vq.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    convolutions = [p for p in trained if p.ndim == 4]
+    optimizers = make_optimizers(vq, matrices=convolutions, lr=learning_rate, muon_lr=muon_learning_rate)
     done, factor = 0, config.factor
     plain = samples // 8  # an autoencoder first: codes need latents that already say something
     if state := run.load():
         vq.load_state_dict(state["vq"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         average.load(state["average"])
         done = state["done"]
 
     def save() -> None:
-        run.save({"vq": vq.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state(), "done": done})
+        run.save(
+            {
+                "vq": vq.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "average": average.state(),
+                "done": done,
+            }
+        )
 
     progress = tqdm(total=samples, initial=done, desc="VQ model", unit="picture")
     pictures = draw() if done < samples else None
@@ -151,14 +163,12 @@ def train_vq(
         images = pictures[chosen.to(device), :, top : top + crop, left : left + crop].float() / 255
         quantized = done >= plain
         loss, squared, latents, indices = vq_loss(vq, images.to(memory_format=torch.channels_last), quantized=quantized)
-        optimizer.zero_grad()
+        vq.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * learning_rate_scale(done, samples)
-        optimizer.step()
+        step_all(optimizers, learning_rate_scale(done, samples))
         if quantized:
-            average.update(latents, indices)
+            average.update(latents, indices, revive=done < samples // 2)
         else:
             average.restart(latents)
         done += batch_size

@@ -1,0 +1,80 @@
+"""Where the transformer starts from: a network that repeats the tokens it sees, and looks first where it stands.
+
+Trained from random numbers, most of a short run goes into learning to carry 2×2 tokens through the network unharmed and
+to find the same place in the source. Both are known beforehand, so they are written into the weights; training may
+change all of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import MultiModalBlock, TransformerConfig
+from ..transformer import MaskedGenerativeTransformer
+
+LOOK_FIRST = 3  # every third block starts with its attention on its own place
+SHARPNESS = 2.0  # of that attention: about 80% on the place itself, the rest next to it
+GATE = 0.5
+
+
+@torch.no_grad()
+def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) -> None:
+    """Make a fresh transformer repeat its input. codes: the VQ model's codebook [codebook, C].
+
+    Similar codes get similar embeddings, in a quarter of the width; each of the 2×2 tokens of a position has a quarter
+    of its channels, and as many heads; the head compares with the same embeddings.
+    """
+    config = transformer.config
+    width, quarter = config.width, config.width // 4
+    numbers = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=numbers).to(codes)
+
+    lifted = ((codes - codes.mean(0)) / codes.std(0)) @ normal(codes.shape[1], quarter)
+    lifted = nn.functional.normalize(lifted) + 0.5 * nn.functional.normalize(normal(len(codes), quarter))
+    basis = torch.linalg.qr(normal(width, quarter)).Q  # [D, D/4], orthonormal columns
+    embeddings = nn.functional.normalize(lifted) @ basis.T * width**0.5  # [codebook, D], rms 1
+
+    transformer.embed.embeddings.weight[: len(codes)] = embeddings
+    others = transformer.embed.embeddings.weight[len(codes) :]
+    others -= others @ basis @ basis.T  # the mask token is nothing, until training gives it a meaning
+    transformer.mlm_layer.conv2.weight[:, :, 0, 0] = 1.5 * embeddings / width**0.5
+    identity = torch.eye(width).to(codes)
+    for conv in (transformer.embed.conv, transformer.mlm_layer.conv1):
+        conv.weight[:, :, 0, 0] = identity
+    for linear in (transformer.project_to_hidden, transformer.project_from_hidden):
+        linear.weight.copy_(identity)
+    down, up = (transformer.down_block["downsample"].conv.weight, transformer.up_block["upsample"].conv.weight)
+    down.zero_(), up.zero_()
+    for token, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        part = slice(token * quarter, (token + 1) * quarter)
+        down[part, :, row, column] = up[part, :, row, column] = basis.T
+    for block in transformer.blocks[1::LOOK_FIRST]:
+        look_at_own_place(block, config)
+
+
+@torch.no_grad()
+def look_at_own_place(block: nn.Module, config: TransformerConfig) -> None:
+    """Let a block's image and source positions add what stands at the same place, in themselves and in the source."""
+    attention, width = block.attn, config.width
+    near = torch.zeros(config.num_attention_heads, config.attention_head_dim)
+    _, rows, columns = config.axes_dims_rope
+    for axis in (config.axes_dims_rope[0], config.axes_dims_rope[0] + rows):
+        near[:, axis : axis + 4] = 1  # the two quickest rotations of each axis fall off most with distance
+    near = near.flatten() * (config.attention_head_dim / 8) ** 0.5  # rms 1 in each head
+    for to, norm in ((attention.to_q, attention.norm_q), (attention.to_k, attention.norm_k)):
+        to.weight.mul_(0.2)
+        to.bias.copy_(near)
+        norm.weight.fill_(SHARPNESS)
+    identity = torch.eye(width).to(attention.to_v.weight)
+    attention.to_v.weight.copy_(identity)
+    if isinstance(block, MultiModalBlock):
+        attention.to_out[0].weight.copy_(identity)
+        gate = block.norm1.linear.bias[2 * width : 3 * width]
+    else:
+        block.proj_out.weight[:, :width] = identity
+        block.proj_out.weight[:, width:] = 0
+        gate = block.norm.linear.bias[2 * width : 3 * width]
+    gate.fill_(GATE)
