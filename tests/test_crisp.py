@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from editmgt_lab import crisp
+from editmgt_lab.crisp.edits import RELATIONS
 from editmgt_lab.errors import SettingError
 
 HELD_OUT = set(crisp.HELD_OUT_PAIRS)
@@ -16,7 +17,11 @@ SLOTS = {
     "place": crisp.PLACES,
     "background": crisp.BACKGROUNDS,
     "style": crisp.STYLES,
+    "where": [f"at the {place}" for place in crisp.PLACES],
+    "goal": [f"to the {place}" for place in crisp.PLACES],
 }
+BESIDE = [f"{relation} the {kind}" for relation in RELATIONS.values() for kind in crisp.KINDS]
+SLOTS |= {slot: SLOTS[slot] + BESIDE for slot in ("where", "goal")}
 
 
 @lru_cache
@@ -35,6 +40,17 @@ def read(phrasing, instruction):
 def shown(sample):
     """Every (kind, colour) pair of both pictures."""
     return {(item.kind, item.colour) for scene in (sample.source_scene, sample.target_scene) for item in scene.items}
+
+
+def named_place(where, scene):
+    """The place that "at the top left" or "above the car" means in a scene."""
+    if where not in BESIDE:
+        return where.split(" the ")[1]
+    relation, kind = where.rsplit(" the ", 1)
+    row, column = next(divmod(crisp.PLACES.index(item.place), 3) for item in scene.items if item.kind == kind)
+    down, right = next(offset for offset, name in RELATIONS.items() if name == relation)
+    assert 0 <= row + down < 3 and 0 <= column + right < 3
+    return crisp.PLACES[3 * (row + down) + column + right]
 
 
 def words(text):
@@ -115,6 +131,8 @@ def test_the_instruction_says_what_was_done(split):
         for item in come:
             assert item.colour == said.get("colour", item.colour) and item.kind == said.get("kind", item.kind)
             assert item.place == said.get("place", item.place)
+            where = said.get("where") or said.get("goal")
+            assert where is None or named_place(where, before) == item.place
         assert after.background == said.get("background", before.background) and after.style == said.get("style")
         counts = {"add": (0, 1), "remove": (1, 0), "background": (0, 0), "style": (0, 0)}
         assert (len(gone), len(come)) == counts.get(sample.category, (1, 1))
@@ -186,6 +204,13 @@ def test_backgrounds_and_styles_differ_from_each_other():
     for pictures in (plain, styled):
         for i, one in enumerate(pictures):
             assert all(np.abs(one - other).mean() > 12 for other in pictures[:i])
+
+
+def test_places_are_also_named_by_what_stands_beside_them():
+    drawn = [crisp.sample_edit(seed, category="add").instruction for seed in range(120)]
+    related = [text for text in drawn if any(beside in text for beside in BESIDE)]
+    assert 0.1 < len(related) / len(drawn) < 0.4
+    assert all(any(f"{relation} the " in text for text in related) for relation in RELATIONS.values())
 
 
 def test_captions_name_the_whole_scene():

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import hide, mask_ratio, step_index
+from .objective import edit_weights, hide, mask_ratio, step_index
 from .optimizer import make_optimizers, step_all
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
 
-BLOCK_MATRIX = re.compile(r"(single_)?transformer_blocks\.\d+\..*(to_|add_|ff|proj_).*weight$")
+BLOCK_MATRIX = re.compile(r"(blocks|layers)\.\d+\..*(to_|add_|ff|proj|fc).*weight$")
 
 
 def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -50,7 +50,9 @@ def training_loss(
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
         logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
-    return F.cross_entropy(logits.float(), target[hidden])
+    losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
+    weights = torch.ones_like(target, dtype=torch.float) if source is None else edit_weights(source, target)
+    return (losses * weights[hidden]).sum() / weights[hidden].sum()
 
 
 def train_transformer(
@@ -67,7 +69,7 @@ def train_transformer(
     """Train both modules in place; resumes from `run`. Returns their moving average."""
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
     average = copy.deepcopy(model).requires_grad_(False)
-    matrices = [p for name, p in transformer.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.match(name)]
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.search(name)]
     optimizers = make_optimizers(
         model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate
     )
