@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench evaluate train notebooks
+.PHONY: help lab demo test bench evaluate captions choose train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -29,6 +29,12 @@ bench: $(VENV)/installed ## time an edit, with and without capture
 
 evaluate: $(VENV)/installed ## score the edits on the small world's test split
 	$(BIN)/python -m editmgt_lab.evaluation $(ARGS)
+
+captions: $(VENV)/installed ## judge generated scenes: are the caption's objects, colours and places right?
+	$(BIN)/python -m editmgt_lab.evaluation.captions $(ARGS)
+
+choose: $(VENV)/installed ## measure the settings on the validation split [ARGS="--write data_samples/tiny" keeps the best]
+	$(BIN)/python -m editmgt_lab.evaluation.choose $(ARGS)
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)

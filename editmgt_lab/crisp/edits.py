@@ -27,17 +27,20 @@ from .scenes import (
 # The published numbers of edits per category, in thousands.
 PROPORTIONS = {"add": 300, "replace": 300, "remove": 300, "color": 500, "background": 200, "style": 400, "motion": 34}
 CATEGORIES: tuple[str, ...] = tuple(PROPORTIONS)
+RELATIONS = {(-1, 0): "above", (1, 0): "below", (0, -1): "to the left of", (0, 1): "to the right of"}  # (row, column)
+RELATED_SHARE = 0.5  # of the places next to another object that are named by it, where the phrasing allows
 HELD_OUT_SHARE = 0.3  # of the test samples: a held-out phrasing, and, independently, a held-out pair
 
-# "a" becomes "an" where the next word asks for it. A place is always one of the nine, never "further that way".
+# "a" becomes "an" where the next word asks for it. {where} is "at the top left" or "above the car", {goal} is "to the
+# top left" or "above the car": one of the nine places, or the place right beside another object.
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "add": (
-        "add a {colour} {kind} at the {place}",
-        "put a {colour} {kind} at the {place}",
-        "place a {colour} {kind} at the {place}",
-        "draw a {colour} {kind} at the {place}",
-        "at the {place} add a {colour} {kind}",
-        "there should be a {colour} {kind} at the {place}",
+        "add a {colour} {kind} {where}",
+        "put a {colour} {kind} {where}",
+        "place a {colour} {kind} {where}",
+        "draw a {colour} {kind} {where}",
+        "{where} add a {colour} {kind}",
+        "there should be a {colour} {kind} {where}",
     ),
     "replace": (
         "replace the {old} with a {colour} {kind}",
@@ -82,23 +85,23 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "draw the picture in {style}",
     ),
     "motion": (
-        "move the {old} to the {place}",
-        "put the {old} at the {place}",
-        "place the {old} at the {place}",
-        "take the {old} to the {place}",
-        "the {old} should be at the {place}",
+        "move the {old} {goal}",
+        "put the {old} {where}",
+        "place the {old} {where}",
+        "take the {old} {goal}",
+        "the {old} should be {where}",
         "change the place of the {old} to the {place}",
     ),
 }
 # Only the test split uses these; their words all occur in the phrasings above.
 HELD_OUT_PHRASINGS: dict[str, tuple[str, ...]] = {
-    "add": ("give the picture a {colour} {kind} at the {place}", "at the {place} draw a {colour} {kind}"),
+    "add": ("give the picture a {colour} {kind} {where}", "{where} draw a {colour} {kind}"),
     "replace": ("use a {colour} {kind} in place of the {old}", "make the {old} into a {colour} {kind}"),
     "remove": ("take the {old} away", "delete the {old} from the picture"),
     "color": ("set the color of the {old} to {colour}", "draw the {old} in {colour}"),
     "background": ("turn the background into {background}", "the background should be {background}"),
     "style": ("set the style to {style}", "use the {style} style"),
-    "motion": ("set the {old} at the {place}", "change the {old} to be at the {place}"),
+    "motion": ("set the {old} {where}", "change the {old} to be {where}"),
 }
 
 
@@ -132,6 +135,10 @@ def sample_edit(seed: int, *, split: str = "train", category: str | None = None,
     before, after, words = _draw_edit(rng, category, *pair)
     rare = split == "test" and rng.random() < HELD_OUT_SHARE
     phrasing = rng.choice((HELD_OUT_PHRASINGS if rare else PHRASINGS)[category])
+    if "place" in words:
+        beside = relations(before, words["place"], words.get("old"))
+        related = rng.choice(beside) if beside and rng.random() < RELATED_SHARE else None
+        words |= {"where": related or f"at the {words['place']}", "goal": related or f"to the {words['place']}"}
     source, target = render(before, size), render(after, size)
     return EditSample(
         source=source,
@@ -178,6 +185,17 @@ def _draw_edit(rng: random.Random, category: str, kind: str, colour: str) -> tup
     return before, replace(before, style=style), {"style": style}
 
 
+def relations(scene: Scene, place: str, moved: str | None = None) -> list[str]:
+    """How a place can be named by the objects right beside it, other than the `moved` kind: "above the car", …"""
+    row, column = divmod(PLACES.index(place), 3)
+    return [
+        f"{RELATIONS[offset]} the {item.kind}"
+        for item in scene.items
+        for there in [divmod(PLACES.index(item.place), 3)]
+        if (offset := (row - there[0], column - there[1])) in RELATIONS and item.kind != moved
+    ]
+
+
 def fill(phrasing: str, words: dict[str, str]) -> str:
     """Put the words into a phrasing, with "an" before a vowel."""
     text = phrasing.format(**words).split()
@@ -185,6 +203,25 @@ def fill(phrasing: str, words: dict[str, str]) -> str:
         "an" if word == "a" and after.startswith(tuple("aeiou")) else word
         for word, after in zip(text, [*text[1:], ""], strict=True)
     )
+
+
+def paraphrases(sample: EditSample, *, unseen: bool = False) -> list[str]:
+    """The other instructions for the sample's edit; `unseen`: also in the phrasings that only the test split uses."""
+    before, after = sample.source_scene, sample.target_scene
+    words = {"background": after.background, "style": after.style}
+    for item in before.items:
+        if item not in after.items:
+            words["old"] = item.kind
+    beside = []
+    for item in after.items:
+        if item not in before.items:
+            words |= {"kind": item.kind, "colour": item.colour, "place": item.place}
+            beside = relations(before, item.place, words.get("old"))
+    phrasings = PHRASINGS[sample.category] + (HELD_OUT_PHRASINGS[sample.category] if unseen else ())
+    named = [{"where": f"at the {words.get('place')}", "goal": f"to the {words.get('place')}"}]
+    named += [{"where": relation, "goal": relation} for relation in beside]
+    asked = dict.fromkeys(fill(phrasing, words | names) for phrasing in phrasings for names in named)
+    return [text for text in asked if text != sample.instruction]
 
 
 def difference(source: Image.Image, target: Image.Image) -> Image.Image:
@@ -212,6 +249,8 @@ def phrases() -> list[str]:
     sentences = []
     for i in range(len(KINDS)):  # the longest of the lists: the others go round
         words = {name: values[i % len(values)] for name, values in every.items()}
+        beside = f"{tuple(RELATIONS.values())[i % len(RELATIONS)]} the {words['old']}"
+        words |= {"where": f"at the {words['place']}", "goal": beside}
         for table in (PHRASINGS, HELD_OUT_PHRASINGS):
             sentences += [fill(phrasing, words) for phrasings in table.values() for phrasing in phrasings]
         item = Item(words["old"], words["colour"], words["place"], words["size"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..crisp import CATEGORIES, SPLITS
 from ..editor import load
 from ..errors import LabError
-from .scorecard import evaluate
+from .answers import evaluate
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument("--count", type=int, default=500, help="edits to score")
-    parser.add_argument("--hold-threshold", type=float, nargs="+", metavar="λ", help="a row each; else the model's own")
+    parser.add_argument(
+        "--hold-threshold", type=float, nargs="+", metavar="λ", help="two rows each; else the model's own"
+    )
+    parser.add_argument("--other-words", action="store_true", help="ask again in another phrasing: does success agree?")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
     parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection")
@@ -34,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             category=options.category,
             count=options.count,
             hold_thresholds=options.hold_threshold,
+            other_words=options.other_words,
             steps=options.steps,
             guidance_scale=options.guidance_scale,
             strength=options.strength,

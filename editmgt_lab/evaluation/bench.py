@@ -23,6 +23,7 @@ from ..decoding import RegionHoldSampler
 from ..editor import Editor, load
 from ..errors import LabError, SettingError
 from ..text import TextCondition
+from .truth import picture_size
 
 GUIDANCE_SCALE = 3.0  # every one above 1 costs the same
 EDIT_BAR, CAPTURE_BAR = 2.0, 0.10  # seconds of one edit on two cores; what capture may add to a step
@@ -43,7 +44,7 @@ def bench(model: str = "tiny", *, steps: int = 12, repetitions: int = 9, progres
         raise SettingError(f"repetitions is {repetitions}", expected="1 or more", fix="9 are usual")
     editor = load(model)
     blocks = range(len(editor.transformer.blocks))
-    size = round(editor.defaults.image_size / editor.multiple) * editor.multiple
+    size = picture_size(editor)
     sample = crisp.sample_edit(0, split="test", size=size)
     tokens, text = editor.tokenize(sample.source), editor.encode_text(["", sample.instruction])
 

@@ -81,13 +81,36 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
 
     Two NaN where no value is left.
     """
-    known = torch.tensor([value for value in values if not math.isnan(value)], dtype=torch.float64)
-    if len(known) == 0:
+    known = [value for value in values if not math.isnan(value)]
+    return ratio_interval(known, [1.0] * len(known), seed)
+
+
+def ratio_interval(above: Sequence[float], below: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95% interval of mean(above) / mean(below), edit by edit of the same edits and without NaN: both resampled alike.
+
+    Two NaN where there is nothing to divide, or nothing to divide by.
+    """
+    a, b = (torch.tensor(values, dtype=torch.float64) for values in (above, below))
+    if len(a) == 0 or not b.any():
         return math.nan, math.nan
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(known), (RESAMPLES, len(known)), generator=generator)
-    low, high = known[draws].mean(dim=1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    draws = torch.randint(len(a), (RESAMPLES, len(a)), generator=generator)
+    above_mean, below_mean = (values[draws].mean(dim=1) for values in (a, b))
+    ratios = torch.where(below_mean == 0, math.nan, above_mean / below_mean)  # a resample of zeros has no ratio
+    low, high = ratios.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
+
+
+def summary(values: Sequence[float], seed: int = 0) -> dict[str, float | None]:
+    """mean, low and high (95% bootstrap interval of the mean) and count of the values that are not NaN; None for none.
+
+    Ready for JSON.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return {"mean": None, "low": None, "high": None, "count": 0}
+    low, high = bootstrap_interval(known, seed)
+    return {"mean": sum(known) / len(known), "low": low, "high": high, "count": len(known)}
 
 
 def difference(a: Tensor, b: Tensor, where: Tensor) -> float:

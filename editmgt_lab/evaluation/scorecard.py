@@ -4,49 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import operator
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from .. import crisp
-from ..crisp import EditSample
-from ..editor import Editor
-from ..errors import SettingError
-from ..images import to_images, to_tensor
-from ..results import EditResult
-from .metrics import bootstrap_interval, edit_score, leakage, roc_auc, success
+from .metrics import ratio_interval, summary
+from .report import Row, align, cell, gallery
+from .truth import LOCAL_CATEGORIES, Scores
 
-OVERALL = "overall"
-COPY, TARGET, NO_HOLD = "copy the source", "the target itself", "no hold"
+OVERALL, LOCAL, HELD_OUT = "overall", "local", "unseen pairs"
+COPY, TARGET, NO_HOLD, OTHER_WORDS = "copy the source", "the target itself", "no hold", "in other words"
 METRICS = {  # name → head of the column, factor, digits
     "score": ("edit score", 1, 2),
     "success": ("success %", 100, 0),
     "leakage": ("leakage", 1, 4),
-    "localisation": ("localisation", 1, 3),
+    "best_block": ("best block", 1, 3),
+    "mean_block": ("mean of blocks", 1, 3),
+    "localisation": ("consolidated", 1, 3),
 }
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of one edit; NaN where there is nothing to measure. See `metrics` for what they mean."""
-
-    score: float
-    leakage: float
-    success: float
-    localisation: float = math.nan
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """By which edits are compared: the higher score, then the smaller leakage."""
-        return self.score, -self.leakage if self.leakage == self.leakage else 0.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +42,9 @@ class Example:
 class ScoreCard:
     """The scores of `count` edits. Rows are the ways to answer, from doing nothing to the hold.
 
-    settings: what was measured and how; edits: number, category and instruction of each; rows: name → one Scores for
-    each edit; seconds: name → seconds an edit; examples: (category, "best" or "worst") → that edit of the last row.
+    settings: what was measured and how; edits: number, category, instruction and whether its (colour, object) pair is
+    held out from training, of each; rows: name → one Scores for each edit; seconds: name → seconds an edit; examples:
+    (category, "best" or "worst") → that edit of the row that uses the editor's own hold rule at the last λ.
     """
 
     settings: dict[str, Any]
@@ -72,86 +53,138 @@ class ScoreCard:
     seconds: dict[str, float] = field(default_factory=dict)
     examples: dict[tuple[str, str], Example] = field(default_factory=dict)
 
-    def values(self, row: str, metric: str, category: str = OVERALL) -> list[float]:
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """Which edits are averaged together: all, those of local categories, of held-out pairs, of each category."""
+        groups = {
+            OVERALL: list(range(len(self.edits))),
+            LOCAL: [i for i, edit in enumerate(self.edits) if edit["category"] in LOCAL_CATEGORIES],
+            HELD_OUT: [i for i, edit in enumerate(self.edits) if edit["held_out_pair"]],
+        }
+        for category in crisp.CATEGORIES:
+            groups[category] = [i for i, edit in enumerate(self.edits) if edit["category"] == category]
+        return {name: places for name, places in groups.items() if places}
+
+    @property
+    def best_block(self) -> int | None:
+        """The one block whose heat map localises best over all edits, without hold; None if nothing was localised."""
+        blocks = np.array([scores.blocks for scores in self.rows[NO_HOLD]])  # [edits, blocks]
+        found = blocks[~np.isnan(blocks).any(axis=1)]
+        return int(found.mean(axis=0).argmax()) if found.size else None
+
+    def values(self, row: str, metric: str, group: str = OVERALL) -> list[float]:
         """One metric of one row, edit by edit, without those that have none."""
-        chosen = zip(self.edits, self.rows[row], strict=True)
-        values = [getattr(scores, metric) for edit, scores in chosen if category in (OVERALL, edit["category"])]
+        chosen = [self.rows[row][i] for i in self.groups[group]]
+        if metric == "best_block":
+            block = self.best_block
+            values = [scores.blocks[block] for scores in chosen if scores.blocks and block is not None]
+        else:
+            values = [getattr(scores, metric) for scores in chosen]
         return [value for value in values if not math.isnan(value)]
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """category → row → metric → mean, low and high (95% bootstrap interval), count (of edits that have it)."""
+        """group → row → metric → mean, low and high (95% bootstrap interval), count (of edits that have it)."""
+        seed = self.settings["seed"]
         return {
-            category: {row: {metric: self._summary(row, metric, category) for metric in METRICS} for row in self.rows}
-            for category in self.categories
+            group: {row: {name: summary(self.values(row, name, group), seed) for name in METRICS} for row in self.rows}
+            for group in self.groups
         }
 
-    def _summary(self, row: str, metric: str, category: str) -> dict[str, float | None]:
-        values = self.values(row, metric, category)
-        if not values:
-            return {"mean": None, "low": None, "high": None, "count": 0}
-        low, high = bootstrap_interval(values, self.settings["seed"])
-        return {"mean": sum(values) / len(values), "low": low, "high": high, "count": len(values)}
+    def holds(self) -> dict[str, dict[str, Any]]:
+        """What each hold did, against no hold: row → leakage_ratio and success_lost (points), by group.
 
-    @property
-    def categories(self) -> list[str]:
-        """First "overall", then those that occur."""
-        found = {edit["category"] for edit in self.edits}
-        return [OVERALL, *(category for category in crisp.CATEGORIES if category in found)]
+        leakage_ratio: mean leakage with hold by that without, of the local categories, with low and high; None where
+        nothing leaked. success_lost: group → mean, low, high and count, of the differences edit by edit.
+        """
+        seed, without = self.settings["seed"], self.rows[NO_HOLD]
+        compared = {}
+        for row in (row for row in self.rows if row.startswith("hold ")):
+            pairs = list(zip(self.rows[row], without, strict=True))
+            local = [pairs[i] for i in self.groups.get(LOCAL, [])]
+            known = [(a.leakage, b.leakage) for a, b in local if not math.isnan(a.leakage)]
+            above, below = ([pair[i] for pair in known] for i in range(2))
+            low, high = ratio_interval(above, below, seed)
+            ratio = None if math.isnan(low) else {"mean": sum(above) / sum(below), "low": low, "high": high}
+            lost = {
+                group: summary([100 * (pairs[i][1].success - pairs[i][0].success) for i in places], seed)
+                for group, places in self.groups.items()
+            }
+            compared[row] = {"leakage_ratio": ratio, "success_lost": lost}
+        return compared
+
+    def agreement(self) -> dict[str, dict[str, float | None]]:
+        """Share of edits that succeed, or fail, in both phrasings, a summary for each group; empty if not asked."""
+        if OTHER_WORDS not in self.rows:
+            return {}
+        both = list(zip(self.rows[self.settings["shown"]], self.rows[OTHER_WORDS], strict=True))
+        agrees = [math.nan if math.isnan(a.success) else float(a.success == b.success) for a, b in both]
+        return {
+            group: summary([agrees[i] for i in places], self.settings["seed"]) for group, places in self.groups.items()
+        }
 
     def table(self) -> str:
-        """Plain text: every category by every row, means with their 95% intervals."""
-        lines = [["category", "answer", "edits", *(head for head, _, _ in METRICS.values())]]
-        for category, rows in self.summary().items():
-            edits = sum(category in (OVERALL, edit["category"]) for edit in self.edits)
+        """Plain text: every group by every row, means with their 95% intervals, and what else is to be said."""
+        lines = [["edits", "answer", "number", *(head for head, _, _ in METRICS.values())]]
+        groups = self.groups
+        for group, rows in self.summary().items():
             for index, (row, metrics) in enumerate(rows.items()):
                 cells = [cell(metrics[name], factor, digits) for name, (_, factor, digits) in METRICS.items()]
-                lines.append([category if index == 0 else "", row, str(edits) if index == 0 else "", *cells])
-        return align(lines) + "\n\n" + "\n".join(self._notes())
+                lines.append([*([group, row, str(len(groups[group]))] if index == 0 else ["", row, ""]), *cells])
+        return align(lines, left=2) + "\n\n" + "\n".join(self.notes())
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """What the table leaves unsaid: how it was measured, the best block, what the hold did, the agreement."""
         settings = dict(self.settings)
-        split, count, seed = (settings.pop(name) for name in ("split", "count", "seed"))
+        split, count, seed, shown = (settings.pop(name) for name in ("split", "count", "seed", "shown"))
         notes = [f"{count} edits of the {split} split, seed {seed}; in brackets 95% bootstrap intervals of the mean"]
         notes.append(", ".join(f"{name} {value}" for name, value in settings.items()))
+        notes.append(f"localisation (best block, mean of blocks, consolidated): AUC on {', '.join(LOCAL_CATEGORIES)}")
+        if self.best_block is not None:
+            notes.append(f"the best single block, of all edits together and without hold, is {self.best_block}")
         for metric, why in (("score", "the tokenizer shows no difference"), ("leakage", "the edit is all the picture")):
             missing = count - len(self.values(COPY, metric))
             if missing:
                 notes.append(f"{missing} edits have no {metric}: {why}")
+        if shown == NO_HOLD:
+            notes.append("no row with hold: λ is 0")
+        for row, compared in self.holds().items():
+            ratio, lost = compared["leakage_ratio"], compared["success_lost"]
+            text = "nothing leaked" if ratio is None else "leakage × " + cell(ratio | {"count": 1}, 1, 2)
+            losses = [f"{cell(lost[group], 1, 1)} {group}" for group in (OVERALL, LOCAL) if group in lost]
+            notes.append(
+                f"{row}, against no hold: {text} in local categories; success lost, points: {', '.join(losses)}"
+            )
+        if agreement := self.agreement():
+            shares = ", ".join(f"{group} {cell(share, 100, 0)}" for group, share in agreement.items())
+            notes.append(f"{OTHER_WORDS} ({shown}) success stays as it was in % of edits: {shares}")
         return [*notes, *(f"{row}: {seconds:.3f} s an edit" for row, seconds in self.seconds.items())]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON; null where there is nothing to measure."""
-
-        def known(scores: Scores) -> dict[str, float | None]:
-            return {name: None if math.isnan(value) else value for name, value in asdict(scores).items()}
-
         edits = [
-            edit | {"rows": {row: known(scores[index]) for row, scores in self.rows.items()}}
+            edit | {"rows": {row: scores[index].to_dict() for row, scores in self.rows.items()}}
             for index, edit in enumerate(self.edits)
         ]
         return {
             "settings": self.settings,
+            "best_block": self.best_block,
             "summary": self.summary(),
+            "holds": self.holds(),
+            "agreement": self.agreement(),
             "seconds_per_edit": self.seconds,
             "edits": edits,
         }
 
     def gallery(self) -> Figure:
-        """Of the last row, per category: the worst edit (lowest score, then most leakage) and the best one."""
-        categories = [category for category in self.categories if (category, "best") in self.examples]
-        figure = Figure(figsize=(11, 2.1 * len(categories) + 0.4), layout="constrained")
-        figure.suptitle(f"{list(self.rows)[-1]}: source, output, target")
-        grid = figure.subfigures(max(len(categories), 1), 2, squeeze=False)
-        for row, category in zip(grid, categories, strict=False):
-            for part, which in zip(row, ("worst", "best"), strict=True):
-                example = self.examples[category, which]
-                part.suptitle(
-                    f"{category}, {which} ({example.scores.score:.1f}): {example.instruction}", fontsize="small"
-                )
-                for axes, picture in zip(part.subplots(1, 3), example.pictures, strict=True):
-                    axes.imshow(picture)
-                    axes.axis("off")
-        return figure
+        """Per category the worst edit (lowest score, then most leakage) and the best one of the row that is shown."""
+
+        def row(category: str, which: str) -> Row:
+            example = self.examples[category, which]
+            return f"{category}, {which} ({example.scores.score:.1f}): {example.instruction}", example.pictures
+
+        shown = [category for category in crisp.CATEGORIES if (category, "best") in self.examples]
+        pairs = [(row(category, "worst"), row(category, "best")) for category in shown]
+        return gallery(f"{self.settings['shown']}: source, output, target", pairs)
 
     def save(self, folder: Path) -> list[Path]:
         """Write scorecard.json, scorecard.txt (the table) and gallery.png; returns their paths."""
@@ -161,127 +194,3 @@ class ScoreCard:
         paths[1].write_text(self.table() + "\n", encoding="utf-8")
         self.gallery().savefig(paths[2], dpi=110)
         return paths
-
-
-def evaluate(
-    editor: Editor,
-    *,
-    split: str = "test",
-    count: int = 500,
-    category: str | None = None,
-    hold_thresholds: Sequence[float] | None = None,
-    steps: int = 12,
-    guidance_scale: float | None = None,
-    strength: float = 1.0,
-    batch: int = 20,
-    seed: int = 0,
-    progress: bool = True,
-) -> ScoreCard:
-    """Score the editor on the small world's edits 0 … count - 1 of a split (design: edit scores on the small world).
-
-    category: one, or None for all in the published proportions. Rows: copy the source; the target itself, which shows
-    how much the tokenizer's bleeding alone leaks; no hold (λ = 0); and the hold for every λ of hold_thresholds (None:
-    the model's own). guidance_scale: None is the model's own. batch: edits at a time, of no influence on their results
-    but rounding. seed: edit i decodes with seed + i; also of the intervals.
-
-    Raises SettingError for a setting out of range.
-    """
-    if count < 1 or batch < 1:
-        raise SettingError(f"count is {count}, batch {batch}", expected="1 or more", fix="500 edits by 20 are usual")
-    chosen = [editor.defaults.hold_threshold] if hold_thresholds is None else hold_thresholds
-    ways = {NO_HOLD: 0.0} | {f"hold {threshold:g}": threshold for threshold in chosen if threshold != 0}
-    card = ScoreCard(
-        {"split": split, "count": count, "seed": seed, "category": category or "all"},
-        rows={row: [] for row in (COPY, TARGET, *ways)},
-        seconds=dict.fromkeys(ways, 0.0),
-    )
-    size = round(editor.defaults.image_size / editor.multiple) * editor.multiple
-    with tqdm(total=count * len(ways), desc="evaluating", unit="edit", disable=not progress) as bar:
-        for start in range(0, count, batch):
-            numbers = range(start, min(start + batch, count))
-            samples = [crisp.sample_edit(i, split=split, category=category, size=size) for i in numbers]
-            truth = Truth.of(editor, samples)
-            for number, sample in zip(numbers, samples, strict=True):
-                card.edits.append({"edit": number, "category": sample.category, "instruction": sample.instruction})
-            card.rows[COPY] += truth.scores(truth.sources)
-            card.rows[TARGET] += truth.scores(truth.targets)
-            for row, threshold in ways.items():
-                began = time.perf_counter()
-                result = editor.edit(
-                    [sample.source for sample in samples],
-                    [sample.instruction for sample in samples],
-                    hold_threshold=threshold,
-                    steps=steps,
-                    guidance_scale=guidance_scale,
-                    strength=strength,
-                    seed=[seed + i for i in numbers],
-                )
-                card.seconds[row] += (time.perf_counter() - began) / count
-                card.rows[row] += truth.scores(to_tensor(result.images), result.heat)
-                bar.update(len(samples))
-            keep_extremes(card.examples, truth, result, card.rows[row][start:])
-    card.settings |= shared_settings(result)
-    return card
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the edits of one batch are held against. sources, targets: [B, 3, H, W]; masks: bool [B, H, W]."""
-
-    samples: list[EditSample]
-    sources: Tensor
-    targets: Tensor
-    masks: Tensor
-
-    @classmethod
-    def of(cls, editor: Editor, samples: list[EditSample]) -> Truth:
-        """Sources and targets pass through the editor's tokenizer."""
-        shown = to_tensor(editor.detokenize(editor.tokenize([s.source for s in samples] + [s.target for s in samples])))
-        sources, targets = shown.chunk(2)
-        return cls(samples, sources, targets, to_tensor([s.mask for s in samples])[:, 0] > 0.5)
-
-    def scores(self, outputs: Tensor, heat: Tensor | None = None) -> list[Scores]:
-        """outputs: [B, 3, H, W]; heat: [B, h, w], or None for rows that have no heat map."""
-        scores = []
-        for i, (output, source, mask) in enumerate(zip(outputs, self.sources, self.masks, strict=True)):
-            score, leaked = edit_score(output, source, self.targets[i], mask), leakage(output, source, mask)
-            found = math.nan if heat is None else roc_auc(heat[i], mask)
-            scores.append(Scores(score, leaked, success(score, leaked), found))
-        return scores
-
-
-def keep_extremes(
-    examples: dict[tuple[str, str], Example], truth: Truth, result: EditResult, scores: Sequence[Scores]
-) -> None:
-    """Take the batch's worst and best edits into `examples` where they go beyond what is there; the first one stays."""
-    shown = zip(to_images(truth.sources), result.images, to_images(truth.targets), strict=True)
-    for sample, pictures, each in zip(truth.samples, shown, scores, strict=True):
-        if math.isnan(each.score):
-            continue
-        for which, beyond in (("worst", operator.lt), ("best", operator.gt)):
-            place = (sample.category, which)
-            if place not in examples or beyond(each.rank, examples[place].scores.rank):
-                examples[place] = Example(sample.instruction, each, pictures)
-
-
-def shared_settings(result: EditResult) -> dict[str, Any]:
-    """What all edits were decoded with, whatever the row."""
-    settings = asdict(result.settings)
-    return {name: value for name, value in settings.items() if name not in ("hold_threshold", "seeds")}
-
-
-def cell(metric: dict[str, float | None], factor: int, digits: int) -> str:
-    if not metric["count"]:
-        return "–"
-    mean, low, high = (f"{factor * metric[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return f"{mean} ({low}–{high})"
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the first two to the left, with a rule under the head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = []
-    for line in lines:
-        cells = zip(line, widths, strict=True)
-        rows.append("  ".join(f"{text:{'<' if i < 2 else '>'}{width}}" for i, (text, width) in enumerate(cells)))
-    return "\n".join([rows[0], "─" * len(rows[0]), *rows[1:]])

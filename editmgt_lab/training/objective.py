@@ -32,18 +32,3 @@ def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
     """
     steps = torch.randint(least, most + 1, u.shape, device=u.device)
     return ((1 - u) * steps - 1).ceil().clamp(min=0)
-
-
-def edit_weights(source: Tensor, target: Tensor) -> Tensor:
-    """How much each token of an edit counts: the changed ones together as much as all the others, in every sample.
-
-    Otherwise the few tokens of a new colour would drown in those of new backgrounds and styles, which change all.
-    source, target: [B, h, w]; returns [B, h, w], 1 on average in every picture.
-    """
-    changed = source != target
-    weights = torch.zeros(target.shape, device=target.device)
-    both = changed.any(dim=(1, 2)) & (~changed).any(dim=(1, 2))
-    for part in (changed, ~changed):
-        count = part.sum(dim=(1, 2), keepdim=True)
-        weights += part / count.clamp(min=1)
-    return weights * target[0].numel() / (1 + both.float())[:, None, None]

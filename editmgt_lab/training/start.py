@@ -1,11 +1,13 @@
 """Where the transformer starts from: a network that repeats the tokens it sees, and looks first where it stands.
 
-Trained from random numbers, most of a short run goes into learning to carry 2×2 tokens through the network unharmed and
-to find the same place in the source. Both are known beforehand, so they are written into the weights; training may
-change all of it.
+Trained from random numbers, most of a short run goes into learning to carry 2×2 tokens through the network unharmed, to
+find the same place in the source, and to know where in the picture a position is. All three are known beforehand, so
+they are written into the weights; training may change all of it.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +53,37 @@ def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) ->
     for token, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         part = slice(token * quarter, (token + 1) * quarter)
         down[part, :, row, column] = up[part, :, row, column] = basis.T
+    know_the_place(transformer.blocks[0], config)
     for block in transformer.blocks[1::LOOK_FIRST]:
         look_at_own_place(block, config)
+
+
+@torch.no_grad()
+def know_the_place(block: MultiModalBlock, config: TransformerConfig) -> None:
+    """Let each head of a multi-modal block say how far down or across a position is.
+
+    Text stands at row and column 0, so a query and a text key that never change meet at an angle that grows with the
+    position, and how much text a position reads is a function of where it is.
+    """
+    attention, width, (_, rows, _) = block.attn, config.width, config.axes_dims_rope
+    down = config.axes_dims_rope[0]
+    across = down + rows
+    query = torch.zeros(config.num_attention_heads, config.attention_head_dim)
+    key = torch.zeros_like(query)
+    readings = ((down + 2, 0.6), (across + 2, 0.6), (down, 0.0), (across, 0.0))  # a slow and a quick rotation of each
+    for head in range(config.num_attention_heads):
+        pair, lead = readings[head % len(readings)]
+        query[head, pair], key[head, pair], key[head, pair + 1] = 1, math.cos(lead), -math.sin(lead)
+    for to, vectors in ((attention.to_q, query), (attention.add_k_proj, key)):
+        to.weight.mul_(0.2)
+        to.bias.copy_(vectors.flatten() * config.attention_head_dim**0.5)
+    attention.norm_k.weight.fill_(0.1)  # pictures are read evenly, and say nothing
+    for parameter in (attention.to_v.weight, attention.to_v.bias, attention.to_out[0].bias):
+        parameter.zero_()
+    attention.add_v_proj.weight.mul_(0.2)
+    attention.add_v_proj.bias.fill_(1)
+    attention.to_out[0].weight.copy_(torch.eye(width))
+    block.norm1.linear.bias[2 * width : 3 * width] = GATE
 
 
 @torch.no_grad()

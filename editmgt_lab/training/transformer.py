@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import edit_weights, hide, mask_ratio, step_index
+from .objective import hide, mask_ratio, step_index
 from .optimizer import make_optimizers, step_all
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
@@ -50,9 +50,7 @@ def training_loss(
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
         logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
-    losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
-    weights = torch.ones_like(target, dtype=torch.float) if source is None else edit_weights(source, target)
-    return (losses * weights[hidden]).sum() / weights[hidden].sum()
+    return F.cross_entropy(logits.float(), target[hidden])
 
 
 def train_transformer(

@@ -1,0 +1,220 @@
+"""`python -m editmgt_lab.evaluation.choose`: choose what a model is used with by measuring it on the validation split.
+
+One setting after the other, each with those before it as chosen: guidance scale, temperature, steps and strength by
+success without hold; then the blocks of the heat map by localisation; last, since it rests on all of them, the hold (λ
+and rule together): the least leakage in local categories at a loss of at most 2 points of success. Options are listed
+from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..crisp import SPLITS
+from ..decoding import HOLDS
+from ..editor import Editor, load
+from ..errors import CheckpointError, LabError
+from ..images import to_tensor
+from ..settings import DEFAULTS_FILE, Defaults
+from .metrics import summary
+from .report import align, cell
+from .truth import LOCAL_CATEGORIES, Truth, draw_truths, with_hold
+
+SWEEPS: dict[str, tuple[Any, ...]] = {
+    "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
+    "temperature": ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0)),
+    "steps": (8, 12, 16),
+    "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
+}
+HOLD_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+MAY_LOSE = 0.02  # of success, for the hold
+TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
+COLUMNS = {  # name → head, factor, digits
+    "success": ("success %", 100, 1),
+    "score": ("edit score", 1, 2),
+    "leakage": ("local leakage", 1, 4),
+    "localisation": ("localisation", 1, 3),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One option of one setting, tried out.
+
+    values: metric → one for each edit, NaN where there is none (no leakage outside the local categories); seconds: an
+    edit, for blocks all ranges together; chosen: whether this option was taken.
+    """
+
+    setting: str
+    option: Any
+    values: dict[str, list[float]]
+    seconds: float
+    chosen: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """setting, option, chosen, seconds, and mean, low, high and count of every metric; ready for JSON."""
+        means = {name: summary(self.values.get(name, [])) for name in COLUMNS}
+        return {"setting": self.setting, "option": self.option, "chosen": self.chosen, "seconds": self.seconds} | means
+
+
+def choose_settings(
+    editor: Editor,
+    *,
+    split: str = "validation",
+    count: int = 100,
+    batch: int = 20,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[dict[str, Any], list[Trial]]:
+    """The settings that do best on the edits 0 … count - 1 of a split, and every trial that led there, in order.
+
+    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. Raises
+    SettingError for a count or batch below 1.
+    """
+    truths = list(draw_truths(editor, split=split, count=count, batch=batch))
+    run = {"truths": truths, "seed": seed, "progress": progress}
+    chosen: dict[str, Any] = {}
+    table: list[Trial] = []
+
+    def take(trials: Sequence[Trial], which: int) -> Any:
+        table.extend(replace(trial, chosen=i == which) for i, trial in enumerate(trials))
+        return trials[which].option
+
+    for setting, options in SWEEPS.items():
+        trials = [
+            try_out(editor, setting, option, **run, hold_threshold=0.0, **chosen, **{setting: option})
+            for option in options
+        ]
+        chosen[setting] = take(trials, best(trials, "success"))
+
+    trials = try_blocks(editor, **run, hold_threshold=0.0, **chosen)
+    chosen["blocks"] = take(trials, best(trials, "localisation"))
+
+    holds = [(0.0, editor.defaults.hold), *((threshold, rule) for threshold in HOLD_THRESHOLDS for rule in HOLDS)]
+    trials = [
+        try_out(with_hold(editor, rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
+        for threshold, rule in holds
+    ]
+    chosen["hold_threshold"], chosen["hold"] = take(trials, least_leakage(trials))
+    return chosen, table
+
+
+def try_out(
+    editor: Editor, setting: str, option: Any, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any
+) -> Trial:
+    """All edits with these options of `Editor.edit`."""
+    values: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    seconds = 0.0
+    for truth in tqdm(truths, desc=f"{setting} {option}", unit="batch", disable=not progress):
+        began = time.perf_counter()
+        result = truth.edit(editor, seed, **options)
+        seconds += time.perf_counter() - began
+        for sample, scores in zip(truth.samples, truth.scores(to_tensor(result.images), result.heat), strict=True):
+            scores = scores if sample.category in LOCAL_CATEGORIES else replace(scores, leakage=math.nan)
+            for name in COLUMNS:
+                values[name].append(getattr(scores, name))
+    return Trial(setting, option, values, seconds / len(values["success"]))
+
+
+def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any) -> list[Trial]:
+    """Every range of neighbouring blocks, the shortest first, by localisation alone: one decoding serves them all."""
+    total = len(editor.transformer.blocks)
+    groups = [range(start, start + width) for width in range(1, total + 1) for start in range(total - width + 1)]
+    found: list[list[float]] = [[] for _ in groups]
+    began = time.perf_counter()
+    for truth in tqdm(truths, desc="blocks", unit="batch", disable=not progress):
+        _, heats = truth.edit_with_heats(editor, seed, groups, **options)
+        for values, heat in zip(found, heats, strict=True):
+            values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
+    seconds = (time.perf_counter() - began) / len(found[0])
+    return [
+        Trial("blocks", tuple(group), {"localisation": values}, seconds)
+        for group, values in zip(groups, found, strict=True)
+    ]
+
+
+def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
+    """The first trial whose mean is as good as the best one's; sign: -1 where less is better.
+
+    Edits without a value (NaN) are left out; they are the same in every trial.
+    """
+    means = [sign * (summary(trial.values[metric])["mean"] or 0.0) for trial in trials]
+    return next(i for i, mean in enumerate(means) if mean >= max(means) - TIES[metric])
+
+
+def least_leakage(trials: Sequence[Trial]) -> int:
+    """Of those that lose little success against the first, which is without hold, the first that leaks least."""
+    means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
+    able = [i for i, mean in enumerate(means) if mean >= means[0] - MAY_LOSE]
+    return able[best([trials[i] for i in able], "leakage", sign=-1)]
+
+
+def write_defaults(folder: Path, chosen: dict[str, Any]) -> list[str]:
+    """Put the chosen settings into a folder's lab.json; returns the names of those that it has no place for."""
+    places = {field.name for field in fields(Defaults)}
+    defaults = replace(Defaults.read(folder), **{name: value for name, value in chosen.items() if name in places})
+    text = json.dumps(defaults.to_dict(), indent=2) + "\n"
+    (folder / DEFAULTS_FILE).write_text(text, encoding="utf-8")
+    return [name for name in chosen if name not in places]
+
+
+def report(table: Sequence[Trial]) -> str:
+    """Plain text: every trial, means with their 95% intervals, an arrow at those that were taken."""
+    lines = [["setting", "option", "", *(head for head, _, _ in COLUMNS.values()), "s an edit"]]
+    for trial in table:
+        means = trial.to_dict()
+        cells = [cell(means[name], factor, digits) for name, (_, factor, digits) in COLUMNS.items()]
+        option = trial.option if trial.setting != "blocks" else f"{trial.option[0]} … {trial.option[-1]}"
+        lines.append([trial.setting, str(option), "←" if trial.chosen else "", *cells, f"{trial.seconds:.3f}"])
+    return align(lines, left=3)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, save it, write lab.json if asked; returns the exit status, 2 after a LabError."""
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.choose", description=__doc__)
+    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
+    parser.add_argument("--split", default="validation", choices=SPLITS)
+    parser.add_argument("--count", type=int, default=100, help="edits of every trial; there are about thirty trials")
+    parser.add_argument("--batch", type=int, default=20, help="edits at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("outputs") / "choices.json", help="JSON file to save to")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
+    options = parser.parse_args(arguments)
+    measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
+    try:
+        if options.write and not (options.write / "editmgt").is_dir():
+            raise CheckpointError(
+                f"{options.write} is no editor's folder",
+                expected="a folder with editmgt/ in it, such as data_samples/tiny",
+                fix="check the path",
+            )
+        chosen, table = choose_settings(load(options.model), batch=options.batch, **measured)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report(table))
+    print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
+    saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print("saved:", options.output)
+    if options.write:
+        left = write_defaults(options.write, chosen)
+        print("written:", options.write / DEFAULTS_FILE)
+        if left:
+            print(f"it has no place for {', '.join(left)}: pass them to Editor.edit")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

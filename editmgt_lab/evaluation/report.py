@@ -1,0 +1,42 @@
+"""How results are written: cells with their intervals, aligned columns, and a page of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside each other
+
+
+def cell(metric: Mapping[str, float | None], factor: float, digits: int) -> str:
+    """mean (low–high) of a `metrics.summary`, times a factor."""
+    if not metric["count"]:
+        return "–"
+    mean, low, high = (f"{factor * metric[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean} ({low}–{high})"
+
+
+def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as their widest cell, the first `left` of them to the left, with a rule under the head."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = []
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        rows.append("  ".join(f"{text:{'<' if i < left else '>'}{width}}" for i, (text, width) in enumerate(cells)))
+    return "\n".join([rows[0].rstrip(), "─" * len(rows[0]), *rows[1:]])
+
+
+def gallery(title: str, pairs: Sequence[tuple[Row, Row]]) -> Figure:
+    """Two rows of pictures beside each other on every line, each under its caption."""
+    figure = Figure(figsize=(11, 2.1 * len(pairs) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    lines = figure.subfigures(max(len(pairs), 1), 2, squeeze=False)
+    for line, pair in zip(lines, pairs, strict=False):
+        for part, (caption, pictures) in zip(line, pair, strict=True):
+            part.suptitle(caption, fontsize="small")
+            for axes, picture in zip(part.subplots(1, len(pictures)), pictures, strict=True):
+                axes.imshow(picture)
+                axes.axis("off")
+    return figure

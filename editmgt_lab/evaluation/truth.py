@@ -1,0 +1,139 @@
+"""What edits are held against: the small world's edits, batch by batch, and the scores of an answer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .. import crisp
+from ..attention import capture_attention
+from ..consolidation import consolidate
+from ..crisp import EditSample
+from ..editor import Editor
+from ..errors import SettingError
+from ..images import to_tensor
+from ..results import EditResult
+from .metrics import edit_score, leakage, roc_auc, success
+
+# A new background or style changes (nearly) all of the picture: there is no place to find, and little that could leak.
+LOCAL_CATEGORIES = tuple(category for category in crisp.CATEGORIES if category not in ("background", "style"))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one edit; NaN where there is nothing to measure. See `metrics` for what they mean.
+
+    localisation: of the consolidated heat map; blocks: of every block's own, in order, where they were measured.
+    """
+
+    score: float
+    leakage: float
+    success: float
+    localisation: float = math.nan
+    blocks: tuple[float, ...] = ()
+
+    @property
+    def mean_block(self) -> float:
+        """Mean of the single blocks' localisation, NaN where they were not measured."""
+        return sum(self.blocks) / len(self.blocks) if self.blocks else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: None for NaN, blocks only where they were measured."""
+        known = {name: _known(getattr(self, name)) for name in ("score", "leakage", "success", "localisation")}
+        return known | ({"blocks": [_known(value) for value in self.blocks]} if self.blocks else {})
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """By which edits are compared: the higher score, then the smaller leakage."""
+        return self.score, 0.0 if math.isnan(self.leakage) else -self.leakage
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth of one batch of edits, by their numbers. sources, targets: [B, 3, H, W]; masks: bool [B, H, W]."""
+
+    numbers: Sequence[int]
+    samples: list[EditSample]
+    sources: Tensor
+    targets: Tensor
+    masks: Tensor
+
+    @classmethod
+    def of(cls, editor: Editor, numbers: Sequence[int], samples: list[EditSample]) -> Truth:
+        """Sources and targets pass through the editor's tokenizer."""
+        shown = to_tensor(editor.detokenize(editor.tokenize([s.source for s in samples] + [s.target for s in samples])))
+        sources, targets = shown.chunk(2)
+        return cls(numbers, samples, sources, targets, to_tensor([s.mask for s in samples])[:, 0] > 0.5)
+
+    def edit(
+        self, editor: Editor, seed: int, *, instructions: Sequence[str] | None = None, **options: Any
+    ) -> EditResult:
+        """The editor's answer; edit i decodes with seed + i. instructions: None asks as the samples do."""
+        return editor.edit(
+            [sample.source for sample in self.samples],
+            instructions or [sample.instruction for sample in self.samples],
+            seed=[seed + number for number in self.numbers],
+            **options,
+        )
+
+    def edit_with_heats(
+        self, editor: Editor, seed: int, groups: Sequence[Sequence[int]], **options: Any
+    ) -> tuple[EditResult, list[Tensor]]:
+        """The answer, and the heat map [B, h, w] that each group of blocks alone would have given its last step."""
+        every = sorted({block for group in groups for block in group})
+        with capture_attention(editor.transformer, every) as captured:
+            result = self.edit(editor, seed, **options)
+        maps = captured[-len(self.samples) :]  # with guidance the first half is the unguided one
+        heats = []
+        for group in groups:
+            maps.blocks = tuple(group)
+            heats.append(consolidate(maps).cpu())
+        return result, heats
+
+    def scores(self, outputs: Tensor, heat: Tensor | None = None, block_heats: Sequence[Tensor] = ()) -> list[Scores]:
+        """outputs: [B, 3, H, W]; heat, block_heats: [B, h, w], or none for an answer that has no heat map."""
+        scores = []
+        for i, (output, source, mask) in enumerate(zip(outputs, self.sources, self.masks, strict=True)):
+            score, leaked = edit_score(output, source, self.targets[i], mask), leakage(output, source, mask)
+            found = math.nan if heat is None else self.localisation(heat, i)
+            blocks = tuple(self.localisation(each, i) for each in block_heats)
+            scores.append(Scores(score, leaked, success(score, leaked), found, blocks))
+        return scores
+
+    def localisation(self, heat: Tensor, i: int) -> float:
+        """Of the i-th edit; heat: [B, h, w]. NaN for an edit of the whole picture."""
+        return roc_auc(heat[i], self.masks[i]) if self.samples[i].category in LOCAL_CATEGORIES else math.nan
+
+
+def draw_truths(
+    editor: Editor, *, split: str, count: int, category: str | None = None, batch: int = 20
+) -> Iterator[Truth]:
+    """The edits 0 … count - 1 of a split at the editor's size, a batch at a time. Raises SettingError."""
+    if count < 1 or batch < 1:
+        raise SettingError(f"count is {count}, batch {batch}", expected="1 or more", fix="500 edits by 20 are usual")
+    size = picture_size(editor)
+    for start in range(0, count, batch):
+        numbers = range(start, min(start + batch, count))
+        samples = [crisp.sample_edit(i, split=split, category=category, size=size) for i in numbers]
+        yield Truth.of(editor, numbers, samples)
+
+
+def with_hold(editor: Editor, rule: str) -> Editor:
+    """The same networks, holding by another rule unless a call says otherwise."""
+    other = copy.copy(editor)
+    other.defaults = replace(editor.defaults, hold=rule)
+    return other
+
+
+def picture_size(editor: Editor) -> int:
+    """Side in px at which the small world is drawn for an editor: whole cells of its grid."""
+    return round(editor.defaults.image_size / editor.multiple) * editor.multiple
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
