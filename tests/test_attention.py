@@ -64,6 +64,14 @@ def test_non_square_logits_have_the_grid_of_the_tokens(transformer):
     assert transformer(tokens, text, timestep, source=source).shape == (3, 32, 2, 8)
 
 
+def test_some_tokens_alone_get_the_logits_that_they_get_among_all(transformer):
+    tokens, text, timestep, source = inputs()
+    only = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    everything = transformer(tokens, text, timestep, source=source)  # [B, codebook, h, w]
+    some = transformer(tokens, text, timestep, source=source, only=only)  # [n, codebook]
+    torch.testing.assert_close(some, everything.permute(0, 2, 3, 1)[only])
+
+
 def test_rows_and_columns_are_not_exchanged(transformer):
     tokens, text, timestep, source = inputs(h=4, w=6)
     straight = transformer(tokens, text, timestep, source=source)

@@ -12,7 +12,7 @@ import torch
 from editmgt_lab import crisp
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, pictures, token_shard
-from editmgt_lab.training.objective import hide, mask_ratio, step_index
+from editmgt_lab.training.objective import edit_weights, hide, mask_ratio, step_index
 from editmgt_lab.training.optimizer import orthogonalize
 from editmgt_lab.training.recipe import TINY
 from editmgt_lab.training.run import Run, learning_rate_scale
@@ -73,6 +73,16 @@ def test_step_index_is_what_decoding_feeds():
     torch.manual_seed(0)
     assert step_index(torch.zeros(200), most=12, least=12).unique().tolist() == [11]
     assert step_index(torch.full((200,), 0.999), most=12, least=12).unique().tolist() == [0]
+
+
+def test_a_local_edit_counts_more_than_a_wide_one_but_not_by_token():
+    source = torch.zeros(2, 8, 8, dtype=torch.long)
+    target = source.clone()
+    target[0, :2, :2] = 1
+    target[1] = 1
+    local, wide = edit_weights(source, target).tolist()
+    assert local == pytest.approx(4 * wide) and local + wide == pytest.approx(2)
+    assert edit_weights(source, source).tolist() == [1, 1], "nothing changed is no division by zero"
 
 
 def test_orthogonalize_brings_singular_values_near_one():
@@ -159,12 +169,13 @@ def test_a_fresh_network_repeats_what_it_sees_and_copies_the_source():
     assert (copied == tokens).float().mean() > 0.8
 
 
-@pytest.mark.parametrize("editing", [False, True])
-def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, editing, monkeypatch):
+@pytest.mark.parametrize("caption_share", [0.0, 1.0])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, caption_share, monkeypatch):
     def run(folder):
         torch.manual_seed(5)
         encoder, transformer = build_text_encoder(SMALL), MaskedGenerativeTransformer(SMALL.transformer)
-        return train_transformer(transformer, encoder, data, Run(folder), SMALL, editing=editing, samples=16)
+        recipe = replace(SMALL, samples=16, caption_share=caption_share)
+        return train_transformer(transformer, encoder, data, Run(folder), recipe)
 
     whole = run(tmp_path / "whole").state_dict()
     calls = []

@@ -14,22 +14,21 @@ from .build import build_text_encoder, save_editor
 from .data import pictures, token_cache
 from .recipe import TINY, Recipe
 from .run import Run
+from .samples import sample_drawer
 from .start import start_from_codes
 from .transformer import train_transformer
 from .vq import train_vq
 
 
 def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str | None = None, seed: int = 0) -> None:
-    """VQ model → text to image → editing. Every stage resumes from `folder`; the editor is written to `output`.
+    """VQ model, then transformer. Both stages resume from `folder`; the editor is written to `output`.
 
-    start: an editor to go on from ("tiny" or a folder), whose VQ model stays and which only learns to edit better.
+    start: an editor to go on from ("tiny" or a folder), whose VQ model stays.
     """
     torch.manual_seed(seed)
-    stages = {"text_to_image": recipe.text_to_image_samples, "editing": recipe.editing_samples}
     if start is not None:
         editor = load(start, device=device)
         vq, text_encoder, transformer = editor.vq, editor.text_encoder, editor.transformer
-        del stages["text_to_image"]
     else:
         text_encoder = build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
@@ -47,13 +46,9 @@ def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str
         )
         start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
-    for name, samples in stages.items():
-        editing = name == "editing"
-        average = train_transformer(
-            transformer, text_encoder, data, Run(folder / name), recipe, editing=editing, samples=samples, seed=seed
-        )
-        transformer.load_state_dict(average["transformer"].state_dict())
-        text_encoder.load_state_dict(average["text_encoder"].state_dict())
+    run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)
+    average = train_transformer(transformer, text_encoder, data, run, recipe, show=show, seed=seed)
+    transformer, text_encoder = average["transformer"], average["text_encoder"]
     save_editor(output, vq, text_encoder, transformer, recipe.image_size)
     print(f"The editor is in {output}.")
 

@@ -32,3 +32,14 @@ def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
     """
     steps = torch.randint(least, most + 1, u.shape, device=u.device)
     return ((1 - u) * steps - 1).ceil().clamp(min=0)
+
+
+def edit_weights(source: Tensor, target: Tensor) -> Tensor:
+    """How much each sample counts: as one over the root of its number of changed tokens, 1 on average.
+
+    A new style changes every token, a new colour twenty: unweighted, the wide edits drown the local ones, and weighting
+    by token instead of by sample teaches to change too much. source, target: [B, h, w]; returns [B].
+    """
+    changed = (source != target).flatten(1).sum(dim=1).clamp(min=1)
+    weights = changed.rsqrt()
+    return weights / weights.mean()

@@ -10,7 +10,7 @@ from ..vq import VQConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes, then the three stages; lengths are counted in samples, so a batch size changes no meaning."""
+    """Sizes, then the two stages; lengths are counted in samples, so a batch size changes no meaning."""
 
     image_size: int = 64
     vq: VQConfig = VQConfig(
@@ -45,13 +45,12 @@ class Recipe:
     vq_muon_learning_rate: float = 0.01
 
     pairs: int = 40_000
-    text_to_image_samples: int = 90_000
-    editing_samples: int = 150_000
+    samples: int = 128_000
+    caption_share: float = 0.25  # of the batches: text to image, the others are edits
     batch: int = 16
-    adam_learning_rate: float = 2e-3
-    muon_learning_rate: float = 0.02
+    adam_learning_rate: float = 1.4e-3
+    muon_learning_rate: float = 0.014
     text_dropout: float = 0.1
-    caption_share: float = 0.2  # of the editing stage's batches: text to image goes on, so that it is not forgotten
     average_decay: float = 0.999
 
 

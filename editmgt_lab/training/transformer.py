@@ -1,10 +1,16 @@
-"""Stages 2 and 3 of the recipe: text to image, then editing with the same weights and no new parameter."""
+"""Stage 2 of the recipe: text to image and editing, side by side, with the same weights and no parameter of its own.
+
+The paper takes a text-to-image model and adapts it. Here a text-to-image stage of its own was measured to unlearn the
+start as a copier (see `start`): 15,000 edits later 76% of the tokens outside an edit were the source's, against 99%
+after 7,000 edits learned from the start.
+"""
 
 from __future__ import annotations
 
 import copy
 import re
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +20,7 @@ from tqdm.auto import tqdm
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import hide, mask_ratio, step_index
+from .objective import edit_weights, hide, mask_ratio, step_index
 from .optimizer import make_optimizers, step_all
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
@@ -50,7 +56,11 @@ def training_loss(
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
         logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
-    return F.cross_entropy(logits.float(), target[hidden])
+    losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
+    if source is None:
+        return losses.mean()
+    weights = edit_weights(source, target)[:, None, None].expand_as(hidden)[hidden]
+    return (losses * weights).sum() / weights.sum()
 
 
 def train_transformer(
@@ -60,11 +70,13 @@ def train_transformer(
     run: Run,
     recipe: Recipe,
     *,
-    editing: bool,
-    samples: int,
+    show: Callable[[nn.ModuleDict], None] = lambda average: None,
     seed: int = 0,
 ) -> nn.ModuleDict:
-    """Train both modules in place; resumes from `run`. Returns their moving average."""
+    """Train both modules in place; resumes from `run`. Returns their moving average.
+
+    data: as `token_cache` makes it; show: called with the moving average whenever the state is saved.
+    """
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
     average = copy.deepcopy(model).requires_grad_(False)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.search(name)]
@@ -73,7 +85,7 @@ def train_transformer(
     )
     device = next(transformer.parameters()).device
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
-    done = 0
+    done, samples = 0, recipe.samples
     if state := run.load():
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
@@ -90,29 +102,30 @@ def train_transformer(
                 "done": done,
             }
         )
+        show(average)
 
-    progress = tqdm(total=samples, initial=done, desc="editing" if editing else "text to image", unit="sample")
-    recent, started = {True: [], False: []}, time.monotonic()
+    progress = tqdm(total=samples, initial=done, desc="text to image and editing", unit="sample")
+    recent, started = {"loss": [], "caption_loss": []}, time.monotonic()
     for chosen in batches(len(data["source"]), recipe.batch, done, seed):
         if done >= samples:
             break
         torch.manual_seed(seed + done)
         batch = {name: tensor[chosen].to(device) for name, tensor in data.items()}
-        instructed = editing and torch.rand(()).item() >= recipe.caption_share
-        loss = training_loss(model, batch, empty_text, recipe, instructed)
+        editing = torch.rand(()).item() >= recipe.caption_share
+        loss = training_loss(model, batch, empty_text, recipe, editing)
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
         done += recipe.batch
         average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / recipe.batch)))
-        recent[instructed].append(loss.item())
+        recent["loss" if editing else "caption_loss"].append(loss.item())
         progress.update(recipe.batch)
-        if len(recent[editing]) == 50:
+        if len(recent["loss"]) == 50:
             means = {name: sum(losses) / len(losses) for name, losses in recent.items() if losses}
-            run.log(done=done, loss=means[editing], caption_loss=means.get(False), seconds=time.monotonic() - started)
-            progress.set_postfix(loss=f"{means[editing]:.3f}")
-            recent = {True: [], False: []}
+            run.log(done=done, seconds=time.monotonic() - started, **means)
+            progress.set_postfix(loss=f"{means['loss']:.3f}")
+            recent = {name: [] for name in recent}
         if run.is_due():
             save()
     progress.close()
