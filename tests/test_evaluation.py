@@ -96,7 +96,7 @@ def test_only_local_edits_have_a_place_to_find(card):
 def made_up(rows, categories, held_out=()):
     """A card of made-up rows: name → (success, leakage, blocks' localisation) of each edit."""
     edits = [
-        {"edit": i, "category": category, "instruction": "", "held_out_pair": i in held_out}
+        {"edit": i, "category": category, "instruction": "", "held_out_pair": i in held_out, "psnr": 30.0}
         for i, category in enumerate(categories)
     ]
     settings = {"split": "test", "count": len(edits), "seed": 0, "shown": list(rows)[-1]}
@@ -210,7 +210,7 @@ def test_examples_are_the_first_of_the_extremes_of_each_category():
     pictures = torch.zeros(5, 3, 8, 8)
     kinds = ["add", "add", "add", "add", "color"]
     samples = [SimpleNamespace(category=kind, instruction=str(i)) for i, kind in enumerate(kinds)]
-    truth = Truth(range(5), samples, pictures, pictures, pictures[:, 0] > 0.5)
+    truth = Truth(range(5), samples, pictures, pictures, pictures[:, 0] > 0.5, [30.0] * 5)
     scores = [Scores(score, 0.0, 0.0) for score in (math.nan, 4.0, 9.0, 4.0, 6.0)]
     examples = {}
     keep_extremes(examples, truth, SimpleNamespace(images=to_images(pictures)), scores)

@@ -67,7 +67,7 @@ def evaluate(
     blocks = [[block] for block in range(len(editor.transformer.blocks))]
     with tqdm(total=count * len(ways), desc="evaluating", unit="edit", disable=not progress) as bar:
         for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):
-            card.edits += [describe(*each) for each in zip(truth.numbers, truth.samples, strict=True)]
+            card.edits += map(describe, truth.numbers, truth.samples, truth.fidelity)
             card.rows[COPY] += truth.scores(truth.sources)
             card.rows[TARGET] += truth.scores(truth.targets)
             for row, way in ways.items():
@@ -101,13 +101,14 @@ def ways_to_answer(editor: Editor, hold_thresholds: Sequence[float] | None, othe
     return ways | ({OTHER_WORDS: last._replace(other_words=True)} if other_words else {})
 
 
-def describe(number: int, sample: EditSample) -> dict[str, Any]:
+def describe(number: int, sample: EditSample, fidelity: float) -> dict[str, Any]:
     """What the score card keeps of an edit besides its scores."""
     items = {*sample.source_scene.items, *sample.target_scene.items}
     return {
         "edit": number,
         "category": sample.category,
         "instruction": sample.instruction,
+        "psnr": fidelity,
         "held_out_pair": any(held_out(item.kind, item.colour) for item in items),
     }
 

@@ -139,6 +139,8 @@ class ScoreCard:
         notes = [f"{count} edits of the {split} split, seed {seed}; in brackets 95% bootstrap intervals of the mean"]
         notes.append(", ".join(f"{name} {value}" for name, value in settings.items()))
         notes.append(f"localisation (best block, mean of blocks, consolidated): AUC on {', '.join(LOCAL_CATEGORIES)}")
+        rebuilt = cell(summary([edit["psnr"] for edit in self.edits], seed), 1, 1)
+        notes.append(f"the tokenizer rebuilds the sources with a PSNR of {rebuilt} dB")
         if self.best_block is not None:
             notes.append(f"the best single block, of all edits together and without hold, is {self.best_block}")
         for metric, why in (("score", "the tokenizer shows no difference"), ("leakage", "the edit is all the picture")):

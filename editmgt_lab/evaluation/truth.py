@@ -18,7 +18,7 @@ from ..editor import Editor
 from ..errors import SettingError
 from ..images import to_tensor
 from ..results import EditResult
-from .metrics import edit_score, leakage, roc_auc, success
+from .metrics import edit_score, leakage, psnr, roc_auc, success
 
 # A new background or style changes (nearly) all of the picture: there is no place to find, and little that could leak.
 LOCAL_CATEGORIES = tuple(category for category in crisp.CATEGORIES if category not in ("background", "style"))
@@ -55,20 +55,26 @@ class Scores:
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of one batch of edits, by their numbers. sources, targets: [B, 3, H, W]; masks: bool [B, H, W]."""
+    """The truth of one batch of edits, by their numbers, as the tokenizer shows it.
+
+    sources, targets: [B, 3, H, W]; masks: bool [B, H, W]; fidelity: PSNR in dB of each source to its drawing.
+    """
 
     numbers: Sequence[int]
     samples: list[EditSample]
     sources: Tensor
     targets: Tensor
     masks: Tensor
+    fidelity: list[float]
 
     @classmethod
     def of(cls, editor: Editor, numbers: Sequence[int], samples: list[EditSample]) -> Truth:
         """Sources and targets pass through the editor's tokenizer."""
         shown = to_tensor(editor.detokenize(editor.tokenize([s.source for s in samples] + [s.target for s in samples])))
         sources, targets = shown.chunk(2)
-        return cls(numbers, samples, sources, targets, to_tensor([s.mask for s in samples])[:, 0] > 0.5)
+        masks = to_tensor([s.mask for s in samples])[:, 0] > 0.5
+        drawn = to_tensor([s.source for s in samples])
+        return cls(numbers, samples, sources, targets, masks, list(map(psnr, sources, drawn)))
 
     def edit(
         self, editor: Editor, seed: int, *, instructions: Sequence[str] | None = None, **options: Any

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..images import to_tensor
 from ..vq import Downsample, ResnetBlock, Upsample, VQConfig, VQModel
 from .optimizer import make_optimizers, step_all
 from .run import Run, learning_rate_scale
@@ -182,11 +181,3 @@ def train_vq(
     progress.close()
     save()
     return vq.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def psnr(vq: VQModel, pictures: list) -> float:
-    """Mean PSNR in dB of PIL pictures through the tokens and back."""
-    images = to_tensor(pictures)
-    error = (vq.decode(vq.encode(images)) - images).square().mean(dim=(1, 2, 3))
-    return (-10 * error.log10()).mean().item()
