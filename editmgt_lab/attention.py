@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -206,14 +207,19 @@ class CapturedAttention:
 
 
 class Recorder:
-    """Sits on one block's attention and keeps its text → image map in a CapturedAttention."""
+    """Sits on one block's attention and keeps its text → image map in a CapturedAttention.
+
+    Only of its own thread's passes: a widget that works beside the page and a cell may use one network at a time.
+    """
 
     def __init__(self, captured: CapturedAttention, block: int):
-        self.captured, self.block = captured, block
+        self.captured, self.block, self.thread = captured, block, threading.get_ident()
 
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
         """q, k: [B, heads, T, d], rotated. Only the text rows' softmax is computed, only its image part kept."""
+        if threading.get_ident() != self.thread:
+            return
         text, image = layout.text, layout.text + layout.image
         if self.captured.keys == "generated":
             probabilities = attention_probabilities(q[:, :, :text], k[:, :, :image])

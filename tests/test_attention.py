@@ -1,6 +1,7 @@
 """Joint attention, injection and capture, on a small random network with non-square grids."""
 
 import math
+import threading
 import warnings
 
 import pytest
@@ -261,6 +262,17 @@ def test_capture_changes_nothing_and_leaves_nothing(transformer):
         assert [len(block.attn.recorders) for block in transformer.blocks] == [0, 1, 1, 0]
         raise RuntimeError
     assert not any(block.attn.recorders for block in transformer.blocks)
+
+
+def test_another_threads_pass_is_not_captured(transformer):
+    tokens, text, timestep, source = inputs()
+    with capture_attention(transformer, [0]) as captured:
+        transformer(tokens, text, timestep, source=source)
+        before = captured.text_to_image(0).clone()
+        other = threading.Thread(target=lambda: transformer(source, text, timestep, source=tokens))
+        other.start()
+        other.join()
+    assert torch.equal(captured.text_to_image(0), before)
 
 
 def test_contexts_nest_and_the_newest_pass_wins(transformer):

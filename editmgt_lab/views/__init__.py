@@ -1,5 +1,7 @@
-"""Pictures of every stage (matplotlib) and the playground (ipywidgets)."""
+"""Pictures of every stage (matplotlib), and widgets to touch them (anywidget, ipywidgets)."""
 
+from .attention_explorer import AttentionExplorer, attention_explorer
+from .decode_player import DecodePlayer, decode_player
 from .figures import (
     attention_figure,
     consolidation_figure,
@@ -10,8 +12,11 @@ from .figures import (
     tokens_figure,
 )
 from .playground import Playground, playground
+from .recording import Run, record
+from .token_lab import TokenLab, token_lab
 
 __all__ = [
-    "Playground", "attention_figure", "consolidation_figure", "edit_figure", "panels_figure", "playground",
-    "steps_figure", "text_figure", "tokens_figure",
+    "AttentionExplorer", "DecodePlayer", "Playground", "Run", "TokenLab", "attention_explorer", "attention_figure",
+    "consolidation_figure", "decode_player", "edit_figure", "panels_figure", "playground", "record", "steps_figure",
+    "text_figure", "token_lab", "tokens_figure",
 ]  # fmt: skip

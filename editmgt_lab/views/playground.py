@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import ipywidgets as widgets
@@ -19,11 +19,11 @@ from ..images import Picture, fit, load_image
 from ..results import DecodeStep, EditResult
 from .figures import panels_figure
 from .overlays import enlarge, heat_overlay, held_overlay
+from .widget import WORKER
 
 PAUSE = 0.4  # seconds of rest before a moved slider asks for a new edit
 SIDE = 256  # px of a picture on the screen
 KEPT = ("strength", "guidance_scale", "temperature", "blocks")  # of a finished edit's settings, for those after it
-WORKER = ThreadPoolExecutor(1, thread_name_prefix="playground")  # one edit at a time, whoever asks
 
 
 def playground(

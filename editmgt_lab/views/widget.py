@@ -1,0 +1,280 @@
+"""What every widget of the lab shares: its page, work beside the page, errors in sight, and export."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import matplotlib
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..editor import Editor
+from ..errors import LabError, SettingError
+from .overlays import HEAT_MAP, enlarge
+from .recording import Progress, Run, record
+
+STATIC = Path(__file__).parent / "static"
+SHARED = "lab.js"
+LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
+WORKER = ThreadPoolExecutor(1, thread_name_prefix="lab")  # one work at a time, whichever widget asks
+
+# The policy lets the page run what it carries and forbids it every address, so an export cannot need the network.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{css}
+</style>
+</head>
+<body class="lab-page">
+<main id="widget"></main>
+<script id="state" type="application/json">{state}</script>
+<script type="module">
+{module}
+standalone(render, document.getElementById("widget"), document.getElementById("state").textContent);
+</script>
+</body>
+</html>
+"""
+
+
+class Cancelled(Exception):
+    """Raised inside a piece of work that is no longer wanted."""
+
+
+class LabWidget(anywidget.AnyWidget):
+    """A page that shows `data` once some work beside it has made it; without a kernel, a static picture.
+
+    A kind of widget names its `module`, a file in static/, and says what its `figure()`, `arrays()` and `described()`
+    are. Every work has a ticket, a threading.Event that is set once its outcome is no longer wanted; `pending` is the
+    newest work's Future, and what goes wrong stands in `message`, with `wrong` set.
+    """
+
+    _css = (STATIC / "lab.css").read_text(encoding="utf-8")
+    module: str
+    title: str
+
+    data = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode().tag(sync=True)
+    wrong = traitlets.Bool(False).tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+    progress = traitlets.Float(0).tag(sync=True)
+    live = traitlets.Bool(True, help="whether a kernel answers; False in an exported page").tag(sync=True)
+
+    def __init_subclass__(cls, **options: Any):
+        if "module" in vars(cls):  # neither in a base nor in the classes that traitlets makes when it adds a trait
+            cls._esm = source(cls.module)
+        super().__init_subclass__(**options)
+
+    def __init__(self, **traits: Any):
+        super().__init__(**traits)
+        self.ticket, self.pending = threading.Event(), Future()
+        self.pending.set_result(None)
+        self.on_msg(lambda widget, content, buffers: self._heard(content))
+
+    # Work beside the page
+
+    def start(self, work: Callable[[Progress], None]) -> Future:
+        """Do `work(progress)` beside the page, in place of the work before it; its calls of progress may raise
+        Cancelled."""
+        self.ticket.set()
+        self.ticket = threading.Event()
+        self.busy, self.progress = True, 0
+        self.pending = WORKER.submit(self._run, self.ticket, work)
+        return self.pending
+
+    def cancel(self) -> None:
+        """Stop at the work's next sign of progress; what is on the page stays."""
+        self.ticket.set()
+        self.say("cancelled")
+        self.busy = False
+
+    def say(self, text: str, *, wrong: bool = False) -> None:
+        self.message, self.wrong = text, wrong
+
+    def receive(self, content: Mapping[str, Any]) -> None:
+        """A message of the page, such as {"kind": "cancel"}."""
+        if content.get("kind") == "cancel":
+            self.cancel()
+
+    def _heard(self, content: Mapping[str, Any]) -> None:
+        try:
+            self.receive(content)
+        except Exception as error:  # nobody sees what a callback raises
+            self.say(_told(error), wrong=True)
+
+    def _run(self, ticket: threading.Event, work: Callable[[Progress], None]) -> None:
+        def progress(done: int, total: int, what: str) -> None:
+            if ticket.is_set():
+                raise Cancelled
+            self.progress = done / total
+            self.say(what)
+
+        try:
+            progress(0, 1, "working …")
+            work(progress)
+            if not ticket.is_set():
+                self.say("")
+        except Cancelled:
+            return
+        except Exception as error:  # nobody sees what a worker raises
+            if not ticket.is_set():
+                self.say(_told(error), wrong=True)
+        finally:
+            if not ticket.is_set():
+                self.busy = False
+
+    # What a kind of widget has to say
+
+    def figure(self) -> Figure:
+        """What the page shows now, as a figure."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything behind the page, by name."""
+        raise NotImplementedError
+
+    def described(self) -> dict[str, Any]:
+        """The settings, the seed among them, in plain values."""
+        raise NotImplementedError
+
+    # Export
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """One HTML file that stays interactive without a kernel or a network. Waits for work under way."""
+        return self._written(path, (".html",), lambda file: file.write_text(self._page(), encoding="utf-8"))
+
+    def save_figure(self, path: str | os.PathLike[str]) -> Path:
+        """`figure()` as .png or .svg, by the name's ending. Waits for work under way."""
+        return self._written(
+            path, (".png", ".svg"), lambda file: self.figure().savefig(file, dpi=150, bbox_inches="tight")
+        )
+
+    def save_arrays(self, path: str | os.PathLike[str]) -> Path:
+        """`arrays()` as .npz, with `described()` as JSON under the name "settings". Waits for work under way."""
+        return self._written(
+            path,
+            (".npz",),
+            lambda file: np.savez_compressed(file, settings=np.array(json.dumps(self.described())), **self.arrays()),
+        )
+
+    def _written(self, path: str | os.PathLike[str], endings: tuple[str, ...], write: Callable[[Path], Any]) -> Path:
+        path = Path(path)
+        if path.suffix not in endings:
+            raise SettingError(
+                f"cannot write {path.name!r}", expected=f"a name that ends in {' or '.join(endings)}", fix="rename it"
+            )
+        self.pending.result()
+        if not self.data:
+            raise SettingError(
+                f"there is nothing to save yet: {self.message or 'no work has been done'}",
+                expected="a widget that shows something",
+                fix="mend what its message says, and open it again",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+        return path
+
+    def _page(self) -> str:
+        state = {name: getattr(self, name) for name in self.traits(sync=True) if name in self._own()} | {"live": False}
+        return PAGE.format(
+            title=html.escape(self.title),
+            css=self._css,
+            module=str(self._esm),
+            state=json.dumps(_plain(state)).replace("</", "<\\/"),  # so that no text in it can end the script
+        )
+
+    def _own(self) -> set[str]:
+        """The names of the traits that the lab's widgets have and others do not."""
+        return set(self.trait_names()) - set(anywidget.AnyWidget.class_trait_names()) - {"_esm", "_css"}
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget, and a static picture of it for where there is no kernel."""
+        bundle = super()._repr_mimebundle_(**options)
+        if not self.data:
+            return bundle
+        file = io.BytesIO()
+        self.figure().savefig(file, format="png", dpi=100)
+        picture = {"image/png": base64.b64encode(file.getvalue()).decode()}
+        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
+        return ({**data, **picture}, *metadata) if metadata else {**data, **picture}
+
+
+class RunWidget(LabWidget):
+    """A widget on a recorded run: opened on one, or on an editor, a picture and an instruction, whose run it records
+    beside the page. A kind of it says how to `show(run)`."""
+
+    def __init__(self, editor: Editor | Run, image: Any = None, instruction: str = "", **settings: Any):
+        super().__init__()
+        self.run: Run | None = None
+        if isinstance(editor, Run):
+            self.show(editor)
+        else:
+            self.start(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))
+
+    def show(self, run: Run) -> None:
+        """Put a run on the page."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self.run.arrays()
+
+    def described(self) -> dict[str, Any]:
+        return self.run.described()
+
+
+def source(name: str) -> str:
+    """A widget's module with the shared one in front, since anywidget takes a single module: only the import between
+    the two goes."""
+    shared, own = ((STATIC / file).read_text(encoding="utf-8") for file in (SHARED, f"{name}.js"))
+    head, found, rest = own.partition(f'}} from "./{SHARED}";\n')
+    if not found or not head.lstrip().startswith("import {"):
+        raise ValueError(f"{name}.js has to begin with its import from {SHARED}")
+    return shared + rest
+
+
+def packed(array: np.ndarray) -> dict[str, Any]:
+    """An array as the page reads it: uint8, int32 or float32."""
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "bytes": np.ascontiguousarray(array).tobytes()}
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as PNG, at most LARGEST px along a side; small ones stay small, the page enlarges them by squares."""
+    file = io.BytesIO()
+    (enlarge(image, LARGEST) if max(image.size) > LARGEST else image).save(file, format="png", compress_level=1)
+    return file.getvalue()
+
+
+def heat_colours() -> dict[str, Any]:
+    """The heat map's 256 colours, uint8 [256, 3], packed."""
+    return packed(np.rint(matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8))
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's types; bytes become {"base64": …}."""
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
