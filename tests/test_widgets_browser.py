@@ -149,8 +149,8 @@ def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, sc
         brightness = [sum(drawn(canvas, cell, plan.grid)[:3]) for cell in range(plan.positions)]
         inside = np.arange(plan.positions) != 7
         assert np.argmax(np.where(inside, brightness, 0)) == np.argmax(np.where(inside, image, 0))
-        shares = page.locator(".lab-chip small").all_inner_texts()
-        assert np.argmax([float(share.strip("<%")) for share in shares]) == pytest.approx(words.argmax(), abs=0)
+        shares = [float(share.strip("<%")) for share in page.locator(".lab-chip small").all_inner_texts()]
+        assert shares[words.argmax()] == max(shares), "whole percents: the largest may be shared"
         page.screenshot(path=screenshots / f"attention_explorer_patch_{scheme}.png", full_page=True)
 
 
