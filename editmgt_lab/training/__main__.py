@@ -20,10 +20,20 @@ from .transformer import train_transformer
 from .vq import train_vq
 
 
-def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str | None = None, seed: int = 0) -> None:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    output: Path,
+    device: str,
+    *,
+    start: str | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+) -> None:
     """VQ model, then transformer. Both stages resume from `folder`; the editor is written to `output`.
 
-    start: an editor to go on from ("tiny" or a folder), whose VQ model stays.
+    start: an editor to go on from ("tiny" or a folder), whose VQ model stays; tokenizer: an editor of which only the VQ
+    model is taken, and the transformer is learned anew.
     """
     torch.manual_seed(seed)
     if start is not None:
@@ -32,17 +42,21 @@ def train(recipe: Recipe, folder: Path, output: Path, device: str, *, start: str
     else:
         text_encoder = build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
-        vq = train_vq(
-            recipe.vq,
-            lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
-            Run(folder / "vq"),
-            samples=recipe.vq_samples,
-            batch_size=recipe.vq_batch,
-            crop=recipe.vq_crop,
-            learning_rate=recipe.vq_learning_rate,
-            muon_learning_rate=recipe.vq_muon_learning_rate,
-            device=device,
-            seed=seed,
+        vq = (
+            load(tokenizer, device=device).vq
+            if tokenizer
+            else train_vq(
+                recipe.vq,
+                lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
+                Run(folder / "vq"),
+                samples=recipe.vq_samples,
+                batch_size=recipe.vq_batch,
+                crop=recipe.vq_crop,
+                learning_rate=recipe.vq_learning_rate,
+                muon_learning_rate=recipe.vq_muon_learning_rate,
+                device=device,
+                seed=seed,
+            )
         )
         start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
@@ -62,13 +76,14 @@ def main() -> None:
     parser.add_argument(
         "--start", help="an editor to go on from, instead of from nothing; give it a --folder of its own"
     )
+    parser.add_argument("--tokenizer", help="an editor whose VQ model to take; the transformer is learned anew")
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
     options = parser.parse_args()
     recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
-    train(recipe, options.folder, options.output, options.device, start=options.start)
+    train(recipe, options.folder, options.output, options.device, start=options.start, tokenizer=options.tokenizer)
 
 
 if __name__ == "__main__":

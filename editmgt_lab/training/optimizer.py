@@ -7,6 +7,7 @@ float32; this one works in float32 on a CPU and handles all matrices of one shap
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,15 +51,19 @@ class Muon(torch.optim.Optimizer):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p).to(p.dtype), alpha=-scale)
 
 
-def make_optimizers(model: nn.Module, *, matrices: list[Tensor], lr: float, muon_lr: float) -> list:
-    """One Muon for `matrices`, one AdamW for the other parameters of `model`."""
-    chosen = {id(p) for p in matrices}
+def make_optimizers(
+    model: nn.Module, *, matrices: list[Tensor], lr: float, muon_lr: float, slow: Sequence[Tensor] = ()
+) -> list:
+    """One Muon for `matrices`, one AdamW for the other parameters of `model`, at a tenth of its rate for `slow`."""
+    chosen = {id(p) for p in (*matrices, *slow)}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     decayed = [p for p in rest if p.ndim > 1]
     plain = [p for p in rest if p.ndim <= 1]
     adam = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=lr, betas=(0.9, 0.98)
     )
+    if slow:
+        adam.add_param_group({"params": list(slow), "weight_decay": 0.0, "lr": lr / 10})
     optimizers = [Muon(matrices, lr=muon_lr), adam]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -35,7 +35,7 @@ class Recipe:
         connector_type=None,
     )
     text_length: int = 32
-    text_layers: int = 2
+    text_layers: int = 3
 
     vq_pictures: int = 12_000
     vq_samples: int = 104_000

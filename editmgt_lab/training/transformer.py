@@ -80,8 +80,11 @@ def train_transformer(
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
     average = copy.deepcopy(model).requires_grad_(False)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.search(name)]
+    # Faster, the words' embeddings grow until the text encoder's attention adds nothing to them: "blue" then never
+    # learns of what.
+    words = list(text_encoder.clip.text_model.embeddings.parameters())
     optimizers = make_optimizers(
-        model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate
+        model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate, slow=words
     )
     device = next(transformer.parameters()).device
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
