@@ -114,7 +114,8 @@ class SingleModalAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         q, k = rotate(q, layout.rotary), rotate(k, layout.rotary)
         for recorder in self.recorders:
-            recorder.record(q, k, layout)
+            if recorder.thread == threading.get_ident():  # a widget and a cell may use one network at a time
+                recorder.record(q, k, layout)
         return rearrange(joint_attention(q, k, v, layout.bias), "b heads t d -> b t (heads d)")
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
@@ -207,10 +208,7 @@ class CapturedAttention:
 
 
 class Recorder:
-    """Sits on one block's attention and keeps its text → image map in a CapturedAttention.
-
-    Only of its own thread's passes: a widget that works beside the page and a cell may use one network at a time.
-    """
+    """Sits on one block's attention; keeps its text → image map, of its own thread's passes, in a CapturedAttention."""
 
     def __init__(self, captured: CapturedAttention, block: int):
         self.captured, self.block, self.thread = captured, block, threading.get_ident()
@@ -218,8 +216,6 @@ class Recorder:
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
         """q, k: [B, heads, T, d], rotated. Only the text rows' softmax is computed, only its image part kept."""
-        if threading.get_ident() != self.thread:
-            return
         text, image = layout.text, layout.text + layout.image
         if self.captured.keys == "generated":
             probabilities = attention_probabilities(q[:, :, :text], k[:, :, :image])

@@ -151,6 +151,8 @@ def test_patches_look_where_the_joint_attention_looks(editor, picture, run):
     seen = {}
 
     class All:
+        thread = threading.get_ident()
+
         def record(self, q, k, layout):
             scores = q[-1] @ k[-1].transpose(-2, -1) / q.shape[-1] ** 0.5 + layout.bias
             seen["rows"] = scores.softmax(dim=-1)[:, layout.text : layout.text + layout.image]

@@ -42,10 +42,10 @@ def train(
     else:
         text_encoder = build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
-        vq = (
-            load(tokenizer, device=device).vq
-            if tokenizer
-            else train_vq(
+        if tokenizer is not None:
+            vq = load(tokenizer, device=device).vq
+        else:
+            vq = train_vq(
                 recipe.vq,
                 lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
                 Run(folder / "vq"),
@@ -57,7 +57,6 @@ def train(
                 device=device,
                 seed=seed,
             )
-        )
         start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
     run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)

@@ -174,8 +174,6 @@ class PatchRecorder:
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
         """q, k: [B, heads, T, d], rotated."""
-        if threading.get_ident() != self.thread:
-            return
         rows = slice(layout.text, layout.text + layout.image)
         bias = None if layout.bias is None else layout.bias[rows]
         attention = attention_probabilities(q[-1:, :, rows], k[-1:], bias)[0].float()  # [heads, N, T]
