@@ -114,8 +114,11 @@ class MaskedGenerativeTransformer(nn.Module):
 
         layout = self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text)
         conditions = self.conditions(tokens, text, timestep, micro_conditions, with_source=with_source)
-        encoded = self.encode_text(text.tokens)  # [B, L, D]
-        pictures = [self.encode_tokens(x) for x in ([tokens, source] if with_source else [tokens])]  # [B, N, D]
+        # The streams are as precise as the weights, in mixed precision too.
+        encoded = self.encode_text(text.tokens).to(self.dtype)  # [B, L, D]
+        pictures = [
+            self.encode_tokens(x).to(self.dtype) for x in ([tokens, source] if with_source else [tokens])
+        ]  # [B, N, D]
 
         for block in self.transformer_blocks:
             encoded, pictures = block(encoded, pictures, conditions, layout)

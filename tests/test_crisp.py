@@ -237,3 +237,21 @@ def test_phrases_hold_every_word():
 def test_wrong_settings_say_what_is_expected(setting):
     with pytest.raises(SettingError, match=r"expected: .+\n +to do:"):
         crisp.sample_edit(**{"seed": 0, **setting})
+
+
+def test_the_label_map_says_what_stands_where():
+    fish = crisp.Item("fish", "blue", "top left", "big")
+    cat = crisp.Item("cat", "red", "bottom right")
+    scene = crisp.Scene("snow", (fish, cat))
+    kinds, colours = crisp.label_map(scene)
+    names = (*crisp.KINDS, *crisp.BACKGROUNDS)
+    assert {names[kind] for kind in np.unique(kinds)} == {"fish", "cat", "snow"}
+    for item in (fish, cat):
+        left, top, right, bottom = item.box
+        here = kinds == crisp.KINDS.index(item.kind)
+        assert here[top:bottom, left:right].mean() > 0.3 and here.sum() == here[top:bottom, left:right].sum()
+        assert (colours[here] == list(crisp.COLOURS).index(item.colour)).all()
+    assert (colours[kinds == names.index("snow")] == len(crisp.COLOURS)).all()
+    plain, drawn = (np.asarray(crisp.render(s), np.int16) for s in (crisp.Scene("snow", ()), scene))
+    differs = (np.abs(plain - drawn).max(2) > 40).reshape(16, 4, 16, 4).mean((1, 3)) > 0.5
+    assert (differs == (kinds < len(crisp.KINDS))).mean() > 0.97, "as the picture shows it"

@@ -3,10 +3,22 @@
 from .backgrounds import BACKGROUNDS, STYLES
 from .edits import CATEGORIES, HELD_OUT_PHRASINGS, PHRASINGS, PROPORTIONS, EditSample, phrases, sample_edit
 from .objects import COLOURS, KINDS
-from .scenes import HELD_OUT_PAIRS, PLACES, SIZES, SPLITS, TRAIN_PAIRS, Item, Scene, caption, render, sample_scene
+from .scenes import (
+    HELD_OUT_PAIRS,
+    PLACES,
+    SIZES,
+    SPLITS,
+    TRAIN_PAIRS,
+    Item,
+    Scene,
+    caption,
+    label_map,
+    render,
+    sample_scene,
+)
 
 __all__ = [
     "BACKGROUNDS", "CATEGORIES", "COLOURS", "HELD_OUT_PAIRS", "HELD_OUT_PHRASINGS", "KINDS", "PHRASINGS", "PLACES",
-    "PROPORTIONS", "SIZES", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "caption", "phrases",
-    "render", "sample_edit", "sample_scene",
+    "PROPORTIONS", "SIZES", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "caption", "label_map",
+    "phrases", "render", "sample_edit", "sample_scene",
 ]  # fmt: skip

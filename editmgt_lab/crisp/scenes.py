@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
 from ..errors import SettingError
@@ -82,11 +83,33 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
         )
     unit = size // GRID
     canvas = background(scene.background, size).copy()
-    for item in sorted(scene.items, key=lambda item: (item.box[3], item.box[0])):
+    for item in back_to_front(scene):
         left, top, right, bottom = (unit * edge for edge in item.box)
         colour, behind = sprite(item.kind, item.colour, right - left)
         canvas[top:bottom, left:right] = (canvas[top:bottom, left:right] * behind + colour + 127) // 255
     return Image.fromarray(stylise(canvas, scene.style) if scene.style else canvas)
+
+
+def label_map(scene: Scene) -> np.ndarray:
+    """What stands at every unit of a scene, int16 [2, 16, 16]: its kind, then its colour.
+
+    Kinds count through KINDS, then BACKGROUNDS where no object covers most of the unit; colours through COLOURS, then
+    one number for none.
+    """
+    labels = np.empty((2, GRID, GRID), np.int16)
+    labels[0], labels[1] = len(KINDS) + BACKGROUNDS.index(scene.background), len(COLOURS)
+    for item in back_to_front(scene):
+        left, top, right, bottom = item.box
+        covered = sprite(item.kind, item.colour, right - left)[1][..., 0] < 128
+        names = (KINDS.index(item.kind), tuple(COLOURS).index(item.colour))
+        for layer, name in zip(labels[:, top:bottom, left:right], names, strict=True):
+            layer[covered] = name
+    return labels
+
+
+def back_to_front(scene: Scene) -> list[Item]:
+    """The items in the order that they are drawn in: lower ones stand in front."""
+    return sorted(scene.items, key=lambda item: (item.box[3], item.box[0]))
 
 
 def caption(scene: Scene) -> str:

@@ -28,6 +28,7 @@ def train(
     *,
     start: str | None = None,
     tokenizer: str | None = None,
+    compiled: bool = False,
     seed: int = 0,
 ) -> None:
     """VQ model, then transformer. Both stages resume from `folder`; the editor is written to `output`.
@@ -60,7 +61,7 @@ def train(
         start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
     run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)
-    average = train_transformer(transformer, text_encoder, data, run, recipe, show=show, seed=seed)
+    average = train_transformer(transformer, text_encoder, data, run, recipe, show=show, compiled=compiled, seed=seed)
     transformer, text_encoder = average["transformer"], average["text_encoder"]
     save_editor(output, vq, text_encoder, transformer, recipe.image_size)
     print(f"The editor is in {output}.")
@@ -76,13 +77,24 @@ def main() -> None:
         "--start", help="an editor to go on from, instead of from nothing; give it a --folder of its own"
     )
     parser.add_argument("--tokenizer", help="an editor whose VQ model to take; the transformer is learned anew")
+    parser.add_argument(
+        "--compiled", action="store_true", help="compile the blocks: faster after some minutes, needs a C++ compiler"
+    )
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
     options = parser.parse_args()
     recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
-    train(recipe, options.folder, options.output, options.device, start=options.start, tokenizer=options.tokenizer)
+    train(
+        recipe,
+        options.folder,
+        options.output,
+        options.device,
+        start=options.start,
+        tokenizer=options.tokenizer,
+        compiled=options.compiled,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -32,7 +33,8 @@ def pictures(count: int, size: int) -> Tensor:
 def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
     """Draw and tokenize the training edits of these seeds.
 
-    Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L].
+    Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
+    target_labels: int16 [n, 2, 16, 16], as `crisp.label_map` has them.
 
     Where the mask is empty the target takes the source's tokens: there the two pictures are the same, and what
     differs is only the VQ model's normalisation, which looks at the whole picture and is not part of any edit.
@@ -55,6 +57,9 @@ def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict
     shard = {"source": source, "target": target}
     for name in ("instruction", "source_caption", "target_caption"):
         shard[name] = text.tokenize([getattr(s, name) for s in samples])[0]["input_ids"]
+    for name in ("source", "target"):
+        maps = [crisp.label_map(getattr(s, f"{name}_scene")) for s in samples]
+        shard[f"{name}_labels"] = torch.from_numpy(np.stack(maps))
     return {name: tensor.to(torch.int16).contiguous() for name, tensor in shard.items()}
 
 

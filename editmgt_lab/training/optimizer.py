@@ -1,7 +1,7 @@
 """Muon for matrices and convolutions inside a network, AdamW for everything else.
 
 `torch.optim.Muon` orthogonalises in bfloat16, which CPUs without bf16 units emulate a hundred times slower than
-float32; this one works in float32 on a CPU and handles all matrices of one shape at once.
+float32; this one does so only where it is fast, and handles all matrices of one shape at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 faster than in float32: GPUs, and CPUs with AVX512_BF16 or AMX."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -45,7 +50,7 @@ class Muon(torch.optim.Optimizer):
                     buffer.lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(buffer, group["momentum"]).flatten(1))
                 stack = torch.stack(updates)
-                half = stack.bfloat16() if stack.is_cuda else stack
+                half = stack.bfloat16() if has_bfloat16(stack.device) else stack
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for p, update in zip(params, orthogonalize(half), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p).to(p.dtype), alpha=-scale)
@@ -77,3 +82,9 @@ def step_all(optimizers: list, scale: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * scale
         optimizer.step()
+
+
+def load_all(optimizers: list, states: list[dict]) -> None:
+    """The states of all, as a checkpoint keeps them."""
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)

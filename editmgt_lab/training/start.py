@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..blocks import MultiModalBlock, TransformerConfig
+from ..blocks import Modulation, MultiModalBlock, TransformerConfig
 from ..transformer import MaskedGenerativeTransformer
 
 LOOK_FIRST = 3  # every third block starts with its attention on its own place
@@ -75,15 +75,14 @@ def know_the_place(block: MultiModalBlock, config: TransformerConfig) -> None:
         pair, lead = readings[head % len(readings)]
         query[head, pair], key[head, pair], key[head, pair + 1] = 1, math.cos(lead), -math.sin(lead)
     for to, vectors in ((attention.to_q, query), (attention.add_k_proj, key)):
-        to.weight.mul_(0.2)
-        to.bias.copy_(vectors.flatten() * config.attention_head_dim**0.5)
+        hold_constant(to, vectors.flatten() * config.attention_head_dim**0.5)
     attention.norm_k.weight.fill_(0.1)  # pictures are read evenly, and say nothing
     for parameter in (attention.to_v.weight, attention.to_v.bias, attention.to_out[0].bias):
         parameter.zero_()
     attention.add_v_proj.weight.mul_(0.2)
     attention.add_v_proj.bias.fill_(1)
     attention.to_out[0].weight.copy_(torch.eye(width))
-    block.norm1.linear.bias[2 * width : 3 * width] = GATE
+    open_gate(block.norm1)
 
 
 @torch.no_grad()
@@ -96,16 +95,25 @@ def look_at_own_place(block: nn.Module, config: TransformerConfig) -> None:
         near[:, axis : axis + 4] = 1  # the two quickest rotations of each axis fall off most with distance
     near = near.flatten() * (config.attention_head_dim / 8) ** 0.5  # rms 1 in each head
     for to, norm in ((attention.to_q, attention.norm_q), (attention.to_k, attention.norm_k)):
-        to.weight.mul_(0.2)
-        to.bias.copy_(near)
+        hold_constant(to, near)
         norm.weight.fill_(SHARPNESS)
     identity = torch.eye(width).to(attention.to_v.weight)
     attention.to_v.weight.copy_(identity)
     if isinstance(block, MultiModalBlock):
         attention.to_out[0].weight.copy_(identity)
-        gate = block.norm1.linear.bias[2 * width : 3 * width]
+        open_gate(block.norm1)
     else:
         block.proj_out.weight[:, :width] = identity
         block.proj_out.weight[:, width:] = 0
-        gate = block.norm.linear.bias[2 * width : 3 * width]
-    gate.fill_(GATE)
+        open_gate(block.norm)
+
+
+def hold_constant(linear: nn.Linear, output: Tensor) -> None:
+    """Let a projection give nearly the same output whatever it sees."""
+    linear.weight.mul_(0.2)
+    linear.bias.copy_(output)
+
+
+def open_gate(modulation: Modulation) -> None:
+    """Let a block's attention through from the first step on."""
+    modulation.linear.bias.chunk(modulation.parts)[2].fill_(GATE)

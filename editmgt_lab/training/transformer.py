@@ -21,7 +21,8 @@ from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
 from .objective import edit_weights, hide, mask_ratio, step_index
-from .optimizer import make_optimizers, step_all
+from .optimizer import has_bfloat16, load_all, make_optimizers, step_all
+from .reading import SceneReader
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
 
@@ -35,16 +36,27 @@ def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
             kept.lerp_(new, 1 - decay)
 
 
+def read_blocks(transformer: MaskedGenerativeTransformer) -> tuple[int, int]:
+    """Where the reader listens: after the multi-modal blocks, and halfway through the single-modal ones."""
+    multi, single = transformer.config.num_layers, transformer.config.num_single_layers
+    return multi - 1, multi + single // 2 - 1
+
+
 def training_loss(
     model: nn.ModuleDict, batch: dict[str, Tensor], empty_text: Tensor, recipe: Recipe, editing: bool
-) -> Tensor:
-    """Cross-entropy of one batch in nats a hidden token. Text to image learns both pictures of an edit by caption."""
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of one batch in nats a hidden token, and the reader's (see `reading`).
+
+    Text to image learns both pictures of an edit by caption.
+    """
     if editing:
         target, source, ids = batch["target"], batch["source"], batch["instruction"]
+        labels = [batch["target_labels"], batch["source_labels"]]
     else:
         first = torch.rand(len(batch["source"]), device=batch["source"].device) < 0.5
         target = torch.where(first[:, None, None], batch["source"], batch["target"])
         ids = torch.where(first[:, None], batch["source_caption"], batch["target_caption"])
+        labels = [torch.where(first[:, None, None, None], batch["source_labels"], batch["target_labels"])]
         source = None
     dropped = torch.rand(len(ids), device=ids.device) < recipe.text_dropout
     ids = torch.where(dropped[:, None], empty_text.to(ids), ids)
@@ -54,13 +66,15 @@ def training_loss(
     tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1)
     micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)
     text = model["text_encoder"].encode_ids(ids)
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
-        logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=has_bfloat16(ids.device)):
+        with model["reader"].listening(transformer, ids.shape[1]) as streams:
+            logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
+        read = model["reader"].loss(streams, labels)
     losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
     if source is None:
-        return losses.mean()
+        return losses.mean(), read
     weights = edit_weights(source, target)[:, None, None].expand_as(hidden)[hidden]
-    return (losses * weights).sum() / weights.sum()
+    return (losses * weights).sum() / weights.sum(), read
 
 
 def train_transformer(
@@ -71,14 +85,21 @@ def train_transformer(
     recipe: Recipe,
     *,
     show: Callable[[nn.ModuleDict], None] = lambda average: None,
+    compiled: bool = False,
     seed: int = 0,
 ) -> nn.ModuleDict:
     """Train both modules in place; resumes from `run`. Returns their moving average.
 
-    data: as `token_cache` makes it; show: called with the moving average whenever the state is saved.
+    data: as `token_cache` makes it; show: called with the moving average whenever the state is saved; compiled: let
+    torch compile the blocks, which needs a C++ compiler and pays after some minutes.
     """
-    model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
+    device = next(transformer.parameters()).device
+    reader = SceneReader(transformer.config.width, read_blocks(transformer)).to(device)
+    model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "reader": reader}).train()
     average = copy.deepcopy(model).requires_grad_(False)
+    if compiled:
+        for block in transformer.blocks:
+            block.forward = torch.compile(block.forward)  # not the module, whose hooks change with every pass
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.search(name)]
     # Faster, the words' embeddings grow until the text encoder's attention adds nothing to them: "blue" then never
     # learns of what.
@@ -86,14 +107,12 @@ def train_transformer(
     optimizers = make_optimizers(
         model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate, slow=words
     )
-    device = next(transformer.parameters()).device
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
     done, samples = 0, recipe.samples
     if state := run.load():
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        load_all(optimizers, state["optimizers"])
         done = state["done"]
 
     def save() -> None:
@@ -108,21 +127,22 @@ def train_transformer(
         show(average)
 
     progress = tqdm(total=samples, initial=done, desc="text to image and editing", unit="sample")
-    recent, started = {"loss": [], "caption_loss": []}, time.monotonic()
+    recent, started = {"loss": [], "caption_loss": [], "reading": []}, time.monotonic()
     for chosen in batches(len(data["source"]), recipe.batch, done, seed):
         if done >= samples:
             break
         torch.manual_seed(seed + done)
         batch = {name: tensor[chosen].to(device) for name, tensor in data.items()}
         editing = torch.rand(()).item() >= recipe.caption_share
-        loss = training_loss(model, batch, empty_text, recipe, editing)
+        loss, read = training_loss(model, batch, empty_text, recipe, editing)
         model.zero_grad()
-        loss.backward()
+        (loss + recipe.reading_weight * read).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
         done += recipe.batch
         average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / recipe.batch)))
         recent["loss" if editing else "caption_loss"].append(loss.item())
+        recent["reading"].append(read.item())
         progress.update(recipe.batch)
         if len(recent["loss"]) == 50:
             means = {name: sum(losses) / len(losses) for name, losses in recent.items() if losses}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..vq import Downsample, ResnetBlock, Upsample, VQConfig, VQModel
-from .optimizer import make_optimizers, step_all
+from .optimizer import load_all, make_optimizers, step_all
 from .run import Run, learning_rate_scale
 
 
@@ -136,8 +136,7 @@ def train_vq(
     plain = samples // 8  # an autoencoder first: codes need latents that already say something
     if state := run.load():
         vq.load_state_dict(state["vq"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        load_all(optimizers, state["optimizers"])
         average.load(state["average"])
         done = state["done"]
 

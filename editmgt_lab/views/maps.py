@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attention import Layout, attention_probabilities, capture_attention, capture_memory
+from ..attention import Layout, attached, attention_probabilities, capture_attention, capture_memory
 from ..errors import SettingError
 
 WORDS_LIMIT = 512 * 2**20  # bytes: beyond, the recording is refused
@@ -189,7 +189,6 @@ def recorded_maps(transformer: nn.Module, plan: Plan, text: int) -> Iterator[tup
     for column, word in enumerate(plan.words):
         members[list(word.rows), column] = 1
     recorders = {block: PatchRecorder(members) for block in plan.blocks if plan.with_patches}
-    attached = [(transformer.blocks[block].attn.recorders, recorder) for block, recorder in recorders.items()]
 
     def keep(step: int) -> None:
         for place, block in enumerate(plan.blocks):
@@ -199,14 +198,8 @@ def recorded_maps(transformer: nn.Module, plan: Plan, text: int) -> Iterator[tup
             if block in recorders:
                 maps.patches[step, place], maps.patches_scale[step, place] = recorders[block].found
 
-    with capture_attention(transformer, plan.blocks) as captured:
-        try:
-            for places, recorder in attached:
-                places.append(recorder)
-            yield maps, keep
-        finally:
-            for places, recorder in attached:
-                places.remove(recorder)
+    with capture_attention(transformer, plan.blocks) as captured, attached(transformer, recorders):
+        yield maps, keep
 
 
 def quantise(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,73 @@
+"""A second question while training: what stands here? Its answers are thrown away with the heads that give them.
+
+The released editor starts from a network that has seen hundreds of millions of pictures. The small one has to find out
+what a fish is from the tokens that a few edits hide, which is the slowest thing that it learns. The drawn world knows,
+so linear heads read kind and colour from the streams inside the network: the source stream has to see what the source
+shows, the image stream to plan what the target will show. Attention is never told where to look, so that what heat maps
+find is still found by the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..crisp import BACKGROUNDS, COLOURS, KINDS
+from ..transformer import MaskedGenerativeTransformer
+
+WHATS, COLOURS_OR_NONE = len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1
+
+
+class SceneReader(nn.Module):
+    """One linear head for each of some blocks; a position answers for its 2×2 tokens. No part of the editor."""
+
+    def __init__(self, width: int, blocks: Sequence[int]):
+        super().__init__()
+        self.heads = nn.ModuleDict({str(block): nn.Linear(width, 4 * (WHATS + COLOURS_OR_NONE)) for block in blocks})
+
+    @contextmanager
+    def listening(self, transformer: MaskedGenerativeTransformer, text: int) -> Iterator[dict[str, list[Tensor]]]:
+        """Collect what leaves the read blocks in the pass inside the context: the image's and, in an edit, the source's
+        streams [B, N, D], by block. text: L, the text rows in front of the image.
+        """
+        streams: dict[str, list[Tensor]] = {}
+
+        def keep(name: str):
+            def hook(block: nn.Module, arguments: tuple, output: tuple | list) -> None:
+                # a multi-modal block gives (text, pictures), a single-modal one [text and image, source]
+                streams[name] = output[1] if isinstance(output, tuple) else [output[0][:, text:], *output[1:]]
+
+            return hook
+
+        handles = [transformer.blocks[int(name)].register_forward_hook(keep(name)) for name in self.heads]
+        try:
+            yield streams
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def loss(self, streams: dict[str, list[Tensor]], labels: Sequence[Tensor]) -> Tensor:
+        """Cross-entropy in nats a token, objects and backgrounds counting alike, the mean over blocks and streams.
+
+        labels: what the image and, in an edit, the source show, [B, 2, h, w] as `crisp.label_map`.
+        """
+        losses = []
+        for name, head in self.heads.items():
+            for stream, shown in zip(streams[name], labels, strict=True):
+                rows, columns = shown.shape[2] // 2, shown.shape[3] // 2
+                answers = rearrange(
+                    head(stream.float()), "b (h w) (i j c) -> (b h i w j) c", h=rows, w=columns, i=2, j=2
+                )
+                what, colour = (part.float() for part in answers.split((WHATS, COLOURS_OR_NONE), dim=1))
+                kind = shown[:, 0].flatten()
+                each = F.cross_entropy(what, kind, reduction="none")
+                each = each + F.cross_entropy(colour, shown[:, 1].flatten(), reduction="none")
+                is_object = (kind < len(KINDS)).float()
+                share = is_object.mean().clamp(1e-3, 1 - 1e-3)
+                losses.append((each * torch.lerp(0.5 / (1 - share), 0.5 / share, is_object)).mean())
+        return torch.stack(losses).mean()
