@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from editmgt_lab.crisp import COLOURS, KINDS, PLACES, SIZES, Item, Scene, render, sample_scene
+from editmgt_lab.crisp.scenes import STARTS
 from editmgt_lab.errors import SettingError
 from editmgt_lab.evaluation import judge, read_scene
 from editmgt_lab.evaluation.captions import GENERATED, MEASURES, RENDERS, check_captions, compare, main, measures
@@ -63,7 +64,7 @@ def test_the_judge_looks_wherever_the_world_puts_an_object_and_nowhere_else():
     windows = [window for size in SIZES for window in judge.Objects.of_size(size).windows]
     boxes = {(w.place, w.columns.start, w.rows.start, w.columns.stop, w.rows.stop) for w in windows}
     used = {(item.place, *(4 * edge for edge in item.box)) for i in range(600) for item in sample_scene(i).items}
-    assert used <= boxes and len(boxes) == 9 * (9 + 4 + 1)
+    assert used <= boxes and len(boxes) == sum(sum(map(len, lines)) ** 2 for lines in STARTS.values())
     assert len(used) > 110, "nearly all of them occur"
 
 

@@ -176,7 +176,7 @@ def _draw_edit(rng: random.Random, category: str, kind: str, colour: str) -> tup
         return before, before.swapped(before.items[0]), {"old": kind}
     if category == "motion":
         place = rng.choice(before.empty_places)
-        moved = replace(before.items[0], place=place, jitter=(0, 0))
+        moved = replace(before.items[0], place=place, start=(0, 0))
         return before, before.swapped(before.items[0], moved), {"old": kind, "place": place}
     if category == "background":
         background = rng.choice([other for other in BACKGROUNDS if other != before.background])

@@ -10,37 +10,37 @@ from ..errors import SettingError
 from .backgrounds import BACKGROUNDS, background, stylise
 from .objects import COLOURS, KINDS, sprite
 
-GRID = 16  # a picture is 16 × 16 units; every box starts on a whole unit
+GRID = 16  # a picture is 16 × 16 units; every box starts on an even unit
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 SIZES = {"small": 4, "medium": 5, "big": 6}  # units
+PARTS = sum(side**2 for side in SIZES.values())
 ITEM_COUNTS = (25, 40, 25, 10)  # of 100 scenes, how many hold 1, 2, 3, 4 items
 SPLITS = ("train", "validation", "test")
 
-# A cell is 6 units wide and starts at 0, 5 or 10. Inside it a small object has a unit of room on both sides, a medium
-# one a unit on one side, and a big one none: neighbours never overlap by more than one unit.
-_CANONICAL = {"small": (1, 6, 11), "medium": (0, 5, 11), "big": (0, 5, 10)}
-_JITTERS = {
-    "small": ((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)),
-    "medium": ((0, 1), (0, 1), (-1, 0)),
-    "big": ((0,), (0,), (0,)),
+# Where an object may start in the first, second and third row or column, the canonical place first. All are even: the
+# small model joins 2 × 2 tokens to one position, and so an object looks the same to it wherever it stands.
+STARTS = {
+    "small": ((0, 2), (6,), (12, 10)),
+    "medium": ((0,), (6,), (10,)),
+    "big": ((0,), (6, 4), (10,)),
 }
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object: what it is, and where. `jitter` is its offset (x, y) in units from the canonical box of its place."""
+    """One object: what it is, and where. `start` picks among the STARTS of its place (x, y); 0 is the canonical one."""
 
     kind: str
     colour: str
     place: str
     size: str = "medium"
-    jitter: tuple[int, int] = (0, 0)
+    start: tuple[int, int] = (0, 0)
 
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in units."""
         row, column = divmod(PLACES.index(self.place), 3)
-        left, top = _CANONICAL[self.size][column] + self.jitter[0], _CANONICAL[self.size][row] + self.jitter[1]
+        left, top = STARTS[self.size][column][self.start[0]], STARTS[self.size][row][self.start[1]]
         return left, top, left + SIZES[self.size], top + SIZES[self.size]
 
 
@@ -91,19 +91,21 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """What stands at every unit of a scene, int16 [2, 16, 16]: its kind, then its colour.
+    """What stands at every unit of a scene, int16 [3, 16, 16]: its kind, its colour, and which part of an object it is.
 
     Kinds count through KINDS, then BACKGROUNDS where no object covers most of the unit; colours through COLOURS, then
-    one number for none.
+    one number for none; parts through the units of a small box row by row, of a medium one, of a big one (see PARTS),
+    then one number for none. A box is wider than its object, so there are parts where the kind is a background.
     """
-    labels = np.empty((2, GRID, GRID), np.int16)
-    labels[0], labels[1] = len(KINDS) + BACKGROUNDS.index(scene.background), len(COLOURS)
+    labels = np.empty((3, GRID, GRID), np.int16)
+    labels[:] = np.array([len(KINDS) + BACKGROUNDS.index(scene.background), len(COLOURS), PARTS])[:, None, None]
     for item in back_to_front(scene):
         left, top, right, bottom = item.box
+        kinds, colours, parts = labels[:, top:bottom, left:right]
         covered = sprite(item.kind, item.colour, right - left)[1][..., 0] < 128
-        names = (KINDS.index(item.kind), tuple(COLOURS).index(item.colour))
-        for layer, name in zip(labels[:, top:bottom, left:right], names, strict=True):
-            layer[covered] = name
+        kinds[covered], colours[covered] = KINDS.index(item.kind), tuple(COLOURS).index(item.colour)
+        smaller = [side for side in SIZES.values() if side < right - left]
+        parts[:] = sum(side**2 for side in smaller) + np.arange(covered.size).reshape(covered.shape)
     return labels
 
 
@@ -139,7 +141,7 @@ def draw_item(rng: random.Random, pair: tuple[str, str], place: str) -> Item:
     """An item somewhere in its cell, of any size."""
     size = rng.choices(tuple(SIZES), (3, 4, 3))[0]
     row, column = divmod(PLACES.index(place), 3)
-    return Item(*pair, place, size, (rng.choice(_JITTERS[size][column]), rng.choice(_JITTERS[size][row])))
+    return Item(*pair, place, size, tuple(rng.randrange(len(STARTS[size][line])) for line in (column, row)))
 
 
 def draw_scene(rng: random.Random, count: int, special: tuple[str, str] | None = None) -> Scene:

@@ -1,6 +1,6 @@
 """A judge of drawn scenes that knows no network: it explains a picture by drawing it again.
 
-Analysis by synthesis. The drawn world has 24 kinds × 8 colours of objects, each in a box of one of 14 sizes and offsets
+Analysis by synthesis. The drawn world has 24 kinds × 8 colours of objects, each in a box of one of three sizes
 in one of nine places: every picture of a scene is one of finitely many drawings over its background. The judge starts
 from the bare background, takes the one object whose drawing brings it nearest to the picture (least squared error),
 and goes on from there until no further object brings it nearer. Picture and drawings are seen through one small blur,
@@ -17,12 +17,11 @@ from PIL import Image
 
 from ..crisp import COLOURS, KINDS, PLACES, SIZES, Scene, render
 from ..crisp.objects import sprite
-from ..crisp.scenes import GRID
+from ..crisp.scenes import GRID, STARTS
 
 SIDE = 64  # px at which pictures are compared
 UNIT = SIDE // GRID
 BLUR = 1.0  # px, σ: of 0, 0.5, 0.8, 1.2 and 1.8 those about 1 read tokenized scenes best
-CELLS, CELL = (0, 5, 10), 6  # where the three rows and columns of places begin, and how wide they are, in units
 PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS)
 
 Array = np.ndarray
@@ -80,7 +79,7 @@ class Objects:
         colour = blurred(np.stack([rgb for rgb, _ in drawn]) / 255)  # sprites hold rgb · alpha in 0 … 255²
         behind = 1 - blurred(255 - np.stack([rest for _, rest in drawn]))
         features = flat(behind**2, behind * colour, behind, colour)
-        starts = [(cell, start + room) for cell, start in enumerate(CELLS) for room in range(CELL - units + 1)]
+        starts = [(line, start) for line, choices in enumerate(STARTS[size]) for start in choices]
         windows = tuple(
             Window(PLACES[3 * row + column], span(top, units), span(left, units))
             for row, top in starts

@@ -34,7 +34,7 @@ def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict
     """Draw and tokenize the training edits of these seeds.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
-    target_labels: int16 [n, 2, 16, 16], as `crisp.label_map` has them.
+    target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
 
     Where the mask is empty the target takes the source's tokens: there the two pictures are the same, and what
     differs is only the VQ model's normalisation, which looks at the whole picture and is not part of any edit.

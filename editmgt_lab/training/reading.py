@@ -1,10 +1,10 @@
 """A second question while training: what stands here? Its answers are thrown away with the heads that give them.
 
-The released editor starts from a network that has seen hundreds of millions of pictures. The small one has to find out
-what a fish is from the tokens that a few edits hide, which is the slowest thing that it learns. The drawn world knows,
-so linear heads read kind and colour from the streams inside the network: the source stream has to see what the source
-shows, the image stream to plan what the target will show. Attention is never told where to look, so that what heat maps
-find is still found by the network.
+The released editor starts from a network that has seen many millions of pictures. The small one has to find out what a
+fish is, and how to draw one, from the tokens that a few edits hide, which is the slowest thing that it learns. The
+drawn world knows, so linear heads read kind, colour and part of the object from the streams inside the network: the
+source stream has to see what the source shows, the image stream to plan what the target will show. Attention is never
+told where to look, so that what heat maps find is still found by the network.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..crisp import BACKGROUNDS, COLOURS, KINDS
+from ..crisp.scenes import PARTS
 from ..transformer import MaskedGenerativeTransformer
 
-WHATS, COLOURS_OR_NONE = len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1
+ANSWERS = (len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1, PARTS + 1)  # of each layer of `crisp.label_map`
 
 
 class SceneReader(nn.Module):
@@ -28,7 +29,7 @@ class SceneReader(nn.Module):
 
     def __init__(self, width: int, blocks: Sequence[int]):
         super().__init__()
-        self.heads = nn.ModuleDict({str(block): nn.Linear(width, 4 * (WHATS + COLOURS_OR_NONE)) for block in blocks})
+        self.heads = nn.ModuleDict({str(block): nn.Linear(width, 4 * sum(ANSWERS)) for block in blocks})
 
     @contextmanager
     def listening(self, transformer: MaskedGenerativeTransformer, text: int) -> Iterator[dict[str, list[Tensor]]]:
@@ -52,22 +53,20 @@ class SceneReader(nn.Module):
                 handle.remove()
 
     def loss(self, streams: dict[str, list[Tensor]], labels: Sequence[Tensor]) -> Tensor:
-        """Cross-entropy in nats a token, objects and backgrounds counting alike, the mean over blocks and streams.
+        """Cross-entropy in nats a token, boxes of objects and the rest alike, the mean over blocks and streams.
 
-        labels: what the image and, in an edit, the source show, [B, 2, h, w] as `crisp.label_map`.
+        labels: what the image and, in an edit, the source show, [B, 3, h, w] as `crisp.label_map`.
         """
         losses = []
         for name, head in self.heads.items():
             for stream, shown in zip(streams[name], labels, strict=True):
                 rows, columns = shown.shape[2] // 2, shown.shape[3] // 2
                 answers = rearrange(
-                    head(stream.float()), "b (h w) (i j c) -> (b h i w j) c", h=rows, w=columns, i=2, j=2
-                )
-                what, colour = (part.float() for part in answers.split((WHATS, COLOURS_OR_NONE), dim=1))
-                kind = shown[:, 0].flatten()
-                each = F.cross_entropy(what, kind, reduction="none")
-                each = each + F.cross_entropy(colour, shown[:, 1].flatten(), reduction="none")
-                is_object = (kind < len(KINDS)).float()
-                share = is_object.mean().clamp(1e-3, 1 - 1e-3)
-                losses.append((each * torch.lerp(0.5 / (1 - share), 0.5 / share, is_object)).mean())
+                    head(stream), "b (h w) (i j c) -> b c (h i) (w j)", h=rows, w=columns, i=2, j=2
+                ).float()
+                layers = zip(answers.split(ANSWERS, dim=1), shown.unbind(1), strict=True)
+                each = sum(F.cross_entropy(layer, label, reduction="none") for layer, label in layers)  # [B, h, w]
+                inside = (shown[:, 2] < PARTS).float()
+                share = inside.mean().clamp(1e-3, 1 - 1e-3)
+                losses.append((each * torch.lerp(0.5 / (1 - share), 0.5 / share, inside)).mean())
         return torch.stack(losses).mean()

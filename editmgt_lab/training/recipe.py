@@ -44,13 +44,13 @@ class Recipe:
     vq_learning_rate: float = 2e-3
     vq_muon_learning_rate: float = 0.01
 
-    pairs: int = 96_000
-    samples: int = 128_000
-    caption_share: float = 0.25  # of the batches: text to image, the others are edits
+    pairs: int = 48_000
+    samples: int = 280_000
+    caption_share: float = 0.4  # of the batches: text to image, the others are edits
     reading_weight: float = 0.5  # of the question what stands where, against that for the hidden tokens
     batch: int = 16
-    adam_learning_rate: float = 1.4e-3
-    muon_learning_rate: float = 0.014
+    adam_learning_rate: float = 4e-4
+    muon_learning_rate: float = 0.004
     text_dropout: float = 0.05
     average_decay: float = 0.999
 

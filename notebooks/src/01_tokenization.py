@@ -1,0 +1,263 @@
+# %% [markdown]
+# # Stage 1: a picture becomes tokens
+#
+# **The claim: a token is a piece of the picture. Change one, and the picture changes there and almost nowhere else.**
+# Everything later rests on this. An edit that keeps the source's tokens outside a region can only keep the *pixels*
+# there if tokens are local. You will build the tokenizer's two directions in a few lines, look at what its codebook
+# knows, and measure how far a single token reaches.
+#
+# About 10 minutes to read, one minute to run on a laptop's CPU.
+
+# %%
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from PIL import Image
+
+import editmgt_lab as lab
+from editmgt_lab import views
+from editmgt_lab.evaluation.metrics import psnr
+from editmgt_lab.images import to_images, to_tensor
+from editmgt_lab.vq import VQModel
+
+torch.set_grad_enabled(False)
+editor = lab.load()
+vq = editor.vq
+sample = lab.crisp.sample_edit(4, split="test", category="color")
+sample.source.resize((256, 256), Image.Resampling.NEAREST)
+
+# %% [markdown]
+# ## Pixels to tokens, by hand
+#
+# An **encoder**, a small convolutional network, turns every cell of the picture into a short vector, a *latent*. The
+# **codebook** is a fixed list of such vectors, the *codes*. A token is nothing but the number of the code that lies
+# nearest to the latent.
+
+# %%
+pixels = to_tensor([sample.source])
+latents = vq.latents(pixels)
+codebook = vq.quantize.embedding.weight
+print("pixels  ", tuple(pixels.shape))
+print("latents ", tuple(latents.shape))
+print("codebook", tuple(codebook.shape))
+
+# %%
+rows = latents[0].flatten(1).T  # [256 cells, 8 channels]
+distances = torch.cdist(rows, codebook)  # [256 cells, 1024 codes]
+tokens = distances.argmin(dim=1).view(1, 16, 16)
+print(tokens[0, :4, :8])
+
+# %% [markdown]
+# That is the whole encoder of this stage. The library's own method does the same and is no longer than that:
+
+# %%
+assert torch.equal(tokens, editor.tokenize(sample.source))
+print(inspect.getsource(VQModel.encode))
+
+# %% [markdown]
+# Here is the picture under its grid, its tokens as colours (similar codes, similar colours) and, in the frame, as
+# numbers. The last panel goes the way back: the **decoder** looks every token up in the codebook and paints.
+
+# %%
+views.tokens_figure(sample.source, tokens[0], codebook, editor.detokenize(tokens)[0])
+
+# %% [markdown]
+# ## What is lost
+#
+# 16 × 16 numbers cannot hold all of a 64 × 64 picture. What the tokenizer loses, no edit can bring back, so all scores
+# in this lab compare with pictures that went through it once. The loss is measured as PSNR, in decibels: 20 is poor, 30
+# good, 40 hard to tell from the original.
+
+# %%
+samples = [lab.crisp.sample_edit(seed, split="test") for seed in range(100)]
+originals = to_tensor([each.source for each in samples])
+grids = vq.encode(originals)
+decoded = vq.decode(grids)
+quality = [psnr(a, b) for a, b in zip(decoded, originals, strict=True)]
+print(f"PSNR of 100 test pictures: {np.mean(quality):.1f} dB, from {min(quality):.1f} to {max(quality):.1f}")
+
+# %%
+worst, best = int(np.argmin(quality)), int(np.argmax(quality))
+panels = []
+for i in (worst, best):
+    lost = (decoded[i] - originals[i]).abs().mean(0).numpy()
+    ends = [(samples[i].source, "picture"), (to_images(decoded[i : i + 1])[0], f"decoded: {quality[i]:.1f} dB")]
+    panels.append([*ends, (plt.cm.magma(np.clip(5 * lost, 0, 1))[..., :3], "lost, five times as bright")])
+views.panels_figure(panels, ["the worst of them", "the best of them"])
+
+# %% [markdown]
+# ## What the codebook knows
+#
+# Decode a field of one single code and look at its middle: that is what the code means. Sorted by how often the 100
+# pictures use them, the first codes are backgrounds, since most of a picture is background.
+
+# %%
+counts = torch.bincount(grids.flatten(), minlength=len(codebook))
+order = counts.argsort(descending=True)
+patches = views.recording.code_patches(editor, order.numpy())
+wall = patches[:768].reshape(16, 48, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(64, 192, 3)
+print(f"{int((counts > 0).sum())} of {len(codebook)} codes are used; the commonest 100 make up "
+      f"{counts[order[:100]].sum() / counts.sum():.0%} of all tokens")
+views.panels_figure([[(wall, "the 768 commonest codes, row by row")]])
+
+# %% [markdown]
+# ## The claim, measured
+#
+# Put another code in one cell, decode, and see where the pixels move. One cell first: which pixels change, and by how
+# much?
+
+
+# %%
+def change(grid, row, column, code):
+    """How much every cell of the decoded picture changes when one cell gets another code: [16, 16]."""
+    swapped = grid.clone()
+    swapped[row, column] = code
+    before, after = vq.decode(torch.stack([grid, swapped]))
+    difference = (after - before).abs().mean(0)  # [64, 64]
+    return difference.view(16, 4, 16, 4).mean((1, 3)), after
+
+
+by_cell, after = change(tokens[0], 8, 8, int(order[5]))
+pictures = [(editor.detokenize(tokens)[0], "decoded"), (to_images(after[None])[0], "another code at (8, 8)")]
+views.panels_figure([[*pictures, (plt.cm.magma((by_cell / by_cell.max()).numpy())[..., :3], "change, cell by cell")]])
+
+# %% [markdown]
+# Now 200 swaps, each in a random cell of a random picture. We sort the change by its distance from the swapped cell, in
+# cells. The control does the same with the distance to a *random* cell: if tokens were not local, both would look the
+# same.
+
+# %%
+numbers = np.random.default_rng(0)
+near, control = np.zeros(16), np.zeros(16)
+grid_rows, grid_columns = np.indices((16, 16))
+for _ in range(200):
+    row, column, other_row, other_column = numbers.integers(0, 16, 4)
+    by_cell, _ = change(grids[numbers.integers(100)], row, column, int(numbers.integers(len(codebook))))
+    for total, (r, c) in ((near, (row, column)), (control, (other_row, other_column))):
+        distance = np.maximum(abs(grid_rows - r), abs(grid_columns - c))
+        total += np.bincount(distance.ravel(), weights=by_cell.numpy().ravel(), minlength=16)
+
+# %%
+figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+for total, name, colour in ((near, "from the swapped cell", "#0072b2"), (control, "control: from a random cell", "0.7")):
+    axes.plot(100 * total.cumsum() / total.sum(), "o-", label=name, color=colour)
+axes.set(xlabel="distance in cells", ylabel="% of the change within it", xlim=(-0.2, 12), ylim=(0, 102))
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+print(f"within one cell: {near[:2].sum() / near.sum():.0%} of the change; control: {control[:2].sum() / control.sum():.0%}")
+plt.close(figure)
+figure
+
+# %%
+assert near[:2].sum() / near.sum() > 0.9, "a token is local ..."
+assert control[:2].sum() / control.sum() < 0.2, "... and that is no accident of how we count"
+assert near[1:].sum() / near.sum() > 0.05, "... but not only its own cell: the decoder blends neighbours"
+
+# %% [markdown]
+# The last line matters later. A token that is *held* keeps its number, and still its pixels can move a little, because
+# its neighbour's token was changed. Region hold stops leakage of tokens; a thin seam of pixels remains.
+#
+# ## What an edit is, in tokens
+#
+# If tokens are local, then an edit should change the tokens where it is, and no others. In the drawn world we have both
+# pictures, so we can look: the tokens that differ between source and target, over the true edit mask.
+
+# %%
+rows, shares = [], []
+for category in ("color", "remove", "add", "style"):
+    edit = lab.crisp.sample_edit(4, split="test", category=category)
+    source, target = editor.tokenize([edit.source, edit.target])
+    differs = (source != target).numpy()
+    shown = views.overlays.held_overlay(edit.target, ~differs)
+    rows.append([(edit.source, edit.instruction), (edit.target, "target"), (shown, f"{differs.mean():.0%} differ")])
+    shares.append(differs.mean())
+views.panels_figure(rows)
+
+# %% [markdown]
+# The blue veil covers the tokens that source and target share. A new colour leaves most of the picture alone; a new
+# style leaves nothing. Hold on to that picture: the last notebook, on region hold, asks the network's *attention* to
+# find that veil without being shown the target.
+#
+# ## Touch it: the token lab
+#
+# Hover over a cell to see its code and its patch. Click it and choose another code: you see the decoded picture, and
+# how far the change reaches.
+
+# %%
+views.token_lab(editor, sample.source)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. How much is saved?** (2 minutes) The picture is 64 × 64 pixels of three bytes; its tokens are 16 × 16 numbers
+# below 1024. How many times fewer bits do the tokens take?
+
+# %%
+saved = ...  # your answer, a number
+
+
+def check_saved(saved):
+    assert abs(saved - 38.4) < 0.1, "a number below 1024 takes 10 bits"
+    print("right:", saved)
+
+
+# check_saved(saved)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# saved = (64 * 64 * 3 * 8) / (16 * 16 * 10)   # 38.4
+# ```
+#
+# </details>
+#
+# **2. Edit without a network.** (10 minutes) Tokens are local, so an object can be moved by moving its tokens. The scene
+# below has one object. Copy its block of tokens to the other side, fill the hole with background tokens from
+# somewhere else, and decode. You need nothing but slices.
+
+# %%
+item = lab.crisp.Item("ball", "red", "left", "big")
+scene = lab.crisp.Scene("snow", (item,))
+left, top, right, bottom = item.box  # in cells: one unit of the drawn world is one token
+before = editor.tokenize(lab.crisp.render(scene))[0]
+moved = before.clone()
+# your slices here
+
+
+def check_moved(moved):
+    wanted = lab.crisp.render(lab.crisp.Scene("snow", (lab.crisp.Item("ball", "red", "right", "big"),)))
+    quality = psnr(to_tensor(editor.detokenize(moved[None]))[0], to_tensor([wanted])[0])
+    assert quality > 23, f"{quality:.1f} dB: not there yet"
+    print(f"right: {quality:.1f} dB")
+
+
+# check_moved(moved)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# width = right - left
+# moved[top:bottom, 16 - width :] = before[top:bottom, left:right]  # the ball
+# moved[top:bottom, left:right] = before[top:bottom, 16 - width :]  # what was there instead
+# check_moved(moved)
+# ```
+#
+# The seam around the ball is the decoder's blending of neighbours again.
+#
+# </details>
+#
+# ## With the full model
+#
+# The released tokenizer has the same parts: 8192 codes of 64 channels, a cell is 16 × 16 pixels, and a picture of
+# 1024 × 1024 becomes 64 × 64 tokens. The same lines run on a GPU; the cell is only text here, since it downloads the
+# model.
+#
+# ```python
+# editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)
+# tokens = editor.tokenize("photo.jpg")
+# editor.detokenize(tokens)[0]
+# ```
