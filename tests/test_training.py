@@ -12,7 +12,14 @@ import torch
 from editmgt_lab import crisp
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, pictures, token_shard
-from editmgt_lab.training.objective import edit_weights, hide, mask_ratio, step_index
+from editmgt_lab.training.objective import (
+    code_likeness,
+    edit_weights,
+    hide,
+    mask_ratio,
+    step_index,
+    token_losses,
+)
 from editmgt_lab.training.optimizer import orthogonalize
 from editmgt_lab.training.reading import ANSWERS, SceneReader
 from editmgt_lab.training.recipe import TINY
@@ -84,6 +91,19 @@ def test_a_local_edit_counts_more_than_a_wide_one_but_not_by_token():
     local, wide = edit_weights(source, target).tolist()
     assert local == pytest.approx(4 * wide) and local + wide == pytest.approx(2)
     assert edit_weights(source, source).tolist() == [1, 1], "nothing changed is no division by zero"
+
+
+def test_a_code_that_looks_alike_is_nearly_right():
+    codes = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 5.0]])
+    likeness = code_likeness(codes)
+    assert (likeness.diagonal().abs() < 1e-6).all() and torch.equal(likeness, likeness.T)
+    sure = torch.full((4, 4), -20.0).fill_diagonal_(20.0)  # row i is sure of code i
+    exact, look = token_losses(sure, torch.zeros(4, dtype=torch.long), likeness)
+    assert exact[0] < 1e-6 and look[0] < 1e-6
+    assert exact[1] > 30 and look[1] < 0.1, "wrong, but it looks the same"
+    assert look[2] > 5 and look[3] > 5
+    even = token_losses(torch.zeros(1, 4), torch.tensor([2]), likeness)
+    torch.testing.assert_close(even[0], torch.tensor([4.0]).log())
 
 
 def test_orthogonalize_brings_singular_values_near_one():
@@ -206,12 +226,12 @@ def test_a_fresh_network_repeats_what_it_sees_and_copies_the_source():
 
 
 @pytest.mark.parametrize("caption_share", [0.0, 1.0])
-def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, caption_share, monkeypatch):
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, data, vq, caption_share, monkeypatch):
     def run(folder):
         torch.manual_seed(5)
         encoder, transformer = build_text_encoder(SMALL), MaskedGenerativeTransformer(SMALL.transformer)
         recipe = replace(SMALL, samples=16, caption_share=caption_share)
-        return train_transformer(transformer, encoder, data, Run(folder), recipe)
+        return train_transformer(transformer, encoder, data, vq.quantize.embedding.weight, Run(folder), recipe)
 
     whole = run(tmp_path / "whole").state_dict()
     calls = []

@@ -21,7 +21,7 @@ from editmgt_lab.views.widget import STATIC, source
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 4, "seed": 3, "hold_threshold": 0.4, "guidance_scale": 2.0, "strength": 1.5}
-WIDGETS = ("attention_explorer", "decode_player", "token_lab")
+WIDGETS = ("attention_explorer", "decode_player", "hold_studio", "injection_dial", "token_lab")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,8 @@ def opened(editor, run, picture):
     widgets = {
         "attention_explorer": views.attention_explorer(run),
         "decode_player": views.decode_player(run),
+        "hold_studio": views.hold_studio(editor, picture(64, 24), INSTRUCTION, threshold=0.4, steps=3),
+        "injection_dial": views.injection_dial(editor, picture(64, 24), INSTRUCTION, strengths=(0, 1, 2), steps=3),
         "token_lab": views.token_lab(editor, picture(64, 24)),
     }
     for widget in widgets.values():
@@ -333,6 +335,49 @@ def test_the_lab_opens_on_a_finished_edits_own_tokens(editor, run, picture):
         opened = views.token_lab(editor, finished)
         opened.pending.result(timeout=20)
         np.testing.assert_array_equal(opened.tokens[0], tokens)
+
+
+def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, opened):
+    dial = opened["injection_dial"]
+    assert [result["strength"] for result in dial.results] == [0, 1, 2]
+    dial._handle_custom_msg({"kind": "turn", "strength": 2.0, "bias_text": True}, [])
+    dial.pending.result(timeout=20)
+    assert [(result["strength"], result["bias_text"]) for result in dial.results][-1] == (2, True)
+    edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0)
+    assert torch.equal(dial.edits[2, False].tokens, edit.tokens)
+    assert not torch.equal(dial.edits[2, True].tokens, edit.tokens), "the other form is another edit"
+    assert dial.results[2]["l1"] == pytest.approx(
+        np.abs(np.asarray(edit.image, float) - np.asarray(edit.source, float)).mean() / 255, abs=1e-6
+    )
+    assert editor.defaults.bias_text is False, "the editor stays as it was"
+    dial.turn(-1).result(timeout=20)
+    assert "strength" in dial.message and dial.wrong and len(dial.results) == 4
+
+
+def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, opened):
+    studio = opened["hold_studio"]
+    assert [result["threshold"] for result in studio.results] == [0, 0.4] and studio.results[0]["held"] == 0
+    edits = studio.made[0.4]
+    same = editor.edit(picture(64, 24), INSTRUCTION, hold_threshold=0.4, steps=3, seed=0)
+    assert torch.equal(edits["by heat"].tokens, same.tokens)
+    assert edits["at random"].held.sum() == edits["by heat"].held.sum() > 0
+    assert not torch.equal(edits["at random"].held, edits["by heat"].held)
+    studio._handle_custom_msg({"kind": "hold", "threshold": 0.7}, [])
+    studio.pending.result(timeout=20)
+    held = [result["held"] for result in studio.results]
+    assert len(held) == 3 and held == sorted(held)
+    assert set(studio.results[0]["numbers"][0]) == {"L1"}, "without a truth there is no score"
+
+
+def test_the_studio_scores_an_edit_whose_truth_is_known():
+    editor, sample = lab.load(), lab.crisp.sample_edit(0, split="validation", category="remove")
+    studio = views.hold_studio(editor, sample, steps=4)
+    studio.pending.result(timeout=60)
+    assert not studio.wrong, studio.message
+    numbers = studio.numbers(studio.made[0.2]["by heat"])
+    assert 0 <= numbers["score"] <= 10 and 0 <= numbers["leakage"] < 1
+    copied = editor.edit(sample.source, sample.instruction, mask=Image.new("L", (64, 64)), steps=1)
+    assert studio.numbers(copied) == {"L1": 0, "score": 0, "leakage": 0}
 
 
 # Export

@@ -11,7 +11,10 @@ from editmgt_lab import views
 from editmgt_lab.views.recording import STATES
 
 SCHEMES = ("light", "dark")
-TITLES = {"attention_explorer": "Attention explorer", "decode_player": "Decode player", "token_lab": "Token lab"}
+TITLES = {
+    "attention_explorer": "Attention explorer", "decode_player": "Decode player", "hold_studio": "Hold studio",
+    "injection_dial": "Injection dial", "token_lab": "Token lab",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +42,27 @@ def tokens(editor, picture):
 
 
 @pytest.fixture(scope="module")
-def pages(run, tokens, tmp_path_factory):
+def dial(editor, picture):
+    dial = views.injection_dial(editor, picture(64, 48), "make the ball blue", strengths=(0, 1, 2.5), steps=3)
+    dial.pending.result(timeout=60)
+    return dial
+
+
+@pytest.fixture(scope="module")
+def studio(editor, picture):
+    studio = views.hold_studio(editor, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
+    studio.pending.result(timeout=60)
+    return studio
+
+
+@pytest.fixture(scope="module")
+def pages(run, tokens, dial, studio, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     return {
         "attention_explorer": views.attention_explorer(run).export(folder / "attention_explorer.html"),
         "decode_player": views.decode_player(run).export(folder / "decode_player.html"),
+        "hold_studio": studio.export(folder / "hold_studio.html"),
+        "injection_dial": dial.export(folder / "injection_dial.html"),
         "token_lab": tokens.export(folder / "token_lab.html"),
     }
 
@@ -210,6 +229,44 @@ def test_the_token_lab_names_codes_and_steps_through_changes(browser, pages, tok
         point(panel(page, "decoded"), grid[1] + 2, grid)
         expect(title).to_contain_text(f"code {tokens.tokens[1][1, 2]} at row 2, column 3")
         expect(page.locator(".lab-hint")).to_contain_text("no kernel")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_dial_shows_the_nearest_strength(browser, pages, dial, screenshots, scheme):
+    with opened(browser, pages["injection_dial"], scheme=scheme) as page:
+        slider, edit = page.get_by_role("slider"), page.get_by_role("img", name="edit")
+        first = edit.get_attribute("src")
+        slider.fill("2.2")
+        expect(page.locator(".lab-steps output")).to_have_text("γ = 2.20, ℰ = log γ = 0.79")
+        said = f"γ = 2.5, L1 to the source {dial.results[2]['l1']:.3f}"
+        expect(page.locator("figcaption .lab-note").nth(1)).to_contain_text(said)
+        assert edit.get_attribute("src") != first
+        page.get_by_role("button", name="γ = 0", exact=True).click()
+        expect(page.locator(".lab-steps output")).to_have_text("γ = 0.00, ℰ = log γ = −∞")
+        expect(page.locator(".lab-thumb[aria-current=step]")).to_have_text("0")
+        page.screenshot(path=screenshots / f"injection_dial_{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_studio_colours_what_lambda_holds(browser, pages, studio, screenshots, scheme):
+    grid = studio.heat.shape
+    with opened(browser, pages["hold_studio"], scheme=scheme) as page:
+        slider, held = page.get_by_role("slider"), panel(page, "held")
+        for threshold in (0.25, 0.6):
+            slider.fill(str(threshold))
+            note = page.locator("figcaption", has_text="below λ")
+            share = (studio.heat < threshold).mean()
+            expect(note).to_contain_text(f"{share:.0%} below λ")
+            for cell in (int(studio.heat.argmin()), int(studio.heat.argmax())):
+                blue = drawn(held, cell, grid)[2] > 100 and drawn(held, cell, grid)[3] > 100
+                assert blue == (studio.heat.ravel()[cell] < threshold)
+        rows = page.locator(".lab-table tbody tr")
+        expect(rows).to_have_count(2)
+        expect(page.locator(".lab-table tr[aria-current=true]")).to_contain_text("0.40")
+        rows.first.click()
+        expect(page.locator(".lab-steps output")).to_have_text("λ = 0.00")
+        slider.fill("0.3")
+        page.screenshot(path=screenshots / f"hold_studio_{scheme}.png", full_page=True)
 
 
 @pytest.mark.parametrize("name", TITLES)

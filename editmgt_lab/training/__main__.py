@@ -61,7 +61,17 @@ def train(
         start_from_codes(transformer, vq.quantize.embedding.weight)
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
     run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)
-    average = train_transformer(transformer, text_encoder, data, run, recipe, show=show, compiled=compiled, seed=seed)
+    average = train_transformer(
+        transformer,
+        text_encoder,
+        data,
+        vq.quantize.embedding.weight.detach(),
+        run,
+        recipe,
+        show=show,
+        compiled=compiled,
+        seed=seed,
+    )
     transformer, text_encoder = average["transformer"], average["text_encoder"]
     save_editor(output, vq, text_encoder, transformer, recipe.image_size)
     print(f"The editor is in {output}.")

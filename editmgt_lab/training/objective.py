@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+REACH = 0.05  # of the mean squared distance between codes: so near, two codes look much the same
 
 
 def mask_ratio(u: Tensor) -> Tensor:
@@ -32,6 +35,25 @@ def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
     """
     steps = torch.randint(least, most + 1, u.shape, device=u.device)
     return ((1 - u) * steps - 1).ceil().clamp(min=0)
+
+
+def code_likeness(codes: Tensor) -> Tensor:
+    """How much alike two codes look, as logarithms, 0 for the same code: [codes, C] → [codes, codes]."""
+    squared = torch.cdist(codes, codes).square()
+    return -squared / (REACH * squared.mean())
+
+
+def token_losses(logits: Tensor, target: Tensor, likeness: Tensor) -> Tensor:
+    """Two questions for every hidden token, each a cross-entropy in nats: which code, and what does it look like?
+
+    The second counts all probability on codes that look like the right one. The small codebook has dozens of them for
+    most patches, so that which of them it is says little, and the first question alone teaches what matters slowly.
+    Both are 0 for a network that is sure of the right code. logits: [n, codebook]; target: [n]; likeness: as
+    `code_likeness` gives it. Returns [2, n].
+    """
+    log_p = logits.log_softmax(dim=-1)
+    exact = F.nll_loss(log_p, target, reduction="none")
+    return torch.stack([exact, -torch.logsumexp(log_p + likeness[target], dim=-1)])
 
 
 def edit_weights(source: Tensor, target: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import edit_weights, hide, mask_ratio, step_index
+from .objective import code_likeness, edit_weights, hide, mask_ratio, step_index, token_losses
 from .optimizer import has_bfloat16, load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
@@ -43,9 +42,14 @@ def read_blocks(transformer: MaskedGenerativeTransformer) -> tuple[int, int]:
 
 
 def training_loss(
-    model: nn.ModuleDict, batch: dict[str, Tensor], empty_text: Tensor, recipe: Recipe, editing: bool
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of one batch in nats a hidden token, and the reader's (see `reading`).
+    model: nn.ModuleDict,
+    batch: dict[str, Tensor],
+    empty_text: Tensor,
+    likeness: Tensor,
+    recipe: Recipe,
+    editing: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The objectives of one batch: `token_losses`, exact and by look, of a mean hidden token, and the reader's.
 
     Text to image learns both pictures of an edit by caption.
     """
@@ -70,17 +74,18 @@ def training_loss(
         with model["reader"].listening(transformer, ids.shape[1]) as streams:
             logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
         read = model["reader"].loss(streams, labels)
-    losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
+    losses = token_losses(logits.float(), target[hidden], likeness)  # [2, n]
     if source is None:
-        return losses.mean(), read
+        return *losses.mean(dim=1), read
     weights = edit_weights(source, target)[:, None, None].expand_as(hidden)[hidden]
-    return (losses * weights).sum() / weights.sum(), read
+    return *((losses * weights).sum(dim=1) / weights.sum()), read
 
 
 def train_transformer(
     transformer: MaskedGenerativeTransformer,
     text_encoder: TextEncoder,
     data: dict[str, Tensor],
+    codes: Tensor,
     run: Run,
     recipe: Recipe,
     *,
@@ -90,8 +95,9 @@ def train_transformer(
 ) -> nn.ModuleDict:
     """Train both modules in place; resumes from `run`. Returns their moving average.
 
-    data: as `token_cache` makes it; show: called with the moving average whenever the state is saved; compiled: let
-    torch compile the blocks, which needs a C++ compiler and pays after some minutes.
+    data: as `token_cache` makes it; codes: the VQ model's codebook [codebook, C]; show: called with the moving average
+    whenever the state is saved; compiled: let torch compile the blocks, which needs a C++ compiler and pays after some
+    minutes.
     """
     device = next(transformer.parameters()).device
     reader = SceneReader(transformer.config.width, read_blocks(transformer)).to(device)
@@ -107,6 +113,7 @@ def train_transformer(
     optimizers = make_optimizers(
         model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate, slow=words
     )
+    likeness = code_likeness(codes)
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
     done, samples = 0, recipe.samples
     if state := run.load():
@@ -127,21 +134,22 @@ def train_transformer(
         show(average)
 
     progress = tqdm(total=samples, initial=done, desc="text to image and editing", unit="sample")
-    recent, started = {"loss": [], "caption_loss": [], "reading": []}, time.monotonic()
+    recent, started = {"loss": [], "caption_loss": [], "look": [], "reading": []}, time.monotonic()
     for chosen in batches(len(data["source"]), recipe.batch, done, seed):
         if done >= samples:
             break
         torch.manual_seed(seed + done)
         batch = {name: tensor[chosen].to(device) for name, tensor in data.items()}
         editing = torch.rand(()).item() >= recipe.caption_share
-        loss, read = training_loss(model, batch, empty_text, recipe, editing)
+        exact, look, read = training_loss(model, batch, empty_text, likeness, recipe, editing)
         model.zero_grad()
-        (loss + recipe.reading_weight * read).backward()
+        (exact + look + recipe.reading_weight * read).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
         done += recipe.batch
         average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / recipe.batch)))
-        recent["loss" if editing else "caption_loss"].append(loss.item())
+        recent["loss" if editing else "caption_loss"].append(exact.item())
+        recent["look"].append(look.item())
         recent["reading"].append(read.item())
         progress.update(recipe.batch)
         if len(recent["loss"]) == 50:

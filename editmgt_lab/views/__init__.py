@@ -5,18 +5,22 @@ from .decode_player import DecodePlayer, decode_player
 from .figures import (
     attention_figure,
     consolidation_figure,
+    curves_figure,
     edit_figure,
     panels_figure,
     steps_figure,
     text_figure,
     tokens_figure,
 )
+from .hold_studio import HoldStudio, hold_studio
+from .injection_dial import InjectionDial, injection_dial
 from .playground import Playground, playground
 from .recording import Run, record
 from .token_lab import TokenLab, token_lab
 
 __all__ = [
-    "AttentionExplorer", "DecodePlayer", "Playground", "Run", "TokenLab", "attention_explorer", "attention_figure",
-    "consolidation_figure", "decode_player", "edit_figure", "panels_figure", "playground", "record", "steps_figure",
-    "text_figure", "token_lab", "tokens_figure",
+    "AttentionExplorer", "DecodePlayer", "HoldStudio", "InjectionDial", "Playground", "Run", "TokenLab",
+    "attention_explorer", "attention_figure", "consolidation_figure", "curves_figure", "decode_player", "edit_figure",
+    "hold_studio", "injection_dial", "panels_figure", "playground", "record", "steps_figure", "text_figure",
+    "token_lab", "tokens_figure",
 ]  # fmt: skip

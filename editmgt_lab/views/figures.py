@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import matplotlib.pyplot as plt
@@ -25,6 +25,7 @@ from .overlays import HEAT_MAP, HELD, MASKED, heat_overlay, held_overlay
 Picture: TypeAlias = Image.Image | np.ndarray
 
 DECIDED = (253, 231, 170)
+CURVES, CONTROL = ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), "0.65"  # told apart by colour-blind readers
 PANEL = 2.6  # inches along one side of a picture
 ZOOM = 4  # tokens along one side of the part whose numbers are shown
 
@@ -170,6 +171,23 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
     names = {"masked": MASKED, "held: the source’s token": HELD, "decided": DECIDED}
     patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in names.items()]
     figure.legend(handles=patches, loc="outside lower left", ncols=3, frameon=False, fontsize=11)
+    return figure
+
+
+def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
+    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls are grey, y starts at 0."""
+    figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 2.9), layout="constrained")
+    for axes, (across, up, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        colours = iter(CURVES)
+        for name, (x, y) in curves.items():
+            colour = CONTROL if name.startswith("control") else next(colours)
+            axes.plot(x, y, "o-", markersize=4, color=colour, label=name)
+        axes.set(xlabel=across, ylabel=up)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        if any(curves):
+            axes.legend(frameon=False)
+    plt.close(figure)
     return figure
 
 

@@ -20,6 +20,8 @@ import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.evaluation.metrics import psnr
 from editmgt_lab.images import to_images, to_tensor
+from editmgt_lab.views.overlays import held_overlay
+from editmgt_lab.views.recording import code_patches
 from editmgt_lab.vq import VQModel
 
 torch.set_grad_enabled(False)
@@ -96,7 +98,7 @@ views.panels_figure(panels, ["the worst of them", "the best of them"])
 # %%
 counts = torch.bincount(grids.flatten(), minlength=len(codebook))
 order = counts.argsort(descending=True)
-patches = views.recording.code_patches(editor, order.numpy())
+patches = code_patches(editor, order.numpy())
 wall = patches[:768].reshape(16, 48, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(64, 192, 3)
 print(f"{int((counts > 0).sum())} of {len(codebook)} codes are used; the commonest 100 make up "
       f"{counts[order[:100]].sum() / counts.sum():.0%} of all tokens")
@@ -140,15 +142,11 @@ for _ in range(200):
         total += np.bincount(distance.ravel(), weights=by_cell.numpy().ravel(), minlength=16)
 
 # %%
-figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-for total, name, colour in ((near, "from the swapped cell", "#0072b2"), (control, "control: from a random cell", "0.7")):
-    axes.plot(100 * total.cumsum() / total.sum(), "o-", label=name, color=colour)
-axes.set(xlabel="distance in cells", ylabel="% of the change within it", xlim=(-0.2, 12), ylim=(0, 102))
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-print(f"within one cell: {near[:2].sum() / near.sum():.0%} of the change; control: {control[:2].sum() / control.sum():.0%}")
-plt.close(figure)
-figure
+within = {"from the swapped cell": near, "control: from a random cell": control}
+curves = {name: (range(13), 100 * total.cumsum()[:13] / total.sum()) for name, total in within.items()}
+for name, total in within.items():
+    print(f"{name:28} {total[:2].sum() / total.sum():.0%} of the change lies within one cell")
+views.curves_figure([("distance in cells", "% of the change within it", curves)])
 
 # %%
 assert near[:2].sum() / near.sum() > 0.9, "a token is local ..."
@@ -170,7 +168,7 @@ for category in ("color", "remove", "add", "style"):
     edit = lab.crisp.sample_edit(4, split="test", category=category)
     source, target = editor.tokenize([edit.source, edit.target])
     differs = (source != target).numpy()
-    shown = views.overlays.held_overlay(edit.target, ~differs)
+    shown = held_overlay(edit.target, ~differs)
     rows.append([(edit.source, edit.instruction), (edit.target, "target"), (shown, f"{differs.mean():.0%} differ")])
     shares.append(differs.mean())
 views.panels_figure(rows)
@@ -209,13 +207,14 @@ def check_saved(saved):
 # <details><summary>Solution</summary>
 #
 # ```python
-# saved = (64 * 64 * 3 * 8) / (16 * 16 * 10)   # 38.4
+# saved = (64 * 64 * 3 * 8) / (16 * 16 * 10)  # 38.4
+# check_saved(saved)
 # ```
 #
 # </details>
 #
-# **2. Edit without a network.** (10 minutes) Tokens are local, so an object can be moved by moving its tokens. The scene
-# below has one object. Copy its block of tokens to the other side, fill the hole with background tokens from
+# **2. Edit without a network.** (10 minutes) Tokens are local, so an object can be moved by moving its tokens. The
+# scene below has one object. Copy its block of tokens to the other side, fill the hole with background tokens from
 # somewhere else, and decode. You need nothing but slices.
 
 # %%
@@ -252,9 +251,8 @@ def check_moved(moved):
 #
 # ## With the full model
 #
-# The released tokenizer has the same parts: 8192 codes of 64 channels, a cell is 16 × 16 pixels, and a picture of
-# 1024 × 1024 becomes 64 × 64 tokens. The same lines run on a GPU; the cell is only text here, since it downloads the
-# model.
+# The released tokenizer has the same parts: 8192 codes of 64 channels, a cell is 16 × 16 pixels, and a picture of 1024
+# × 1024 becomes 64 × 64 tokens. The same lines run on a GPU; the cell is only text here, since it downloads the model.
 #
 # ```python
 # editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)

@@ -2,9 +2,9 @@
 # # Stage 5 without a source: a picture from nothing but masks
 #
 # **The claim: the network knows how sure it is, and filling in the surest tokens first makes better pictures than
-# filling them in at random, or all at once.** That is all that masked generation is: guess everything, keep what you are
-# sure of, forget the rest, guess again. You will write that loop, watch its schedule, temperature and guidance, and test
-# the claim against two controls.
+# filling them in at random, or all at once.** That is all that masked generation is: guess everything, keep what you
+# are sure of, forget the rest, guess again. You will write that loop, watch its schedule, temperature and guidance, and
+# test the claim against two controls.
 #
 # About 12 minutes to read, under two minutes to run on a laptop's CPU.
 
@@ -12,7 +12,6 @@
 import inspect
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -27,7 +26,8 @@ editor = lab.load()
 scene = lab.crisp.sample_scene(6, split="test")
 caption = lab.crisp.caption(scene)
 result = editor.generate(caption, seed=0)
-views.panels_figure([[(result.image, "generated"), (lab.crisp.render(scene), "a scene that it tells")]], [f"“{caption}”"])
+told = lab.crisp.render(scene)
+views.panels_figure([[(result.image, "generated"), (told, "a scene that it tells")]], [f"“{caption}”"])
 
 # %% [markdown]
 # The same weights that edit pictures also make them from text: an edit without a source is text to image.
@@ -65,7 +65,8 @@ for k in range(K):
 
 # %%
 chosen = (0, 2, 4, 7, 9, 11)
-masks = [(np.where(history[k][0][..., None], np.uint8(128), np.uint8(235)).repeat(3, -1), f"step {k + 1}") for k in chosen]
+greys = [np.where(history[k][0][..., None], np.uint8(128), np.uint8(235)).repeat(3, -1) for k in chosen]
+masks = [(grey, f"step {k + 1}") for k, grey in zip(chosen, greys, strict=True)]
 guesses = [(history[k][1], f"{(~history[k][0]).float().mean():.0%} known") for k in chosen]
 views.panels_figure([masks, guesses])
 
@@ -84,27 +85,22 @@ print(inspect.getsource(RegionHoldSampler.decide).split('"""')[2])
 
 # %%
 progress = torch.linspace(0, 1, K + 1)
-figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
-axes.step(range(K + 1), 256 * cosine_schedule(progress), where="mid", color="#0072b2", label="cosine")
-axes.step(range(K + 1), 256 * (1 - progress), where="mid", color="0.6", label="linear")
-axes.set(xlabel="steps done", ylabel="cells still masked", xlim=(0, K))
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-plt.close(figure)
-figure
+shares = {"cosine": cosine_schedule(progress), "control: a line": 1 - progress}
+curves = {name: (range(K + 1), 256 * share) for name, share in shares.items()}
+views.curves_figure([("steps done", "cells still masked", curves)])
 
 # %% [markdown]
 # ## The claim, and two controls
 #
-# Is the order really worth anything? We make 32 scenes in three ways, with the same network, the same temperature of the
-# tokens, the same captions:
+# Is the order really worth anything? We make 32 scenes in three ways, with the same network, the same temperature of
+# the tokens, the same captions:
 #
 # - **surest first**, the loop above, in 12 steps;
 # - **control: at random**, 12 steps on the same schedule, but which cells are kept is a matter of luck;
 # - **control: all at once**, one single step.
 #
-# A judge says what each picture shows. It is no network: it explains the picture by drawing it again with the world's own
-# objects, and we count how many objects of the caption it finds, with the right kind and colour in the right place.
+# A judge says what each picture shows. It is no network: it explains the picture by drawing it again with the world's
+# own objects, and we count how many objects of the caption it finds, with the right kind and colour in the right place.
 
 # %%
 scenes = [lab.crisp.sample_scene(seed, split="test") for seed in range(32)]
@@ -171,21 +167,17 @@ by_steps = {steps: found(generate(steps)) for steps in (2, 4, 8, 12, 24)}
 by_heat = {heat: found(generate(12, temperature=(heat, 0.0))) for heat in (0.0, 1.0, 2.0, 4.0, 16.0)}
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained", sharey=True)
-for axis, (name, values) in zip(axes, (("steps", by_steps), ("temperature of the first step", by_heat)), strict=True):
-    axis.plot(range(len(values)), [100 * value for value in values.values()], "o-", color="#0072b2")
-    axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-    axis.set(xlabel=name, ylim=(0, 100))
-    axis.spines[["top", "right"]].set_visible(False)
-axes[0].set_ylabel("% of the objects found")
-plt.close(figure)
-figure
+panels = []
+for name, found_by in (("steps", by_steps), ("temperature of the first step", by_heat)):
+    curve = ([f"{value:g}" for value in found_by], [100 * share for share in found_by.values()])
+    panels.append((name, "% of the objects found", {"": curve}))
+views.curves_figure(panels)
 
 # %% [markdown]
 # ## Guidance
 #
-# Every step can run twice, with the caption and with an empty text, and go further in the direction in which the caption
-# pulls: *unguided + s · (guided − unguided)*. At *s* = 1 it is off. Too much of it makes pictures garish.
+# Every step can run twice, with the caption and with an empty text, and go further in the direction in which the
+# caption pulls: *unguided + s · (guided − unguided)*. At *s* = 1 it is off. Too much of it makes pictures garish.
 
 # %%
 strengths = (1.0, 2.0, 4.0, 10.0)
