@@ -16,7 +16,8 @@ from editmgt_lab.evaluation.truth import LOCAL_CATEGORIES, draw_truths
 
 @pytest.fixture
 def short_lists(monkeypatch):
-    monkeypatch.setattr(choose, "SWEEPS", {"guidance_scale": (1.0, 3.0), "steps": (1, 2), "strength": (1.0, 1.25)})
+    monkeypatch.setattr(choose, "SWEEPS", {"guidance_scale": (1.0, 3.0)})
+    monkeypatch.setattr(choose, "CALLS", {"steps": (1, 2), "strength": (1.0, 1.25)})
     monkeypatch.setattr(choose, "HOLD_THRESHOLDS", (0.5,))
 
 
@@ -78,13 +79,15 @@ def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch)
     monkeypatch.setattr(
         choose, "try_out", lambda *args, **options: passed.append(options) or original(*args, **options)
     )
-    chosen, table = choose_settings(editor, count=2, progress=False)
-    swept = {"guidance_scale": 3.0, "steps": 2, "strength": 1.25, "blocks": (0, 1, 2)}
+    chosen, table = choose_settings(editor, count=2, calls=True, progress=False)
+    swept = {"guidance_scale": 3.0, "blocks": (0, 1, 2)}
     assert {name: chosen[name] for name in swept} == swept
     assert list(chosen) == [*swept, "hold_threshold", "hold"]
-    assert all(options.items() >= swept.items() for options in passed[-3:])
-    assert "steps" not in passed[0] and [options["hold_threshold"] for options in passed] == [0] * 7 + [0.5] * 2
-    assert [trial.option for trial in table if trial.chosen][:4] == list(swept.values())
+    assert all(options.items() >= swept.items() for options in passed[-7:])
+    assert [options["hold_threshold"] for options in passed[:5]] == [0, 0, 0, 0.5, 0.5]
+    assert {options["hold_threshold"] for options in passed[-4:]} == {chosen["hold_threshold"]}
+    assert [trial.option for trial in table if trial.chosen][:2] == list(swept.values())
+    assert not any(trial.chosen for trial in table if trial.setting in ("steps", "strength"))
 
 
 def test_command(tiny_folder, short_lists, tmp_path, capsys):
@@ -93,9 +96,9 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     before = lab.load(folder).defaults
     assert main(["--model", str(folder), "--count", "2", "--output", str(output), "--write", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("←") == 5 and "no place for steps, strength" in printed
+    assert printed.count("←") == 3
     saved = json.loads(output.read_text(encoding="utf-8"))
-    assert len(saved["trials"]) == 6 + 6 + 3 and saved["settings"]["split"] == "validation"
+    assert len(saved["trials"]) == 2 + 6 + 3 and saved["settings"]["split"] == "validation"
     after = lab.load(folder).defaults
     for name in ("guidance_scale", "hold_threshold", "hold"):
         assert getattr(after, name) == saved["chosen"][name]

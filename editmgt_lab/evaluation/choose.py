@@ -1,9 +1,10 @@
 """`python -m editmgt_lab.evaluation.choose`: choose what a model is used with by measuring it on the validation split.
 
-One setting after the other, each with those before it as chosen: guidance scale, temperature, steps and strength by
-success without hold; then the blocks of the heat map by localisation; last, since it rests on all of them, the hold (λ
-and rule together): the least leakage in local categories at a loss of at most 2 points of success. Options are listed
-from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is taken.
+One setting after the other, each with those before it as chosen: the guidance scale by success without hold; then the
+blocks of the heat map by localisation; last, since it rests on both, the hold (λ and rule together): the least leakage
+in local categories at a loss of at most 2 points of success. Options are listed from the cheapest or simplest on, and
+the first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength,
+whose defaults are the same for every model: to be seen and not chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from .truth import LOCAL_CATEGORIES, Truth, draw_truths, with_hold
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
+}
+CALLS: dict[str, tuple[Any, ...]] = {
     "temperature": ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0)),
     "steps": (8, 12, 16),
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
@@ -74,12 +77,13 @@ def choose_settings(
     count: int = 100,
     batch: int = 20,
     seed: int = 0,
+    calls: bool = False,
     progress: bool = True,
 ) -> tuple[dict[str, Any], list[Trial]]:
     """The settings that do best on the edits 0 … count - 1 of a split, and every trial that led there, in order.
 
-    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. Raises
-    SettingError for a count or batch below 1.
+    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. calls: try
+    the CALLS as well. Raises SettingError for a count or batch below 1.
     """
     truths = list(draw_truths(editor, split=split, count=count, batch=batch))
     run = {"truths": truths, "seed": seed, "progress": progress}
@@ -105,8 +109,12 @@ def choose_settings(
         try_out(with_hold(editor, rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
         for threshold, rule in holds
     ]
-    chosen["hold_threshold"], chosen["hold"] = take(trials, least_leakage(trials))
-    return chosen, table
+    hold_threshold, rule = take(trials, least_leakage(trials))
+    if calls:
+        held, fixed = with_hold(editor, rule), chosen | {"hold_threshold": hold_threshold}
+        for setting, options in CALLS.items():
+            table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
+    return chosen | {"hold_threshold": hold_threshold, "hold": rule}, table
 
 
 def try_out(
@@ -159,13 +167,10 @@ def least_leakage(trials: Sequence[Trial]) -> int:
     return able[best([trials[i] for i in able], "leakage", sign=-1)]
 
 
-def write_defaults(folder: Path, chosen: dict[str, Any]) -> list[str]:
-    """Put the chosen settings into a folder's lab.json; returns the names of those that it has no place for."""
-    places = {field.name for field in fields(Defaults)}
-    defaults = replace(Defaults.read(folder), **{name: value for name, value in chosen.items() if name in places})
-    text = json.dumps(defaults.to_dict(), indent=2) + "\n"
-    (folder / DEFAULTS_FILE).write_text(text, encoding="utf-8")
-    return [name for name in chosen if name not in places]
+def write_defaults(folder: Path, chosen: dict[str, Any]) -> None:
+    """Put the chosen settings into a folder's lab.json."""
+    defaults = replace(Defaults.read(folder), **chosen)
+    (folder / DEFAULTS_FILE).write_text(json.dumps(defaults.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def report(table: Sequence[Trial]) -> str:
@@ -184,7 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.choose", description=__doc__)
     parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
     parser.add_argument("--split", default="validation", choices=SPLITS)
-    parser.add_argument("--count", type=int, default=100, help="edits of every trial; there are about thirty trials")
+    parser.add_argument("--count", type=int, default=100, help="edits of every trial; there are about twenty trials")
+    parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
     parser.add_argument("--batch", type=int, default=20, help="edits at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("outputs") / "choices.json", help="JSON file to save to")
@@ -198,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
                 expected="a folder with editmgt/ in it, such as data_samples/tiny",
                 fix="check the path",
             )
-        chosen, table = choose_settings(load(options.model), batch=options.batch, **measured)
+        chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
     except LabError as error:
         print(error, file=sys.stderr)
         return 2
@@ -209,10 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print("saved:", options.output)
     if options.write:
-        left = write_defaults(options.write, chosen)
+        write_defaults(options.write, chosen)
         print("written:", options.write / DEFAULTS_FILE)
-        if left:
-            print(f"it has no place for {', '.join(left)}: pass them to Editor.edit")
     return 0
 
 

@@ -47,7 +47,8 @@ class Recipe:
     pairs: int = 48_000
     samples: int = 280_000
     caption_share: float = 0.4  # of the batches: text to image, the others are edits
-    reading_weight: float = 0.5  # of the question what stands where, against that for the hidden tokens
+    look_weight: float = 3.0  # of what a hidden token looks like, against which code it is
+    reading_weight: float = 0.5  # of what stands where, against the same
     batch: int = 16
     adam_learning_rate: float = 4e-4
     muon_learning_rate: float = 0.004

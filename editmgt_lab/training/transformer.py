@@ -143,7 +143,7 @@ def train_transformer(
         editing = torch.rand(()).item() >= recipe.caption_share
         exact, look, read = training_loss(model, batch, empty_text, likeness, recipe, editing)
         model.zero_grad()
-        (exact + look + recipe.reading_weight * read).backward()
+        (exact + recipe.look_weight * look + recipe.reading_weight * read).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
         done += recipe.batch
