@@ -1,10 +1,10 @@
 """`python -m editmgt_lab.evaluation.choose`: choose what a model is used with by measuring it on the validation split.
 
 One setting after the other, each with those before it as chosen: the guidance scale by success without hold; then the
-blocks of the heat map by localisation; last, since it rests on both, the hold (λ and rule together): the least leakage
-in local categories at a loss of at most 2 points of success. Options are listed from the cheapest or simplest on, and
-the first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength,
-whose defaults are the same for every model: to be seen and not chosen.
+blocks of the heat map by localisation; last, since it rests on both, the hold (λ and rule together): the least
+leakage in local categories among those whose success is at most 2 points below the best. Options are listed from the
+cheapest or simplest on, and the first of those that are as good as the best (TIES) is taken. With `--calls`, also
+temperature, steps and strength, whose defaults are the same for every model: to be seen and not chosen.
 """
 
 from __future__ import annotations
@@ -161,9 +161,9 @@ def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
 
 
 def least_leakage(trials: Sequence[Trial]) -> int:
-    """Of those that lose little success against the first, which is without hold, the first that leaks least."""
+    """Of those that lose little success against the best, the first that leaks least."""
     means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
-    able = [i for i, mean in enumerate(means) if mean >= means[0] - MAY_LOSE]
+    able = [i for i, mean in enumerate(means) if mean >= max(means) - MAY_LOSE]
     return able[best([trials[i] for i in able], "leakage", sign=-1)]
 
 
