@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def opened(editor, run, picture):
     widgets = {
         "attention_explorer": views.attention_explorer(run),
         "decode_player": views.decode_player(run),
-        "hold_studio": views.hold_studio(editor, picture(64, 24), INSTRUCTION, threshold=0.4, steps=3),
+        "hold_studio": views.hold_studio(editor, picture(64, 64), INSTRUCTION, threshold=0.4, steps=3),
         "injection_dial": views.injection_dial(editor, picture(64, 24), INSTRUCTION, strengths=(0, 1, 2), steps=3),
         "token_lab": views.token_lab(editor, picture(64, 24)),
     }
@@ -356,9 +357,10 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
 
 def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, opened):
     studio = opened["hold_studio"]
+    assert not studio.wrong, studio.message
     assert [result["threshold"] for result in studio.results] == [0, 0.4] and studio.results[0]["held"] == 0
     edits = studio.made[0.4]
-    same = editor.edit(picture(64, 24), INSTRUCTION, hold_threshold=0.4, steps=3, seed=0)
+    same = editor.edit(picture(64, 64), INSTRUCTION, hold_threshold=0.4, steps=3, seed=0)
     assert torch.equal(edits["by heat"].tokens, same.tokens)
     assert edits["at random"].held.sum() == edits["by heat"].held.sum() > 0
     assert not torch.equal(edits["at random"].held, edits["by heat"].held)
@@ -376,7 +378,7 @@ def test_the_studio_scores_an_edit_whose_truth_is_known():
     assert not studio.wrong, studio.message
     numbers = studio.numbers(studio.made[0.2]["by heat"])
     assert 0 <= numbers["score"] <= 10 and 0 <= numbers["leakage"] < 1
-    copied = editor.edit(sample.source, sample.instruction, mask=Image.new("L", (64, 64)), steps=1)
+    copied = replace(studio.made[0.2]["by heat"], images=[studio.before])
     assert studio.numbers(copied) == {"L1": 0, "score": 0, "leakage": 0}
 
 

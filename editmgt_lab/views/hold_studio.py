@@ -15,7 +15,7 @@ from PIL import Image
 from ..crisp import EditSample
 from ..editor import Editor
 from ..evaluation.metrics import edit_score, leakage
-from ..images import Picture, to_tensor
+from ..images import Picture, load_image, to_tensor
 from ..results import EditResult
 from .figures import panels_figure
 from .overlays import HELD, held_overlay
@@ -54,7 +54,7 @@ class HoldStudio(LabWidget):
     ):
         super().__init__(threshold=threshold)
         self.truth = image if isinstance(image, EditSample) else None
-        self.editor, self.image = editor, image.source if self.truth else image
+        self.editor, self.image = editor, load_image(image.source if self.truth else image)
         self.instruction = instruction or (image.instruction if self.truth else "")
         self.settings = {"seed": 0} | settings
         self.made: dict[float, dict[str, EditResult]] = {}
@@ -89,7 +89,7 @@ class HoldStudio(LabWidget):
             asked = self.image, self.instruction
             by_heat = self.editor.edit(*asked, hold_threshold=threshold, **self.settings)
             progress(2, 3, f"λ = {threshold:g}, as many cells at random")
-            free = random_cells(~by_heat.held[0].numpy(), self.source.size)
+            free = random_cells(~by_heat.held[0].numpy(), self.image.size)
             at_random = self.editor.edit(*asked, hold_threshold=0, mask=free, **self.settings)
             self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
         self._show()
@@ -162,7 +162,10 @@ class HoldStudio(LabWidget):
 
 
 def random_cells(free: np.ndarray, size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """A mask picture, "L" of `size`, that frees as many cells as bool [h, w] `free` does, anywhere; at least one."""
+    """A mask picture, "L" of `size`, that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
+
+    Where a picture of this size is cropped to fit the grid, cells at its edge can be lost.
+    """
     cells = np.zeros(free.size, np.uint8)
     cells[np.random.default_rng(seed).permutation(free.size)[: max(int(free.sum()), 1)]] = 255
     return Image.fromarray(cells.reshape(free.shape)).resize(size, Image.Resampling.NEAREST)

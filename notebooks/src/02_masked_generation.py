@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Stage 5 without a source: a picture from nothing but masks
 #
-# **The claim: the network knows how sure it is, and filling in the surest tokens first makes better pictures than
-# filling them in at random, or all at once.** That is all that masked generation is: guess everything, keep what you
-# are sure of, forget the rest, guess again. You will write that loop, watch its schedule, temperature and guidance, and
-# test the claim against two controls.
+# **The claim: a picture has to be filled in over several steps. Guessed all at once, its parts do not agree.** That is
+# all that masked generation is: guess everything, keep some of it, forget the rest, guess again. You will write that
+# loop, watch its schedule, temperature and guidance, and test the claim. And you will meet a surprise: which tokens are
+# kept first matters less than one would think.
 #
 # About 12 minutes to read, under two minutes to run on a laptop's CPU.
 
@@ -90,13 +90,13 @@ curves = {name: (range(K + 1), 256 * share) for name, share in shares.items()}
 views.curves_figure([("steps done", "cells still masked", curves)])
 
 # %% [markdown]
-# ## The claim, and two controls
+# ## The claim, and its control
 #
-# Is the order really worth anything? We make 32 scenes in three ways, with the same network, the same temperature of
-# the tokens, the same captions:
+# Are the steps worth anything, and the order? We make 32 scenes in three ways, with the same network and the same
+# captions:
 #
 # - **surest first**, the loop above, in 12 steps;
-# - **control: at random**, 12 steps on the same schedule, but which cells are kept is a matter of luck;
+# - **at random**, 12 steps on the same schedule, but which cells are kept is a matter of luck;
 # - **control: all at once**, one single step.
 #
 # A judge says what each picture shows. It is no network: it explains the picture by drawing it again with the world's
@@ -134,7 +134,7 @@ def found(pictures):
 # %%
 ways = {
     "surest first, 12 steps": generate(12),
-    "control: at random, 12 steps": generate(12, by_luck=True),
+    "at random, 12 steps": generate(12, by_luck=True),
     "control: all at once": generate(1),
 }
 ceiling = found(editor.detokenize(editor.tokenize([lab.crisp.render(each) for each in scenes])))
@@ -149,18 +149,18 @@ views.panels_figure(
 )
 
 # %%
-assert scores["surest first, 12 steps"] > scores["control: all at once"], "one step cannot agree with itself"
-assert scores["surest first, 12 steps"] > scores["control: at random, 12 steps"], "the order matters"
+assert scores["surest first, 12 steps"] > scores["control: all at once"] + 0.15, "one step cannot agree with itself"
 
 # %% [markdown]
-# *All at once* shows why there are steps at all: each cell is drawn as if the others had not been decided, and
-# neighbours disagree.
+# *All at once* fails since each cell is drawn as if the others had not been decided, so neighbours disagree. And the
+# order? Compare the first two rows. Being sure is not the same as being useful: the network is surest of the plain
+# background, settles that first, and leaves the objects to find room in what is left. With 65 objects a few percent are
+# chance, so we claim nothing here but that the surest first are no clear winners in the small model.
 #
 # ## Steps and temperature
 #
 # More steps help, up to a point. The **temperature** of the noise on the confidence says how strictly the surest go
-# first: 0 is strict, and then the network likes to fill in the dull background and paints itself into a corner; very
-# high is the random order above.
+# first: 0 is strict, very high is the random order above.
 
 # %%
 by_steps = {steps: found(generate(steps)) for steps in (2, 4, 8, 12, 24)}

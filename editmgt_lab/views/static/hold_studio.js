@@ -41,7 +41,7 @@ function build(model, data, body) {
   function drawResults() {
     releaseUrls();
     const results = model.get("results");
-    if (!results.length) return;
+    if (!results.length) return draw();
     [urls, releaseUrls] = pictures(results.flatMap((result) => result.pictures));
     const names = Object.keys(results[0].numbers[0]);
     const head = h("tr", {}, h("th", {}, "λ"), h("th", {}, "held"));
@@ -88,7 +88,6 @@ function build(model, data, body) {
   body.append(h("div", { class: "lab-row" }, map.element, held.element, ...edits.map((panel) => panel.element)), bar, table, hint);
   model.on("change:results", drawResults);
   model.on("change:threshold", draw);
-  draw();
   drawResults();
   return () => {
     release();
