@@ -29,7 +29,7 @@ export function pictures(list) {
 }
 
 export const percent = (share) =>
-  share >= 0.0995 ? `${Math.round(share * 100)}%` : share >= 0.00095 ? `${(share * 100).toFixed(1)}%` : "<0.1%";
+  share === 0 ? "0%" : share >= 0.0995 ? `${Math.round(share * 100)}%` : share >= 0.00095 ? `${(share * 100).toFixed(1)}%` : "<0.1%";
 
 export const place = (cell, columns) => `row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
 
