@@ -25,7 +25,7 @@ torch.set_grad_enabled(False)
 editor = lab.load()
 transformer = editor.transformer
 blocks = range(len(transformer.blocks))
-sample = lab.crisp.sample_edit(2, split="test", category="remove")
+sample = lab.crisp.sample_edit(2, split="test", category="color")
 print(sample.instruction)
 sample.source.resize((192, 192), 0)
 

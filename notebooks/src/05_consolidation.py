@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Stage 4: many maps become one heat map
 #
-# **The claim: the mean of a few coherent blocks finds the edit better than its blocks do one by one, and better than
-# the mean of all blocks.** You will write the consolidation step by step: average, stretch, filter. Then you will
-# measure every step against the true region, and see what each is worth.
+# **The claim: which blocks are averaged decides whether the heat map finds the edit.** A few blocks that were chosen on
+# other edits find it; the mean of all blocks, or a block at random, does so far less. You will write the consolidation
+# step by step: average, stretch, filter. Then you will measure every step against the true region, and see what each is
+# worth.
 #
 # About 10 minutes to read, under two minutes to run on a laptop's CPU.
 
@@ -105,28 +106,30 @@ single = [localisation([block], smooth=False) for block in blocks]
 shuffled = consolidate(maps[:, list(chosen)], words=words).flatten(1)
 shuffled = shuffled[:, torch.randperm(64, generator=torch.Generator().manual_seed(0))].view(-1, 8, 8)
 rows = {
-    "mean of the chosen blocks, one by one": np.mean([single[block] for block in chosen]),
+    "a block at random: the mean of all, one by one": np.mean(single),
     "mean of all blocks' maps": localisation(blocks, smooth=False),
     "mean of the chosen blocks' maps": localisation(chosen, smooth=False),
     "the same, filtered: the heat map": localisation(chosen),
     "control: the heat map, places shuffled": np.nanmean([roc_auc(h, m) for h, m in zip(shuffled, masks, strict=True)]),
 }
 for name, value in rows.items():
-    print(f"{name:40} {value:.3f}")
+    print(f"{name:48} {value:.3f}")
 
 # %%
-level = {name: (blocks, [value] * len(blocks)) for name, value in list(rows.items())[2:]}
+level = {name: (blocks, [rows[name]] * len(blocks)) for name in list(rows)[1:4:2] + list(rows)[4:]}
 views.curves_figure([("block", "localisation", {"one block alone": (blocks, single), **level})])
 
 # %%
-one_by_one, everything, together, heat_map, control = rows.values()
-assert together > one_by_one, "together they know more than one by one"
-assert together > everything, "all blocks are not better than a few"
+at_random, everything, together, heat_map, control = rows.values()
+assert together > everything + 0.05, "all blocks together know less than the chosen ones"
+assert together > at_random + 0.05, "and so does a block at random"
 assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 
 # %% [markdown]
 # The blocks were chosen on the *validation* split by `make choose`: every range of neighbouring blocks was tried, and
-# the best was kept. Picking them on the edits above would flatter them.
+# the best was kept. Picking them on the edits above would flatter them. In the paper's model nine neighbouring blocks
+# are averaged; in this small one a single block did best, since its neighbours look elsewhere. What the filter adds you
+# can read off the last two rows: judge it by them, not by how smooth it looks.
 #
 # ## Which words?
 #
