@@ -131,9 +131,9 @@ class HoldStudio(LabWidget):
             held = edits["by heat"].held[0].numpy()
             row = [(held_overlay(self.source, held), f"λ = {threshold:g}: {held.mean():.0%} held")]
             for way in WAYS:
-                numbers = {name: value for name, value in self.numbers(edits[way]).items() if value is not None}
-                told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-                row.append((edits[way].image, f"{way}: {told}"))
+                known = {name: value for name, value in self.numbers(edits[way]).items() if value is not None}
+                numbers = [f"{name} {value:.2g}" for name, value in known.items()]
+                row.append((edits[way].image, f"{way}: {numbers[0]}\n{', '.join(numbers[1:])}".rstrip()))
             rows.append(row)
             titles.append("" if rows[1:] else f"“{self.instruction}”")
         return panels_figure(rows, titles)

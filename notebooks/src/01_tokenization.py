@@ -184,7 +184,9 @@ views.panels_figure(rows)
 # how far the change reaches.
 
 # %%
-views.token_lab(editor, sample.source)
+token_lab = views.token_lab(editor, sample.source)
+token_lab.pending.result()
+token_lab
 
 # %% [markdown]
 # ## Exercises

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Stage 5: holding the source where the edit is not
 #
-# **The claim: giving back the source's tokens where attention is low stops an edit from leaking, at little cost to the
-# edit; a hold of the same size in random places does not.** You will step through the two rules by which tokens can be
-# held, move the threshold λ, and trace what it buys and what it costs against two controls: a random hold, which must
-# fail, and the true region, which no heat map can beat.
+# **The claim: where one holds matters. Held where attention is low, an edit survives what stops it when as many tokens
+# are held at random.** A held token is the source's own, so nothing there can go wrong, and nothing can be done. You
+# will step through the two rules by which tokens can be held, move the threshold λ, and trace what it buys and what it
+# costs against two controls: a random hold, which must fail, and the true region, which no heat map can beat.
 #
 # About 12 minutes to read, under two minutes to run on a laptop's CPU.
 
