@@ -45,11 +45,19 @@ class Decision:
     masked: Tensor
 
 
+def guide(logits: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: [2B, …], those without the text first → [B, …]; the scale 1 gives those with it."""
+    without, conditional = logits.chunk(2)
+    return without + guidance_scale * (conditional - without)
+
+
 class RegionHoldSampler:
     """Iterative decoding with region hold (paper, section on region-hold sampling).
 
-    mask_token_id: the id of masked tokens; steps: K; temperature: of the Gumbel noise, first and last step, linear in
-    between (a single number falls to 0.01, as in the released code); schedule: a name in SCHEDULES.
+    mask_token_id: the id of masked tokens; steps: K; temperature: of the Gumbel noise on the confidence, first and last
+    step, linear in between (a single number falls to 0.01, as in the released code); token_temperature: divides the
+    logits before tokens are drawn from them, 1 as in the released code, less draws fewer of the unlikely ones;
+    schedule: a name in SCHEDULES.
 
     hold="released": a masked position below the threshold takes the source token, then competes by that token's own
     confidence and may be masked again, so the hold leaks. hold="commit": all positions below the threshold are source
@@ -64,6 +72,7 @@ class RegionHoldSampler:
         steps: int,
         *,
         temperature: float | tuple[float, float] = (2.0, 0.0),
+        token_temperature: float = 1.0,
         schedule: str = "cosine",
         hold: str = "released",
     ):
@@ -76,7 +85,12 @@ class RegionHoldSampler:
         first, last = temperature if isinstance(temperature, Sequence) else (temperature, 0.01)
         if not all(math.isfinite(t) and t >= 0 for t in (first, last)):
             raise SettingError(f"temperature is {temperature}", expected="finite, 0 or more", fix="(2.0, 0.0) is usual")
+        if not (math.isfinite(token_temperature) and token_temperature > 0):
+            raise SettingError(
+                f"token_temperature is {token_temperature}", expected="a number above 0", fix="1.0 is usual"
+            )
         self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
+        self.token_temperature = token_temperature
         self.schedule = SCHEDULES[schedule]
         self.temperatures = torch.linspace(first, last, steps).tolist()
 
@@ -120,7 +134,8 @@ class RegionHoldSampler:
         not fit each other.
         """
         self.check_inputs(logits, tokens, index, heat, hold_threshold, source)
-        probabilities = rearrange(logits, "b codebook h w -> b (h w) codebook").float().softmax(dim=-1)
+        scores = rearrange(logits, "b codebook h w -> b (h w) codebook").float() / self.token_temperature
+        probabilities = scores.softmax(dim=-1)
         before = tokens.flatten(1)  # [B, N]
         unknown = before == self.mask_token_id
         sampled = torch.where(unknown, draw_tokens(probabilities, generator), before)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .attention import capture_attention, check_blocks
 from .checkpoints import read_json, resolve
 from .consolidation import consolidate
-from .decoding import RegionHoldSampler
+from .decoding import RegionHoldSampler, guide
 from .errors import CheckpointError
 from .images import Fitted, Picture, to_images, to_tensor
 from .inputs import Task, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
@@ -118,6 +118,7 @@ class Editor:
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
         mask: Picture | Sequence[Picture] | None = None,
+        token_temperature: float | None = None,
     ) -> EditResult:
         """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
 
@@ -126,7 +127,8 @@ class Editor:
         hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing.
         strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
         guidance_scale: 1 (off) or more; the unguided half has the `negative` text and the source.
-        temperature: of the noise on the confidence, in the first and the last step.
+        temperature: of the noise on the confidence, in the first and the last step; token_temperature: of the draw of
+        tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
         mask: white where the picture may change, of the picture's aspect; everything else keeps the source's tokens.
@@ -136,6 +138,7 @@ class Editor:
         task = self._task(
             image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
             guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
+            token_temperature=token_temperature,
         )  # fmt: skip
         return self._finish(task)
 
@@ -154,11 +157,13 @@ class Editor:
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
         mask: Picture | Sequence[Picture] | None = None,
+        token_temperature: float | None = None,
     ) -> Iterator[DecodeStep]:
         """The same edit, one DecodeStep at a time; the arguments and errors are those of `edit`."""
         task = self._task(
             image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
             guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
+            token_temperature=token_temperature,
         )  # fmt: skip
         return self._decode(task)
 
@@ -169,13 +174,17 @@ class Editor:
         steps: int = 12,
         guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
+        token_temperature: float | None = None,
     ) -> EditResult:
         """Text to image with the same weights and no source: a square picture for each caption.
 
         Raises TextError or SettingError before any network runs.
         """
-        chosen = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
-        return self._finish(self._task(NO_SOURCE, caption, hold_threshold=0, **chosen))
+        task = self._task(
+            NO_SOURCE, caption, hold_threshold=0, steps=steps, guidance_scale=guidance_scale, seed=seed,
+            token_temperature=token_temperature,
+        )  # fmt: skip
+        return self._finish(task)
 
     @torch.no_grad()
     def tokenize(self, image: Picture | Sequence[Picture]) -> Tensor:
@@ -249,7 +258,10 @@ class Editor:
     def _decode(self, task: Task) -> Iterator[DecodeStep]:
         """The one decoding loop, for edits and for text to image."""
         chosen, tokens = task.settings, task.start
-        sampler = RegionHoldSampler(self.mask_token_id, chosen.steps, temperature=chosen.temperature, hold=chosen.hold)
+        sampler = RegionHoldSampler(
+            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
+            token_temperature=chosen.token_temperature, hold=chosen.hold,
+        )  # fmt: skip
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
         for index in range(chosen.steps):
             logits, heat = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
@@ -278,8 +290,7 @@ class Editor:
                 micro_conditions=micro.expand(passes * batch, 5),
             ).float()
         if passes == 2:
-            unguided, conditional = logits.chunk(2)
-            logits = unguided + chosen.guidance_scale * (conditional - unguided)
+            logits = guide(logits, chosen.guidance_scale)
         return logits, consolidate(captured[-batch:], words=task.words)
 
     def _finish(self, task: Task) -> EditResult:

@@ -17,6 +17,7 @@ from .decoding import HOLDS
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
+COLDEST = 0.01  # token temperature; what is drawn is then nearly always the most probable token
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
 
 
@@ -24,9 +25,10 @@ STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everyth
 class Defaults:
     """What a model is used with unless the call says otherwise.
 
-    image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; blocks: those whose
-    attention makes the heat map, multi-modal first; hold: "released" or "commit" (see RegionHoldSampler); bias_text:
-    whether the injection bias touches text as well (see MaskedGenerativeTransformer.forward).
+    image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; token_temperature: of the
+    draw of tokens; blocks: those whose attention makes the heat map, multi-modal first; hold: "released" or "commit"
+    (see RegionHoldSampler); bias_text: whether the injection bias touches text as well (see
+    MaskedGenerativeTransformer.forward).
 
     The values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may hold
     others, in `lab.json`.
@@ -35,6 +37,7 @@ class Defaults:
     image_size: int = 1024
     hold_threshold: float = 0.01
     guidance_scale: float = 6.0
+    token_temperature: float = 1.0
     blocks: tuple[int, ...] = tuple(range(28, 37))
     hold: str = "released"
     bias_text: bool = True
@@ -75,6 +78,7 @@ class Settings:
     steps: int
     guidance_scale: float
     temperature: tuple[float, float]
+    token_temperature: float
     blocks: tuple[int, ...]
     seeds: tuple[int, ...]
     hold: str
@@ -91,16 +95,19 @@ class Settings:
         strength: float = 1.0,
         guidance_scale: float | None = None,
         temperature: float | tuple[float, float] = (2.0, 0.0),
+        token_temperature: float | None = None,
         blocks: int | Sequence[int] | None = None,
         seed: int | Sequence[int] | None = None,
     ) -> Settings:
         """The settings of a call; None is the model's own default. Raises SettingError for one out of range."""
         hold_threshold = defaults.hold_threshold if hold_threshold is None else hold_threshold
         guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        token_temperature = defaults.token_temperature if token_temperature is None else token_temperature
         blocks = defaults.blocks if blocks is None else blocks
         _check(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
         _check(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 a little closer to the source")
         _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
+        _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
         _check(steps, "steps", 1, math.inf, "12 to 36 are usual", whole=True)
         if defaults.hold not in HOLDS:
             raise SettingError(f"unknown hold {defaults.hold!r}", expected=f"one of {list(HOLDS)}", fix="choose one")
@@ -110,11 +117,17 @@ class Settings:
             steps=int(steps),
             guidance_scale=float(guidance_scale),
             temperature=_pair(temperature),
+            token_temperature=float(token_temperature),
             blocks=_whole_numbers(blocks, "blocks"),
             seeds=_seeds(seed, pictures),
             hold=defaults.hold,
             bias_text=defaults.bias_text,
         )
+
+    def call(self) -> dict[str, Any]:
+        """The keyword arguments of `Editor.edit` that ask for these settings again."""
+        mine = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: mine[name] for name in mine if name not in ("seeds", "hold", "bias_text")} | {"seed": self.seeds}
 
 
 def choose_device(device: torch.device | str | None) -> torch.device:

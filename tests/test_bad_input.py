@@ -129,13 +129,14 @@ def test_a_focus_that_is_no_word(asleep, picture, focus):
         ("steps", [0, -1, 1.5, math.nan, "12", True]),
         ("guidance_scale", [0, 0.99, -3, math.nan, math.inf, "6"]),
         ("temperature", [-1.0, (2.0, -0.1), (1.0, 2.0, 3.0), math.nan, "hot"]),
+        ("token_temperature", [0, -1.0, math.nan, math.inf, "cold"]),
         ("seed", [-1, 1.5, "0", 2**63, [1.5], True]),
         ("blocks", [[], [3], [-1], 3, ["1"], [0.5], "all"]),
     ],
 )
 def test_settings_out_of_range(asleep, picture, name, values):
     for value in values:
-        refused(asleep, SettingError, name.partition("_")[0], picture(), INSTRUCTION, **{name: value})
+        refused(asleep, SettingError, name, picture(), INSTRUCTION, **{name: value})
 
 
 def test_settings_of_text_to_image(asleep):

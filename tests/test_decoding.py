@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler
+from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler, guide
 from editmgt_lab.errors import SettingError, ShapeError
 
 MASK, CODEBOOK, STEPS = 20, 16, 7
@@ -155,12 +155,34 @@ def test_half_precision_logits_and_a_single_position():
     assert one.item() < CODEBOOK
 
 
+def test_a_lower_token_temperature_draws_likelier_tokens():
+    logits, tokens, _, _ = scene()
+    best = logits[0].argmax(dim=1)
+
+    def drawn(token_temperature):
+        sampler = RegionHoldSampler(MASK, STEPS, token_temperature=token_temperature)
+        return sampler.decide(logits[0], tokens, 0, generator=torch.Generator().manual_seed(0))
+
+    shares = [(drawn(t).sampled == best).float().mean() for t in (2.0, 1.0, 0.5, 0.001)]
+    assert shares == sorted(shares) and shares[0] < shares[2] and shares[3] == 1
+    halved = RegionHoldSampler(MASK, STEPS).decide(2 * logits[0], tokens, 0, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn(0.5).tokens, halved.tokens) and torch.equal(drawn(0.5).confidence, halved.confidence)
+
+
+def test_guidance_goes_from_without_the_text_to_with_it_and_beyond():
+    logits = torch.tensor([[1.0, 5.0], [2.0, 3.0]])
+    for scale, expected in ((0.0, [1.0, 5.0]), (1.0, [2.0, 3.0]), (3.0, [4.0, -1.0])):
+        assert guide(logits, scale).tolist() == [expected]
+
+
 def test_setting_errors():
     for settings in (
         {"schedule": "square"},
         {"hold": "tight"},
         {"temperature": (-1.0, 0.0)},
         {"temperature": math.nan},
+        {"token_temperature": 0.0},
+        {"token_temperature": math.inf},
     ):
         with pytest.raises(SettingError):
             RegionHoldSampler(MASK, STEPS, **settings)

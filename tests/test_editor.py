@@ -47,12 +47,12 @@ def recorders(editor):
 @torch.no_grad()
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
 def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_scale):
-    settings = SETTINGS | {"guidance_scale": guidance_scale, "strength": 1.3}
+    settings = SETTINGS | {"guidance_scale": guidance_scale, "strength": 1.3, "token_temperature": 0.6}
     result = editor.edit(picture(), INSTRUCTION, **settings)
 
     source = editor.tokenize(picture())
     text, empty = editor.encode_text(INSTRUCTION), editor.encode_text("")
-    sampler = lab.RegionHoldSampler(MASK, 4, hold="commit")
+    sampler = lab.RegionHoldSampler(MASK, 4, token_temperature=0.6, hold="commit")
     generator = torch.Generator().manual_seed(3)
     tokens = torch.full_like(source, MASK)
     micro = torch.tensor([[32, 32, 0, 0, AESTHETIC_SCORE]])
@@ -337,9 +337,8 @@ def test_half_precision(tiny_folder, picture, dtype):
 def test_defaults_come_from_the_folder(tiny_folder, tmp_path, editor, picture, calls):
     assert editor.defaults.image_size == 32 and editor.defaults.hold == "commit"
     settings = editor.edit(picture(), INSTRUCTION, steps=1).settings
-    assert (settings.hold_threshold, settings.guidance_scale, settings.blocks) == (
-        editor.defaults.hold_threshold, editor.defaults.guidance_scale, editor.defaults.blocks,
-    )  # fmt: skip
+    for name in ("hold_threshold", "guidance_scale", "token_temperature", "blocks"):
+        assert getattr(settings, name) == getattr(editor.defaults, name)
     assert calls[0]["bias_text"] is False
     shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
     chosen = Defaults(image_size=64, guidance_scale=1.5, blocks=(0, 2), hold="released", bias_text=False)
@@ -358,6 +357,7 @@ def test_defaults_come_from_the_folder(tiny_folder, tmp_path, editor, picture, c
 def test_the_released_models_settings():
     released = Defaults()
     assert (released.image_size, released.guidance_scale, released.hold_threshold) == (1024, 6.0, 0.01)
+    assert released.token_temperature == 1.0
     assert (released.blocks[0], released.blocks[-1], len(released.blocks)) == (28, 36, 9)
 
 
@@ -375,12 +375,19 @@ def test_an_editor_with_a_language_model(tiny_folder, tmp_path, picture):
     assert result.tokens.max() < CODES and 0 < result.held.float().mean() < 1
 
 
+def test_the_settings_of_an_edit_make_it_again(editor, picture):
+    other = {"strength": 1.3, "temperature": (1.0, 0.5), "token_temperature": 0.5}
+    result = editor.edit(picture(), INSTRUCTION, **SETTINGS, **other)
+    again = editor.edit(picture(), INSTRUCTION, **result.settings.call())
+    assert again.settings == result.settings and torch.equal(again.tokens, result.tokens)
+
+
 def test_the_signatures_are_the_contract():
     arguments = list(inspect.signature(lab.Editor.edit).parameters)
     assert arguments == list(inspect.signature(lab.Editor.steps).parameters)
     assert arguments == [
         "self", "image", "instruction", "hold_threshold", "strength", "steps", "guidance_scale", "temperature",
-        "seed", "blocks", "focus", "negative", "mask",
+        "seed", "blocks", "focus", "negative", "mask", "token_temperature",
     ]  # fmt: skip
     for method in (lab.Editor.edit, lab.Editor.steps):
         defaults = inspect.signature(method).parameters

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .. import crisp
 from ..attention import capture_attention, capture_memory
 from ..consolidation import consolidate
-from ..decoding import RegionHoldSampler
+from ..decoding import RegionHoldSampler, guide
 from ..editor import Editor, load
 from ..errors import LabError, SettingError
 from ..text import TextCondition
@@ -101,9 +101,7 @@ def decode(
             logits = editor.transformer(tokens.repeat(2, 1, 1), text, timestep, source=source.repeat(2, 1, 1))
         if heat:
             consolidate(captured[1:])
-        unguided, conditional = logits.float().chunk(2)
-        guided = unguided + GUIDANCE_SCALE * (conditional - unguided)
-        tokens = sampler.step(guided, tokens, index, generator=generator)
+        tokens = sampler.step(guide(logits.float(), GUIDANCE_SCALE), tokens, index, generator=generator)
     return tokens.cpu()
 
 

@@ -1,10 +1,11 @@
 """`python -m editmgt_lab.evaluation.choose`: choose what a model is used with by measuring it on the validation split.
 
-One setting after the other, each with those before it as chosen: the guidance scale by success without hold; then the
-blocks of the heat map by localisation; last, since it rests on both, the hold (λ and rule together): the least
-leakage in local categories among those whose success is at most 2 points below the best. Options are listed from the
-cheapest or simplest on, and the first of those that are as good as the best (TIES) is taken. With `--calls`, also
-temperature, steps and strength, whose defaults are the same for every model: to be seen and not chosen.
+One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
+without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold (λ and
+rule together): the least leakage in local categories among those whose success is at most 2 points below the best.
+Options are listed from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is
+taken. With `--calls`, also temperature, steps and strength, whose defaults are the same for every model: to be seen and
+not chosen.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .report import align, cell
 from .truth import LOCAL_CATEGORIES, Truth, draw_truths, with_hold
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
+    "token_temperature": (1.0, 0.7, 0.5, 0.3, 0.2, 0.1),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
 }
 CALLS: dict[str, tuple[Any, ...]] = {

@@ -23,7 +23,6 @@ from .widget import WORKER
 
 PAUSE = 0.4  # seconds of rest before a moved slider asks for a new edit
 SIDE = 256  # px of a picture on the screen
-KEPT = ("strength", "guidance_scale", "temperature", "blocks")  # of a finished edit's settings, for those after it
 
 
 def playground(
@@ -62,7 +61,7 @@ class Playground(widgets.VBox):
             image, instruction = result.sources[0], instruction or result.instructions[0]
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
-        self.others = {} if result is None else {name: getattr(result.settings, name) for name in KEPT}
+        self.others = {} if result is None else result.settings.call()
         self.editor, self.image, self.step_count = editor, load_image(image), steps
         self.source, _ = fit(self.image, pixels=editor.defaults.image_size, multiple=editor.multiple)
         self.edited: Image.Image | None = None if result is None else result.images[0]

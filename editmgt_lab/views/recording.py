@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..decoding import guide
 from ..editor import NO_SOURCE, Editor
 from ..errors import SettingError
 from ..images import Picture, fit
@@ -127,7 +128,7 @@ def record(
         found: list[dict[str, np.ndarray]] = []
         previews = []
         before = None
-        with listening as (maps, keep), _listen(editor, chosen.guidance_scale) as latest:
+        with listening as (maps, keep), _listen(editor, chosen) as latest:
             for step in _steps(editor, image, instruction, chosen, text):
                 keep(step.index)
                 found.append(_taken_down(step, latest(), before))
@@ -189,26 +190,21 @@ def word_rows(editor: Editor, instruction: str) -> tuple[list[Word], int]:
 
 def _repeated(result: EditResult, instruction: str, settings: dict) -> tuple[Image.Image | None, str, dict]:
     """The picture, instruction and settings of a finished edit; of a batch, the first."""
-    names = ("hold_threshold", "strength", "steps", "guidance_scale", "temperature", "blocks")
-    before = {name: getattr(result.settings, name) for name in names} | {"seed": result.settings.seeds[0]}
+    before = result.settings.call() | {"seed": result.settings.seeds[0]}
     return (result.sources or [None])[0], instruction or result.instructions[0], before | settings
 
 
 def _steps(
     editor: Editor, image: Picture | None, instruction: str, chosen: Settings, text: dict[str, Any]
 ) -> Iterator[DecodeStep]:
-    settings = {
-        name: getattr(chosen, name)
-        for name in ("hold_threshold", "strength", "steps", "guidance_scale", "temperature", "blocks")
-    } | {"seed": chosen.seeds[0]}
     if image is None:
-        return editor._decode(editor._task(NO_SOURCE, instruction, **settings | {"hold_threshold": 0}))
-    return editor.steps(image, instruction, **settings, **text)
+        return editor._decode(editor._task(NO_SOURCE, instruction, **chosen.call() | {"hold_threshold": 0}))
+    return editor.steps(image, instruction, **chosen.call(), **text)
 
 
 @contextmanager
-def _listen(editor: Editor, guidance_scale: float) -> Iterator[Callable[[], Tensor]]:
-    """Inside the context, the call gives the newest pass's guided probabilities [h, w, codebook], of this thread."""
+def _listen(editor: Editor, chosen: Settings) -> Iterator[Callable[[], Tensor]]:
+    """Inside the context, the call gives what this thread's newest step drew from: probabilities [h, w, codebook]."""
     thread, newest = threading.get_ident(), []
 
     def hear(module: torch.nn.Module, inputs: tuple, logits: Tensor) -> None:
@@ -216,9 +212,9 @@ def _listen(editor: Editor, guidance_scale: float) -> Iterator[Callable[[], Tens
             newest[:] = [logits]
 
     def latest() -> Tensor:
-        parts = newest[0].float()  # [1 or 2, codebook, h, w], the unguided half first
-        guided = parts[0] + guidance_scale * (parts[1] - parts[0]) if len(parts) == 2 else parts[0]
-        return guided.movedim(0, -1).softmax(dim=-1)
+        logits = newest[0].float()  # [1 or 2, codebook, h, w]
+        logits = guide(logits, chosen.guidance_scale) if len(logits) == 2 else logits
+        return (logits[0].movedim(0, -1) / chosen.token_temperature).softmax(dim=-1)
 
     hook = editor.transformer.register_forward_hook(hear)
     try:
