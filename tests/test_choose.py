@@ -61,15 +61,30 @@ def test_a_trial_is_that_of_the_editor_with_its_option(editor):
     assert tried.seconds > 0
 
 
-def test_ranges_of_blocks_are_measured_as_if_captured_alone(editor):
+def test_sets_of_blocks_are_measured_as_if_captured_alone(editor):
     truths = list(draw_truths(editor, split="validation", count=3, batch=2))
-    run = {"truths": truths, "seed": 4, "progress": False, "hold_threshold": 0.0, "steps": 2}
-    trials = try_blocks(editor, **run)
+    run = {"hold_threshold": 0.0, "steps": 2}
+    trials = try_blocks(editor, truths=truths, seed=4, progress=False, **run)
+    assert [each.option for each in trials[:3]] == [(0,), (1,), (2,)]
+    for trial in (trials[1], trials[-1]):
+        sample = truths[1].samples[0]
+        steps = editor.steps(sample.source, sample.instruction, seed=6, blocks=trial.option, **run)
+        alone = [truths[1].localisation(step.heat, 0) for step in steps]
+        assert trial.values["localisation"][2] == pytest.approx(sum(alone) / 2, abs=1e-3, nan_ok=True)
+    assert any(not math.isnan(value) for value in trials[-1].values["localisation"]), "the test would say nothing"
+
+
+def test_blocks_are_added_as_long_as_they_help(editor, monkeypatch):
+    worth = {(0,): 0.6, (1,): 0.7, (2,): 0.5, (0, 1): 0.65, (1, 2): 0.8, (0, 1, 2): 0.801}
+    monkeypatch.setattr(choose, "heat_of", lambda maps, blocks: blocks)
+    monkeypatch.setattr(choose.Truth, "localisation", lambda truth, heat, i: worth[heat])
+    truths = list(draw_truths(editor, split="validation", count=2, batch=2))
+    trials = try_blocks(editor, truths=truths, seed=0, progress=False, steps=1)
     assert [each.option for each in trials] == [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)]
-    for blocks in ((1,), (1, 2)):
-        alone = try_out(editor, "blocks", blocks, **run, blocks=blocks).values["localisation"]
-        ranged = next(each for each in trials if each.option == blocks).values["localisation"]
-        assert ranged == pytest.approx(alone, abs=1e-3, nan_ok=True)
+    assert trials[best(trials, "localisation")].option == (1, 2), "the third adds less than a tie"
+    worth[1, 2] = 0.7
+    trials = try_blocks(editor, truths=truths, seed=0, progress=False, steps=1)
+    assert [each.option for each in trials] == [(0,), (1,), (2,), (0, 1), (1, 2)], "no pair is better than one"
 
 
 def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch):
@@ -80,7 +95,7 @@ def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch)
         choose, "try_out", lambda *args, **options: passed.append(options) or original(*args, **options)
     )
     chosen, table = choose_settings(editor, count=2, calls=True, progress=False)
-    swept = {"guidance_scale": 3.0, "blocks": (0, 1, 2)}
+    swept = {"guidance_scale": 3.0, "blocks": chosen["blocks"]}
     assert {name: chosen[name] for name in swept} == swept
     assert list(chosen) == [*swept, "hold_threshold", "hold"]
     assert all(options.items() >= swept.items() for options in passed[-7:])
@@ -98,7 +113,9 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("←") == 3
     saved = json.loads(output.read_text(encoding="utf-8"))
-    assert len(saved["trials"]) == 2 + 6 + 3 and saved["settings"]["split"] == "validation"
+    tried = [trial["setting"] for trial in saved["trials"]]
+    assert tried.count("guidance_scale") == 2 and tried.count("blocks") >= 5 and tried.count("hold") == 3
+    assert saved["settings"]["split"] == "validation"
     after = lab.load(folder).defaults
     for name in ("guidance_scale", "hold_threshold", "hold"):
         assert getattr(after, name) == saved["chosen"][name]

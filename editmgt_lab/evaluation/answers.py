@@ -19,7 +19,7 @@ from ..editor import Editor
 from ..images import to_images, to_tensor
 from ..results import EditResult
 from .scorecard import COPY, NO_HOLD, OTHER_WORDS, TARGET, Example, ScoreCard
-from .truth import Scores, Truth, draw_truths, with_hold
+from .truth import Scores, Truth, draw_truths, heat_of, with_hold
 
 
 class Way(NamedTuple):
@@ -64,7 +64,7 @@ def evaluate(
         seconds=dict.fromkeys(ways, 0.0),
     )
     options = {"steps": steps, "guidance_scale": guidance_scale, "strength": strength}
-    blocks = [[block] for block in range(len(editor.transformer.blocks))]
+    blocks = range(len(editor.transformer.blocks))
     with tqdm(total=count * len(ways), desc="evaluating", unit="edit", disable=not progress) as bar:
         for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):
             card.edits += map(describe, truth.numbers, truth.samples, truth.fidelity)
@@ -76,7 +76,8 @@ def evaluate(
                     asked["instructions"] = rephrased(truth, split)
                 began = time.perf_counter()
                 if row == NO_HOLD:
-                    result, heats = truth.edit_with_heats(way.editor, seed, blocks, **asked)
+                    result, maps = truth.edit_with_maps(way.editor, seed, **asked)
+                    heats = [heat_of(maps[-1], [block]) for block in blocks]
                 else:
                     result, heats = truth.edit(way.editor, seed, **asked), []
                 card.seconds[row] += (time.perf_counter() - began) / count

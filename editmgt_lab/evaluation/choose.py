@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -30,7 +31,7 @@ from ..images import to_tensor
 from ..settings import DEFAULTS_FILE, Defaults
 from .metrics import summary
 from .report import align, cell
-from .truth import LOCAL_CATEGORIES, Truth, draw_truths, with_hold
+from .truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of, with_hold
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "token_temperature": (1.0, 0.7, 0.5, 0.3, 0.2, 0.1),
@@ -137,20 +138,37 @@ def try_out(
 
 
 def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any) -> list[Trial]:
-    """Every range of neighbouring blocks, the shortest first, by localisation alone: one decoding serves them all."""
-    total = len(editor.transformer.blocks)
-    groups = [range(start, start + width) for width in range(1, total + 1) for start in range(total - width + 1)]
-    found: list[list[float]] = [[] for _ in groups]
+    """Sets of blocks by localisation alone: every block, then the best set so far with every other block added, until
+    that finds the place no better. One decoding serves them all.
+
+    Localisation here is the mean over the decoding steps, each of which holds by its own heat map.
+    """
     began = time.perf_counter()
-    for truth in tqdm(truths, desc="blocks", unit="batch", disable=not progress):
-        _, heats = truth.edit_with_heats(editor, seed, groups, **options)
-        for values, heat in zip(found, heats, strict=True):
-            values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
-    seconds = (time.perf_counter() - began) / len(found[0])
-    return [
-        Trial("blocks", tuple(group), {"localisation": values}, seconds)
-        for group, values in zip(groups, found, strict=True)
+    answers = [
+        truth.edit_with_maps(editor, seed, **options)[1]
+        for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
     ]
+    seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
+
+    def localise(blocks: tuple[int, ...]) -> Trial:
+        values: list[float] = []
+        for truth, maps in zip(truths, answers, strict=True):
+            heats = [heat_of(of_step, blocks) for of_step in maps]
+            for i in range(len(truth.samples)):
+                values.append(fmean(truth.localisation(heat, i) for heat in heats))
+        return Trial("blocks", blocks, {"localisation": values}, seconds)
+
+    every = range(len(editor.transformer.blocks))
+    trials, taken = [], ()
+    with tqdm(desc="blocks: localising", unit="set", disable=not progress) as bar:
+        while len(taken) < len(every):
+            tried = [localise(tuple(sorted({*taken, block}))) for block in every if block not in taken]
+            trials += tried
+            bar.update(len(tried))
+            if (found := trials[best(trials, "localisation")].option) == taken:
+                break
+            taken = found
+    return trials
 
 
 def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
@@ -181,8 +199,7 @@ def report(table: Sequence[Trial]) -> str:
     for trial in table:
         means = trial.to_dict()
         cells = [cell(means[name], factor, digits) for name, (_, factor, digits) in COLUMNS.items()]
-        option = trial.option if trial.setting != "blocks" else f"{trial.option[0]} … {trial.option[-1]}"
-        lines.append([trial.setting, str(option), "←" if trial.chosen else "", *cells, f"{trial.seconds:.3f}"])
+        lines.append([trial.setting, str(trial.option), "←" if trial.chosen else "", *cells, f"{trial.seconds:.3f}"])
     return align(lines, left=3)
 
 

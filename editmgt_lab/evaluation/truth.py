@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import crisp
-from ..attention import capture_attention
+from ..attention import CapturedAttention, capture_attention
 from ..consolidation import consolidate
 from ..crisp import EditSample
 from ..editor import Editor
@@ -87,19 +87,17 @@ class Truth:
             **options,
         )
 
-    def edit_with_heats(
-        self, editor: Editor, seed: int, groups: Sequence[Sequence[int]], **options: Any
-    ) -> tuple[EditResult, list[Tensor]]:
-        """The answer, and the heat map [B, h, w] that each group of blocks alone would have given its last step."""
-        every = sorted({block for group in groups for block in group})
-        with capture_attention(editor.transformer, every) as captured:
-            result = self.edit(editor, seed, **options)
-        maps = captured[-len(self.samples) :]  # with guidance the first half is the unguided one
-        heats = []
-        for group in groups:
-            maps.blocks = tuple(group)
-            heats.append(consolidate(maps).cpu())
-        return result, heats
+    def edit_with_maps(self, editor: Editor, seed: int, **options: Any) -> tuple[EditResult, list[CapturedAttention]]:
+        """The answer, and what every decoding step captured of all blocks; `heat_of` makes heat maps of it."""
+        found = []
+        with capture_attention(editor.transformer, range(len(editor.transformer.blocks))) as captured:
+            # With guidance the first half of a pass is the unguided one.
+            hook = editor.transformer.register_forward_hook(lambda *_: found.append(captured[-len(self.samples) :]))
+            try:
+                result = self.edit(editor, seed, **options)
+            finally:
+                hook.remove()
+        return result, found
 
     def scores(self, outputs: Tensor, heat: Tensor | None = None, block_heats: Sequence[Tensor] = ()) -> list[Scores]:
         """outputs: [B, 3, H, W]; heat, block_heats: [B, h, w], or none for an answer that has no heat map."""
@@ -127,6 +125,13 @@ def draw_truths(
         numbers = range(start, min(start + batch, count))
         samples = [crisp.sample_edit(i, split=split, category=category, size=size) for i in numbers]
         yield Truth.of(editor, numbers, samples)
+
+
+def heat_of(maps: CapturedAttention, blocks: Sequence[int]) -> Tensor:
+    """The heat map [B, h, w] that these of the captured blocks would have given."""
+    part = maps[:]
+    part.blocks = tuple(blocks)
+    return consolidate(part).cpu()
 
 
 def with_hold(editor: Editor, rule: str) -> Editor:
