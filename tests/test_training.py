@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from editmgt_lab import crisp
 from editmgt_lab.training.build import build_text_encoder, save_editor
-from editmgt_lab.training.data import batches, pictures, token_shard
+from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
+from editmgt_lab.training.decoder import pair_loss, train_decoder
 from editmgt_lab.training.objective import (
     code_likeness,
     edit_weights,
@@ -262,6 +265,44 @@ def test_vq_learns_and_resumes(tmp_path):
     assert torch.equal(trained.encode(images), again.encode(images))
     psnr = [json.loads(line)["psnr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert psnr[-1] > psnr[0] + 1
+
+
+def test_the_loss_of_pairs_asks_for_likeness_where_they_are_the_same():
+    pictures = torch.full((2, 1, 3, 8, 8), 0.5)
+    same = torch.zeros(1, 1, 8, 8)
+    same[..., :2] = 1
+    assert pair_loss(pictures, pictures, same) == 0
+
+    def apart(columns, signs):
+        rebuilt = pictures.clone()
+        for picture, sign in zip(rebuilt, signs, strict=True):
+            picture[..., columns] += sign * 0.1
+        return pair_loss(rebuilt, pictures, same)
+
+    stays, changes = slice(0, 2), slice(2, 4)
+    assert apart(stays, (1, 1)) > apart(changes, (1, 1)), "the part that stays counts twice"
+    assert apart(stays, (1, -1)) > apart(stays, (1, 1)), "the same error in both is better than two"
+    assert apart(changes, (1, -1)) == pytest.approx(apart(changes, (1, 1))), (
+        "elsewhere the two have nothing to do with each other"
+    )
+    assert pair_loss(pictures + 0.1, pictures, 0 * same).isfinite(), "nothing stays under a new style"
+
+
+def test_the_decoder_learns_while_tokens_keep_their_meaning(tmp_path, vq):
+    start, drawn = copy.deepcopy(vq), picture_pairs(8, 64)
+    assert drawn[0].shape == (2, 8, 3, 64, 64) and 0 < drawn[1].float().mean() < 1
+    source, target = drawn[0]
+    assert torch.equal(source.where(drawn[1], torch.tensor(0)), target.where(drawn[1], torch.tensor(0)))
+    settings = dict(samples=160, batch_size=4, learning_rate=2e-3, muon_learning_rate=0.01)
+    trained = train_decoder(copy.deepcopy(vq), lambda: drawn, Run(tmp_path), **settings)
+    with torch.no_grad():
+        images = source.float() / 255
+        before, after = (F.mse_loss(each.decode(start.encode(images)), images) for each in (start, trained))
+        assert after < 0.8 * before
+        assert torch.equal(trained.encode(images), start.encode(images))
+    again = train_decoder(copy.deepcopy(vq), lambda: pytest.fail("nothing is left to train"), Run(tmp_path), **settings)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
 
 
 def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder):

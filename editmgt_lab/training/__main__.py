@@ -11,7 +11,8 @@ import torch
 from ..editor import load
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
-from .data import pictures, token_cache
+from .data import picture_pairs, pictures, token_cache
+from .decoder import train_decoder
 from .recipe import TINY, Recipe
 from .run import Run
 from .samples import sample_drawer
@@ -31,7 +32,7 @@ def train(
     compiled: bool = False,
     seed: int = 0,
 ) -> None:
-    """VQ model, then transformer. Both stages resume from `folder`; the editor is written to `output`.
+    """VQ model, its decoder again, then transformer. All resume from `folder`; the editor is written to `output`.
 
     start: an editor to go on from ("tiny" or a folder), whose VQ model stays; tokenizer: an editor of which only the VQ
     model is taken, and the transformer is learned anew.
@@ -56,6 +57,16 @@ def train(
                 learning_rate=recipe.vq_learning_rate,
                 muon_learning_rate=recipe.vq_muon_learning_rate,
                 device=device,
+                seed=seed,
+            )
+            train_decoder(
+                vq,
+                lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
+                Run(folder / "decoder"),
+                samples=recipe.decoder_samples,
+                batch_size=recipe.decoder_batch,
+                learning_rate=recipe.decoder_learning_rate,
+                muon_learning_rate=recipe.decoder_muon_learning_rate,
                 seed=seed,
             )
         start_from_codes(transformer, vq.quantize.embedding.weight)

@@ -29,6 +29,18 @@ def pictures(count: int, size: int) -> Tensor:
     return torch.cat(stack)
 
 
+def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Sources and targets of `count` edits of the training split, every other one a new background, uint8
+    [2, count, 3, size, size]; and bool [count, 1, size, size], True where the two show the same.
+    """
+    stack, same = [], []
+    for seed in tqdm(range(count), desc="drawing pairs", unit="edit"):
+        sample = crisp.sample_edit(seed, category="background" if seed % 2 else None, size=size)
+        stack.append((to_tensor([sample.source, sample.target]) * 255).round().to(torch.uint8))
+        same.append(to_tensor([sample.mask.convert("RGB")])[:, :1] < 0.5)
+    return torch.stack(stack, dim=1), torch.cat(same)
+
+
 @torch.no_grad()
 def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
     """Draw and tokenize the training edits of these seeds.

@@ -10,7 +10,7 @@ from ..vq import VQConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes, then the two stages; lengths are counted in samples, so a batch size changes no meaning."""
+    """Sizes, then the stages; lengths are counted in samples, so a batch size changes no meaning."""
 
     image_size: int = 64
     vq: VQConfig = VQConfig(
@@ -43,6 +43,11 @@ class Recipe:
     vq_batch: int = 16
     vq_learning_rate: float = 2e-3
     vq_muon_learning_rate: float = 0.01
+    decoder_pairs: int = 3000
+    decoder_samples: int = 12_000
+    decoder_batch: int = 8
+    decoder_learning_rate: float = 1e-3
+    decoder_muon_learning_rate: float = 0.004
 
     pairs: int = 48_000
     samples: int = 280_000
