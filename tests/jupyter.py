@@ -134,3 +134,27 @@ def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> 
     page.mouse.move(left + width * share, height, steps=8)
     if release:
         page.mouse.up()
+
+
+def round_trip(slider: Locator, picture: Locator) -> float:
+    """Milliseconds from a key on a slider of ipywidgets to the picture that the kernel answers with, the fastest of six."""
+    return slider.locator(".noUi-handle").evaluate(
+        """async (handle, picture) => {
+          const times = [];
+          for (let i = 0; i < 6; i++) {
+            const key = i % 2 ? "PageDown" : "PageUp";
+            await new Promise((done) => {
+              const began = performance.now();
+              const watch = new MutationObserver(() => {
+                watch.disconnect();
+                times.push(performance.now() - began);
+                done();
+              });
+              watch.observe(picture, { attributeFilter: ["src"] });
+              handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+            });
+          }
+          return Math.min(...times);
+        }""",
+        picture.element_handle(),
+    )

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from browser import answer_time, chromium, panel, point, slider_time, word_time
-from jupyter import FRONTS, drag, opened_notebook, run_cell, served, write_notebook
+from jupyter import FRONTS, drag, opened_notebook, round_trip, run_cell, served, write_notebook
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -197,6 +197,7 @@ def test_playground_moves_lambda_chooses_scenes_and_opens_every_view(notebook):
     drag(page, output.locator(".slider-container").first, 0.3)
     expect(caption).not_to_have_text(text)
     expect(held).not_to_have_attribute("src", before)
+    notebook.measured("recolour", "playground", round_trip(output.locator(".slider-container").first, held) / 1000)
     idle(output)
     notebook.shoot(output, "playground")
 

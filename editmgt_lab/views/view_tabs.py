@@ -29,7 +29,7 @@ class ViewTabs(widgets.Tab):
         self.editor, self.result, self.truth = editor, None, None
         self.views: dict[str, LabWidget] = {}
         self._changing = threading.RLock()  # an edit may finish in its thread while a tab is opened
-        self.places = {title: widgets.Box([widgets.HTML(EMPTY)]) for title in VIEWS}
+        self.places = {title: widgets.VBox([widgets.HTML(EMPTY)]) for title in VIEWS}
         super().__init__([first, *self.places.values()], titles=(FIRST, *VIEWS), selected_index=0)
 
     def show(self, result: EditResult | None, truth: EditSample | None = None) -> None:
