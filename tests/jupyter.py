@@ -137,7 +137,7 @@ def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> 
 
 
 def round_trip(slider: Locator, picture: Locator) -> float:
-    """Milliseconds from a key on a slider of ipywidgets to the picture that the kernel answers with, the fastest of six."""
+    """Milliseconds from a key on a slider of ipywidgets to the picture that its kernel answers with; fastest of six."""
     return slider.locator(".noUi-handle").evaluate(
         """async (handle, picture) => {
           const times = [];
