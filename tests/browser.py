@@ -80,6 +80,7 @@ def answer_time(canvas: Locator) -> float:
             canvas.getContext("2d").getImageData(0, 0, 1, 1); // waits for what was drawn
             times.push(performance.now() - began);
           }
+          canvas.dispatchEvent(new PointerEvent("pointerleave"));
           return Math.min(...times);
         }"""
     )

@@ -30,7 +30,8 @@ UNWANTED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a running server whose notebooks, settings and log lie in this folder and nowhere else."""
+    """The address of a running server on this folder's notebooks/, whose settings and log lie beside them."""
+    (folder / "notebooks").mkdir(exist_ok=True)
     settings = folder / "config" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(UNWANTED))
@@ -41,12 +42,13 @@ def served(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *QUIET, *root, f"--ServerApp.root_dir={folder}", f"--port={port}"]
+    where = (f"--ServerApp.root_dir={folder / 'notebooks'}", f"--port={port}")
     address, log = f"http://127.0.0.1:{port}", folder / "server.log"
     with log.open("w") as file:
         server = subprocess.Popen(
-            command, stdout=file, stderr=file, cwd=folder, env=os.environ | places | {"PYTHONPATH": paths}
-        )
+            [sys.executable, "-m", "jupyterlab", *QUIET, *root, *where],
+            stdout=file, stderr=file, cwd=folder, env=os.environ | places | {"PYTHONPATH": paths},
+        )  # fmt: skip
     try:
         until(lambda: _answers(server, address, log), "the server to answer")
         yield address
@@ -76,6 +78,7 @@ def until(condition, what: str) -> None:
 
 
 def write_notebook(path: Path, sources: Sequence[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)

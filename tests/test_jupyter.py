@@ -48,7 +48,7 @@ def browser():
 def server(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
     for front in FRONTS:
-        write_notebook(folder / f"{front}.ipynb", list(CELLS.values()))
+        write_notebook(folder / "notebooks" / f"{front}.ipynb", list(CELLS.values()))
     with served(folder) as address:
         yield address
 
