@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import ImageError, ShapeError
@@ -268,8 +268,9 @@ def _too_large(name: str, size: str) -> ImageError:
 
 
 def _unreadable(name: str, error: Exception) -> ImageError:
+    unknown = isinstance(error, UnidentifiedImageError)  # whose text has addresses in memory
     return ImageError(
-        f"{name} cannot be read as a picture: {error or type(error).__name__}",
+        f"{name} cannot be read as a picture: {'of no known kind' if unknown else error or type(error).__name__}",
         expected="a whole PNG, JPEG, WebP, GIF, BMP or TIFF file",
         fix="open it in a picture viewer: if it is cut short or of another kind, save or download it again",
     )

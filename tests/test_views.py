@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import threading
 import time
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -225,9 +227,11 @@ def test_it_opens_on_a_picture_and_edits(editor, picture):
     assert "></pre>" in opened.message.value and opened.cancel_button.disabled
 
 
-def test_it_opens_on_a_finished_edit_without_another(finished):
-    assert not finished.pending.done() and finished.heat is not None
-    assert finished.instruction.value == INSTRUCTION and finished.hold_threshold.value == 0.3
+def test_it_opens_on_a_finished_edit_without_another(slow, picture):
+    result = slow.editor.edit(picture(), INSTRUCTION, steps=3, seed=0, hold_threshold=0.3)
+    opened = views.playground(slow, result)
+    assert opened.result is result and opened.heat is not None and not slow.begun.is_set()
+    assert opened.instruction.value == INSTRUCTION and opened.hold_threshold.value == 0.3
 
 
 def test_the_next_edit_has_the_settings_of_the_finished_one(editor, picture):
@@ -315,6 +319,152 @@ def test_surprises_are_shown_too_and_written_as_text(finished, monkeypatch):
     monkeypatch.setattr(finished.editor, "steps", broken)
     finished.run().result(timeout=20)
     assert "RuntimeError: &lt;b&gt;out of memory" in finished.message.value
+
+
+def upload(opened, content):
+    """What the page does when a file is chosen."""
+    opened.scene.upload.value = ({
+        "name": "a.png", "type": "image/png", "size": len(content), "content": memoryview(content),
+        "last_modified": datetime.now(timezone.utc),
+    },)  # fmt: skip
+
+
+def in_a_file(image):
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def test_an_uploaded_picture_takes_the_place_of_the_other(finished, editor, picture):
+    for _ in range(2):  # the same file again, too
+        upload(finished, in_a_file(picture(64, 24, seed=1)))
+        assert finished.result is None and finished.edited is None, "the edit was the other picture's"
+        finished.pending.result(timeout=20)
+        expected = editor.edit(picture(64, 24, seed=1), INSTRUCTION, steps=3, seed=0, hold_threshold=0.3)
+        np.testing.assert_array_equal(finished.result.tokens, expected.tokens)
+        np.testing.assert_array_equal(pixels(finished.pictures["edit"]), np.asarray(enlarge(expected.image)))
+
+
+@pytest.mark.parametrize("content", [b"no picture", in_a_file(Image.new("RGB", (4000, 1)))])
+def test_an_upload_that_is_no_picture_is_told_and_nothing_is_lost(finished, content):
+    before, result = finished.pictures["source"].value, finished.result
+    upload(finished, content)
+    assert "expected:" in finished.message.value and "color: var(--jp-error" in finished.message.value
+    assert finished.pictures["source"].value == before and finished.result is result
+    assert finished.scene.upload.value == ()
+
+
+def test_new_scenes_come_with_an_instruction_and_in_one_order(editor):
+    seen = []
+    for opened in (views.playground(editor, steps=2), views.playground(editor, steps=2)):
+        opened.pending.result(timeout=20)
+        first = opened.instruction.value
+        opened.scene.next_button.click()
+        assert opened.instruction.value != first and opened.edited is None
+        opened.pending.result(timeout=20)
+        sample = lab.crisp.sample_edit(1, split="test", size=32)
+        assert opened.result.instructions == [sample.instruction]
+        np.testing.assert_array_equal(np.asarray(opened.source), np.asarray(sample.source))
+        seen.append((first, opened.instruction.value))
+    assert seen[0] == seen[1]
+
+
+def test_objects_are_put_in_places_and_taken_out(editor, picture):
+    opened = views.playground(editor, picture())
+    panel, places = opened.scene, opened.scene.places
+    panel.draw_toggle.value = True
+    assert panel.board.layout.display == ""
+    panel.background.value, panel.kind.value, panel.colour.value = "snow", "fish", "blue"
+    places["top"].click()
+    panel.kind.value = "boat"
+    places["bottom left"].click()
+    fish, boat = lab.crisp.Item("fish", "blue", "top"), lab.crisp.Item("boat", "blue", "bottom left")
+    assert opened.scene.scene == lab.crisp.Scene("snow", (fish, boat))
+    drawn = lab.crisp.render(lab.crisp.Scene("snow", (fish, boat)), 32)
+    np.testing.assert_array_equal(np.asarray(opened.source), np.asarray(drawn))
+    assert places["top"].description == "fish" and places["center"].description == "+"
+    places["top"].click()
+    assert opened.scene.scene.items == (boat,) and places["top"].description == "+"
+    panel.clear_button.click()
+    assert opened.scene.scene == lab.crisp.Scene("snow", ())
+    assert opened.pending.done(), "without an instruction there is nothing to edit"
+
+
+def test_another_scene_drops_the_edit_under_way(slow, picture):
+    opened = views.playground(slow, picture(), INSTRUCTION, steps=4)
+    slow.begun.wait(20)
+    older = opened.pending
+    opened.scene.places["top"].click()
+    slow.release()
+    older.result(timeout=20)
+    opened.pending.result(timeout=20)
+    assert [index for *_, index in slow.seen[-4:]] == [0, 1, 2, 3] and len(slow.seen) <= 5
+    np.testing.assert_array_equal(np.asarray(opened.result.sources[0]), np.asarray(opened.source))
+
+
+def test_views_are_made_when_their_tab_is_opened(finished):
+    tabs = finished.tabs
+    assert tabs.views == {}
+    for index, title in enumerate(tabs.titles[1:], start=1):
+        tabs.selected_index = index
+        assert list(tabs.views) == list(tabs.titles[1 : index + 1])
+        view = tabs.views[title]
+        view.pending.result(timeout=60)
+        assert view.data and not view.wrong and tabs.places[title].children == (view,)
+    made = dict(tabs.views)
+    tabs.selected_index = 1
+    assert tabs.views == made, "coming back makes nothing anew"
+    np.testing.assert_array_equal(made["Token lab"].tokens[0], finished.result.tokens[0])
+    np.testing.assert_array_equal(made["Decode player"].run.sampled[-1], finished.result.tokens[0])
+    np.testing.assert_array_equal(made["Attention explorer"].run.sampled[-1], finished.result.tokens[0])
+    edits = made["Injection dial"].edits
+    np.testing.assert_array_equal(edits[1.0, finished.editor.defaults.bias_text].tokens, finished.result.tokens)
+    np.testing.assert_array_equal(made["Hold studio"].made[0.3]["by heat"].tokens, finished.result.tokens)
+
+
+def test_the_open_view_follows_the_edit(finished):
+    finished.tabs.selected_index = 1
+    older = finished.tabs.views["Token lab"]
+    older.pending.result(timeout=20)
+    finished.instruction.value = "remove the ball"
+    finished.pending.result(timeout=20)
+    newer = finished.tabs.views["Token lab"]
+    newer.pending.result(timeout=20)
+    assert newer is not older and older.comm is None
+    np.testing.assert_array_equal(newer.tokens[0], finished.result.tokens[0])
+    finished.scene.places["top"].click()
+    assert finished.tabs.views == {}, "there is no edit of this picture yet"
+    finished.cancel()
+
+
+def test_the_hold_studio_has_scores_where_the_truth_is_known(editor):
+    opened = views.playground(editor, steps=2)
+    opened.pending.result(timeout=20)
+    opened.tabs.selected_index = len(opened.tabs.titles) - 1
+    opened.tabs.views["Hold studio"].pending.result(timeout=60)
+    assert "score" in opened.tabs.views["Hold studio"].results[0]["numbers"][0]
+    opened.instruction.value = INSTRUCTION
+    opened.pending.result(timeout=20)
+    opened.tabs.views["Hold studio"].pending.result(timeout=60)
+    assert "score" not in opened.tabs.views["Hold studio"].results[0]["numbers"][0]
+
+
+def test_the_finished_edit_can_be_saved(finished, editor, picture, tmp_path):
+    finished.seed.value = 4
+    assert finished.save_figure(tmp_path / "edit.png").stat().st_size > 1000
+    assert finished.save_figure(tmp_path / "edit.svg").read_text().lstrip().startswith("<?xml")
+    with np.load(finished.save_arrays(tmp_path / "edit.npz")) as saved:
+        expected = editor.edit(picture(), INSTRUCTION, steps=3, seed=4, hold_threshold=0.3)
+        np.testing.assert_array_equal(saved["tokens"], expected.tokens[0])
+        np.testing.assert_array_equal(saved["edit"], np.asarray(expected.image))
+        assert saved["heat"].shape == saved["held"].shape == saved["source_tokens"].shape
+        settings = json.loads(str(saved["settings"]))
+    assert settings["instruction"] == INSTRUCTION and settings["seeds"] == [4] and settings["hold_threshold"] == 0.3
+
+
+def test_without_an_edit_there_is_nothing_to_save(editor, picture, tmp_path):
+    with pytest.raises(lab.LabError, match="no edit of this picture is finished"):
+        views.playground(editor, picture()).save_arrays(tmp_path / "edit.npz")
 
 
 def test_without_a_kernel_there_is_a_picture(finished):

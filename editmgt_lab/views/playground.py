@@ -1,55 +1,62 @@
-"""The playground: type an instruction, move λ, and see the edit, its heat map and the held region."""
+"""The playground: choose a scene, type an instruction, move λ; see the edit, and open every other view on it."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import threading
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
+from ..crisp import EditSample
 from ..editor import Editor
 from ..errors import LabError
 from ..images import Picture, fit, load_image
 from ..results import DecodeStep, EditResult
-from .figures import panels_figure
+from ..settings import Settings
+from .export import Saves
+from .figures import edit_figure, panels_figure
 from .overlays import enlarge, heat_overlay, held_overlay
-from .widget import WORKER
+from .scene_panel import ScenePanel
+from .view_tabs import ViewTabs
+from .widget import WORKER, png, told
 
-PAUSE = 0.4  # seconds of rest before a moved slider asks for a new edit
+PAUSE = 0.4  # seconds of rest before a moved slider or a drawn object asks for a new edit
 SIDE = 256  # px of a picture on the screen
 
 
 def playground(
     editor: Editor,
-    image: Picture | EditResult,
+    image: Picture | EditResult | None = None,
     instruction: str = "",
     *,
     hold_threshold: float | None = None,
     steps: int = 12,
     seed: int = 0,
 ) -> Playground:
-    """Open the playground on a picture, or on a finished edit of one picture, which it then shows at once."""
+    """Open the playground on a picture, on a finished edit of one picture, which it then shows at once, or, with
+    neither, on a scene of the drawn world."""
     return Playground(editor, image, instruction, hold_threshold=hold_threshold, steps=steps, seed=seed)
 
 
-class Playground(widgets.VBox):
+class Playground(Saves, widgets.VBox):
     """Moving λ recolours the held region at once, from the heat map of the last step; after a short rest the edit is
     made anew. Edits run beside the page, one decoding step after another; a newer request replaces an older one.
 
     Every edit has a ticket: a threading.Event that is set once the edit is no longer wanted. `pending` is the newest
-    edit's Future; what goes wrong is shown in `message`, and the pictures stay.
+    edit's Future; what goes wrong is shown in `message`, and the pictures stay. `result` is the newest finished edit
+    of the picture, which is what is saved, and what the views of `tabs` are opened on.
     """
 
     def __init__(
         self,
         editor: Editor,
-        image: Picture | EditResult,
+        image: Picture | EditResult | None = None,
         instruction: str = "",
         *,
         hold_threshold: float | None = None,
@@ -62,16 +69,23 @@ class Playground(widgets.VBox):
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
         self.others = {} if result is None else result.settings.call()
-        self.editor, self.image, self.step_count = editor, load_image(image), steps
-        self.source, _ = fit(self.image, pixels=editor.defaults.image_size, multiple=editor.multiple)
-        self.edited: Image.Image | None = None if result is None else result.images[0]
-        self.heat: np.ndarray | None = None if result is None else result.heat[0].numpy()
+        self.editor, self.step_count = editor, steps
         self.ticket, self.pending = threading.Event(), Future()
-        self._drawing = threading.Lock()
+        self.pending.set_result(None)
+        self._changing = threading.RLock()
+        self.scene = ScenePanel(self.choose, editor.defaults.image_size)
         self._build(instruction, editor.defaults.hold_threshold if hold_threshold is None else hold_threshold, seed)
-        self.redraw()
-        if result is None and instruction:
+        if image is None:
+            self.scene.next()
+            self.instruction.value = instruction or self.instruction.value
+            return
+        self._put(load_image(image))
+        if result is not None:
+            self.result, self.edited, self.heat = result, result.images[0], result.heat[0].numpy()
+            self.tabs.show(result)
+        elif instruction:
             self.run()
+        self.redraw()
 
     def _build(self, instruction: str, hold_threshold: float, seed: int) -> None:
         wide = widgets.Layout(flex="1 1 320px", width="auto")
@@ -102,14 +116,44 @@ class Playground(widgets.VBox):
         row = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
         panel = widgets.Layout(flex="1 1 160px", max_width=f"{SIDE}px", margin="0 10px 0 0")
         panels = [widgets.VBox([self.captions[name], picture], layout=panel) for name, picture in self.pictures.items()]
+        self.tabs = ViewTabs(self.editor, widgets.Box(panels, layout=row))
+        self.tabs.observe(self._opened, "selected_index")
         super().__init__(
             [
+                self.scene,
                 widgets.Box([self.instruction, self.run_button, self.cancel_button, self.progress], layout=row),
                 widgets.Box([self.hold_threshold, self.seed], layout=row),
                 self.message,
-                widgets.Box(panels, layout=row),
+                self.tabs,
             ]
         )
+
+    def choose(self, picture: Picture, sample: EditSample | None = None) -> bool:
+        """Take another picture, and with a sample of the drawn world its instruction; whether it could be taken."""
+        try:
+            image = load_image(picture)
+            with self._changing:
+                self._put(image, sample)
+        except LabError as error:
+            self._say(str(error), wrong=True)
+            return False
+        self._say("")
+        self._rest()
+        self.tabs.show(None)
+        self.redraw()
+        if sample is not None and sample.instruction != self.instruction.value:
+            self.instruction.value = sample.instruction  # which asks for its edit
+        elif self.instruction.value.strip():
+            self.run(pause=0 if sample else PAUSE)
+        return True
+
+    def _put(self, image: Image.Image, sample: EditSample | None = None) -> None:
+        source, _ = fit(image, pixels=self.editor.defaults.image_size, multiple=self.editor.multiple)
+        self.ticket.set()
+        self.image, self.source, self.truth = image, source, sample
+        self.result: EditResult | None = None
+        self.edited: Image.Image | None = None
+        self.heat: np.ndarray | None = None
 
     def run(self, pause: float = 0) -> Future:
         """Ask for the edit that the controls describe, after a rest of `pause` seconds; older requests are dropped."""
@@ -131,6 +175,12 @@ class Playground(widgets.VBox):
         if self.instruction.value.strip():
             self.run(pause=PAUSE)
 
+    def _opened(self, _: Any) -> None:
+        try:
+            self.tabs.make()
+        except Exception as error:  # nobody sees what a callback raises
+            self._say(told(error), wrong=True)
+
     def _edit(self, ticket: threading.Event, pause: float, instruction: str, settings: dict[str, Any]) -> None:
         """In the worker: one edit, given up as soon as its ticket is set."""
         if ticket.wait(pause):
@@ -141,22 +191,36 @@ class Playground(widgets.VBox):
                 if ticket.is_set():
                     return
                 self._take(step, ticket)
-            self._say("")
-        except LabError as error:
-            self._say(str(error), wrong=True)
+            self._finish(step, ticket, instruction, settings)
         except Exception as error:  # nobody sees what a worker raises
-            self._say(f"{type(error).__name__}: {error}", wrong=True)
+            if not ticket.is_set():
+                self._say(told(error), wrong=True)
         finally:
             if not ticket.is_set():
                 self._rest()
 
     def _take(self, step: DecodeStep, ticket: threading.Event) -> None:
         preview = step.preview()
-        if ticket.is_set():
-            return
-        self.edited, self.heat = preview, step.heat[0].numpy()
-        self.progress.value = step.index + 1
-        self.redraw()
+        with self._changing:
+            if ticket.is_set():
+                return
+            self.edited, self.heat = preview, step.heat[0].numpy()
+            self.progress.value = step.index + 1
+            self.redraw()
+
+    def _finish(self, last: DecodeStep, ticket: threading.Event, instruction: str, settings: dict[str, Any]) -> None:
+        source_tokens = self.editor.tokenize(self.source).cpu()
+        with self._changing:
+            if ticket.is_set():
+                return
+            self._say("")
+            self.result = EditResult(
+                images=[self.edited], tokens=last.tokens, heat=last.heat, held=last.held, instructions=[instruction],
+                settings=Settings.choose(self.editor.defaults, 1, **settings), sources=[self.source],
+                source_tokens=source_tokens,
+            )  # fmt: skip
+            known = self.truth is not None and self.truth.instruction == instruction
+            self.tabs.show(self.result, self.truth if known else None)
 
     def _rest(self) -> None:
         self.progress.value, self.cancel_button.disabled = 0, True
@@ -167,7 +231,7 @@ class Playground(widgets.VBox):
 
     def redraw(self, *names: str) -> None:
         """Draw these panels, or all of them, from the pictures and the heat map at hand."""
-        with self._drawing:
+        with self._changing:
             for name, (picture, caption) in self.panels().items():
                 if not names or name in names:
                     self.pictures[name].value = png(picture)
@@ -185,18 +249,24 @@ class Playground(widgets.VBox):
             panels["edit"] = enlarge(self.edited, SIDE), "edit"
         return panels
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget, and a static picture of it for where there is no kernel."""
-        bundle = super()._repr_mimebundle_(**options)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        figure = panels_figure([list(self.panels().values())], [f"“{self.instruction.value}”"])
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=100)
-        return {**data, "image/png": base64.b64encode(file.getvalue()).decode()}
+    # Export: of the edit; every view in `tabs.views` has its own, a standalone page among it
 
+    def nothing(self) -> str:
+        return "" if self.result else "no edit of this picture is finished"
 
-def png(image: Image.Image) -> bytes:
-    """A picture as PNG, packed quickly rather than tightly."""
-    file = io.BytesIO()
-    image.save(file, format="png", compress_level=1)
-    return file.getvalue()
+    def figure(self) -> Figure:
+        """The finished edit: source, heat map, held region, edit."""
+        return edit_figure(self.result)
+
+    def still(self) -> Figure:
+        """The panels as they are, finished or not."""
+        return panels_figure([list(self.panels().values())], [f"“{self.instruction.value}”"])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Of the finished edit: source and edit, uint8 [H, W, 3]; tokens, source_tokens, heat and held, [h, w]."""
+        fields = {name: getattr(self.result, name)[0].numpy() for name in ("tokens", "source_tokens", "heat", "held")}
+        return fields | {"source": np.asarray(self.result.sources[0]), "edit": np.asarray(self.result.images[0])}
+
+    def described(self) -> dict[str, Any]:
+        """The finished edit's instruction and all its settings, the seed among them."""
+        return {"instruction": self.result.instructions[0]} | asdict(self.result.settings)

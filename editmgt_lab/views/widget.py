@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -17,11 +16,11 @@ import anywidget
 import matplotlib
 import numpy as np
 import traitlets
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..editor import Editor
-from ..errors import LabError, SettingError
+from ..errors import LabError
+from .export import PAGE, Saves, plain
 from .overlays import HEAT_MAP, enlarge
 from .recording import Progress, Run, record
 
@@ -30,36 +29,12 @@ SHARED = "lab.js"
 LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
 WORKER = ThreadPoolExecutor(1, thread_name_prefix="lab")  # one work at a time, whichever widget asks
 
-# The policy lets the page run what it carries and forbids it every address, so an export cannot need the network.
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{css}
-</style>
-</head>
-<body class="lab-page">
-<main id="widget"></main>
-<script id="state" type="application/json">{state}</script>
-<script type="module">
-{module}
-standalone(render, document.getElementById("widget"), document.getElementById("state").textContent);
-</script>
-</body>
-</html>
-"""
-
 
 class Cancelled(Exception):
     """Raised inside a piece of work that is no longer wanted."""
 
 
-class LabWidget(anywidget.AnyWidget):
+class LabWidget(Saves, anywidget.AnyWidget):
     """A page that shows `data` once some work beside it has made it; without a kernel, a static picture.
 
     A kind of widget names its `module`, a file in static/, and says what its `figure()`, `arrays()` and `described()`
@@ -118,7 +93,7 @@ class LabWidget(anywidget.AnyWidget):
         try:
             self.receive(content)
         except Exception as error:  # nobody sees what a callback raises
-            self.say(_told(error), wrong=True)
+            self.say(told(error), wrong=True)
 
     def _run(self, ticket: threading.Event, work: Callable[[Progress], None]) -> None:
         def progress(done: int, total: int, what: str) -> None:
@@ -136,24 +111,10 @@ class LabWidget(anywidget.AnyWidget):
             return
         except Exception as error:  # nobody sees what a worker raises
             if not ticket.is_set():
-                self.say(_told(error), wrong=True)
+                self.say(told(error), wrong=True)
         finally:
             if not ticket.is_set():
                 self.busy = False
-
-    # What a kind of widget has to say
-
-    def figure(self) -> Figure:
-        """What the page shows now, as a figure."""
-        raise NotImplementedError
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything behind the page, by name."""
-        raise NotImplementedError
-
-    def described(self) -> dict[str, Any]:
-        """The settings, the seed among them, in plain values."""
-        raise NotImplementedError
 
     # Export
 
@@ -161,36 +122,8 @@ class LabWidget(anywidget.AnyWidget):
         """One HTML file that stays interactive without a kernel or a network. Waits for work under way."""
         return self._written(path, (".html",), lambda file: file.write_text(self._page(), encoding="utf-8"))
 
-    def save_figure(self, path: str | os.PathLike[str]) -> Path:
-        """`figure()` as .png or .svg, by the name's ending. Waits for work under way."""
-        return self._written(
-            path, (".png", ".svg"), lambda file: self.figure().savefig(file, dpi=150, bbox_inches="tight")
-        )
-
-    def save_arrays(self, path: str | os.PathLike[str]) -> Path:
-        """`arrays()` as .npz, with `described()` as JSON under the name "settings". Waits for work under way."""
-        return self._written(
-            path,
-            (".npz",),
-            lambda file: np.savez_compressed(file, settings=np.array(json.dumps(self.described())), **self.arrays()),
-        )
-
-    def _written(self, path: str | os.PathLike[str], endings: tuple[str, ...], write: Callable[[Path], Any]) -> Path:
-        path = Path(path)
-        if path.suffix not in endings:
-            raise SettingError(
-                f"cannot write {path.name!r}", expected=f"a name that ends in {' or '.join(endings)}", fix="rename it"
-            )
-        self.pending.result()
-        if not self.data:
-            raise SettingError(
-                f"there is nothing to save yet: {self.message or 'no work has been done'}",
-                expected="a widget that shows something",
-                fix="mend what its message says, and open it again",
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path)
-        return path
+    def nothing(self) -> str:
+        return "" if self.data else self.message or "no work has been done"
 
     def _page(self) -> str:
         state = {name: getattr(self, name) for name in self.traits(sync=True) if name in self._own()} | {"live": False}
@@ -198,23 +131,12 @@ class LabWidget(anywidget.AnyWidget):
             title=html.escape(self.title),
             css=self._css,
             module=str(self._esm),
-            state=json.dumps(_plain(state)).replace("</", "<\\/"),  # so that no text in it can end the script
+            state=json.dumps(plain(state)).replace("</", "<\\/"),  # so that no text in it can end the script
         )
 
     def _own(self) -> set[str]:
         """The names of the traits that the lab's widgets have and others do not."""
         return set(self.trait_names()) - set(anywidget.AnyWidget.class_trait_names()) - {"_esm", "_css"}
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget, and a static picture of it for where there is no kernel."""
-        bundle = super()._repr_mimebundle_(**options)
-        if not self.data:
-            return bundle
-        file = io.BytesIO()
-        self.figure().savefig(file, format="png", dpi=100)
-        picture = {"image/png": base64.b64encode(file.getvalue()).decode()}
-        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
-        return ({**data, **picture}, *metadata) if metadata else {**data, **picture}
 
 
 class RunWidget(LabWidget):
@@ -267,14 +189,6 @@ def heat_colours() -> dict[str, Any]:
     return packed(np.rint(matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8))
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error in words; those that are not the lab's own with their kind."""
     return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-
-
-def _plain(value: Any) -> Any:
-    """The same in JSON's types; bytes become {"base64": …}."""
-    if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
