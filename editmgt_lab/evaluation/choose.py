@@ -138,8 +138,8 @@ def try_out(
 
 
 def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any) -> list[Trial]:
-    """Sets of blocks by localisation alone: every block, then the best set so far with every other block added, until
-    that finds the place no better. One decoding serves them all.
+    """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
+    down to two, each without the block that it does best without. One decoding serves them all.
 
     Localisation here is the mean over the decoding steps, each of which holds by its own heat map.
     """
@@ -158,17 +158,15 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
                 values.append(fmean(truth.localisation(heat, i) for heat in heats))
         return Trial("blocks", blocks, {"localisation": values}, seconds)
 
-    every = range(len(editor.transformer.blocks))
-    trials, taken = [], ()
-    with tqdm(desc="blocks: localising", unit="set", disable=not progress) as bar:
-        while len(taken) < len(every):
-            tried = [localise(tuple(sorted({*taken, block}))) for block in every if block not in taken]
-            trials += tried
-            bar.update(len(tried))
-            if (found := trials[best(trials, "localisation")].option) == taken:
-                break
-            taken = found
-    return trials
+    kept = tuple(range(len(editor.transformer.blocks)))
+    with tqdm(desc="blocks: localising", unit="round", disable=not progress) as bar:
+        trials = [localise((block,)) for block in kept] + [localise(kept)] * (len(kept) > 1)
+        while len(kept) > 2:
+            bar.update()
+            fewer = [localise(tuple(b for b in kept if b != left_out)) for left_out in kept]
+            kept = fewer[best(fewer, "localisation")].option
+            trials += fewer
+    return sorted(trials, key=lambda trial: len(trial.option))
 
 
 def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
