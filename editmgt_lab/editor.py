@@ -258,10 +258,7 @@ class Editor:
     def _decode(self, task: Task) -> Iterator[DecodeStep]:
         """The one decoding loop, for edits and for text to image."""
         chosen, tokens = task.settings, task.start
-        sampler = RegionHoldSampler(
-            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold,
-        )  # fmt: skip
+        sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
         for index in range(chosen.steps):
             logits, heat = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
@@ -272,6 +269,12 @@ class Editor:
             tokens = decision.tokens
             fields = (tokens, decision.masked, decision.confidence, heat, decision.held | task.fixed, decision.sampled)
             yield DecodeStep(index, *(field.to("cpu", copy=True) for field in fields), task.single, self.detokenize)
+
+    def _sampler(self, chosen: Settings) -> RegionHoldSampler:
+        return RegionHoldSampler(
+            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
+            token_temperature=chosen.token_temperature, hold=chosen.hold,
+        )  # fmt: skip
 
     def _predict(self, task: Task, tokens: Tensor, *, timestep: int) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the heat map [B, h, w] of the guided half."""
