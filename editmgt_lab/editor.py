@@ -76,6 +76,7 @@ class Editor:
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
         self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
+        self.consolidate = consolidate  # stage 4, to be exchanged in an ablation
         for what, mine, others in (
             ("codes", config.codebook_size, vq.config.num_vq_embeddings),
             ("text width", config.text_width, text_encoder.width),
@@ -294,7 +295,7 @@ class Editor:
             ).float()
         if passes == 2:
             logits = guide(logits, chosen.guidance_scale)
-        return logits, consolidate(captured[-batch:], words=task.words)
+        return logits, self.consolidate(captured[-batch:], words=task.words)
 
     def _finish(self, task: Task) -> EditResult:
         for step in self._decode(task):

@@ -49,7 +49,7 @@ def lambda_figure(curves: LambdaCurves, examples: Mapping[str, Any]) -> Figure:
         each.spines["top"].set_visible(False)
         each.tick_params(labelsize=12)
     figure.supxlabel(
-        textwrap.fill(caption(curves, examples), 178 if examples else 82), fontsize=10.5, x=0.01, ha="left"
+        textwrap.fill(caption(curves, examples), 200 if examples else 92), fontsize=10.5, x=0.01, ha="left"
     )
     return figure
 
@@ -137,7 +137,7 @@ def controls_figure(curves: LambdaCurves) -> Figure:
         "edit are free, the best that any map could do. Pasted: source pixels over the edit of λ = 0 wherever its heat "
         "is below λ. Right: each hold's path from λ = 0, where all begin, to the last λ; up and to the left is better."
     )
-    figure.supxlabel(textwrap.fill(text, 185), fontsize=10.5, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(text, 200), fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
@@ -152,10 +152,10 @@ def categories_figure(curves: LambdaCurves) -> Figure:
             for hold in (HEAT, RANDOM, MASK):
                 if not np.isnan(part.means(hold, metric)).all():
                     draw_band(axes, part, hold, metric, markersize=4)
-            finish(axes, "λ" if metric == "l1" else "", "", size=12)
         column[0].set_title(f"{category} ({part.counted(HEAT)})", fontsize=13)
-    grid[0, 0].set_ylabel("edit score", fontsize=13)
-    grid[1, 0].set_ylabel("L1 to the source", fontsize=13)
+    for row, across, up in zip(grid, ("", "λ"), ("edit score", "L1 to the source"), strict=True):
+        for axes in row:  # when all is drawn, since they share their scale
+            finish(axes, across, up if axes is row[0] else "", size=12)
     grid[0, -1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, fontsize=9)
     text = f"In brackets: edits of the category ({curves.settings['split']} split), with 95% bands; "
     text += f"held at random: the first {curves.counted(RANDOM)} edits of all."

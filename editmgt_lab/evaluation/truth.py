@@ -148,9 +148,14 @@ def heat_of(maps: CapturedAttention, blocks: Sequence[int]) -> Tensor:
 
 
 def with_hold(editor: Editor, rule: str) -> Editor:
-    """The same networks, holding by another rule unless a call says otherwise."""
+    """The same networks, holding by another rule."""
+    return with_defaults(editor, hold=rule)
+
+
+def with_defaults(editor: Editor, **changed: Any) -> Editor:
+    """The same networks with other defaults, which a call can still override where `Editor.edit` has the argument."""
     other = copy.copy(editor)
-    other.defaults = replace(editor.defaults, hold=rule)
+    other.defaults = replace(editor.defaults, **changed)
     return other
 
 
