@@ -203,8 +203,8 @@ def test_the_published_shape_passes_and_its_opposite_fails():
     assert all(check["holds"] for check in good.values()), good
     assert good["little_hold"]["value"]["lambda"] == 0.1
     assert good["little_hold"]["value"]["leak_ratio"] == pytest.approx(0.4)
-    bad = made_up(heat__l1=l1[::-1], heat__l1_outside=leak, heat__score=score[::-1], true_mask__score=[1.0] * 9,
-                  random_hold__score=[5.0] * 9).checks()  # fmt: skip
+    bad = made_up(heat__l1=l1[::-1], heat__l1_outside=[0.05] * 9, heat__score=score[::-1], true_mask__score=[1.0] * 9,
+                  random_hold__score=[5.0] * 9, random_hold__l1_outside=leak).checks()  # fmt: skip
     assert not any(check["holds"] for check in bad.values()), bad
 
 

@@ -58,7 +58,7 @@ def measure(
     count: int = 200,
     random_count: int = 60,
     thresholds: Sequence[float] = PUBLISHED["lambda"],
-    batch: int = 4,
+    batch: int = 2,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
     parser.add_argument("--token-temperature", type=float, help="else the model's own")
-    parser.add_argument("--batch", type=int, default=4, help="edits at a time, each under all its holds")
+    parser.add_argument("--batch", type=int, default=2, help="edits at a time, each under all its holds")
     parser.add_argument("--seed", type=int, default=0, help="edit i decodes with seed + i; also of the intervals")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to save to")
     options = vars(parser.parse_args(arguments))
