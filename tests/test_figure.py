@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,6 +207,16 @@ def test_the_published_shape_passes_and_its_opposite_fails():
     bad = made_up(heat__l1=l1[::-1], heat__l1_outside=[0.05] * 9, heat__score=score[::-1], true_mask__score=[1.0] * 9,
                   random_hold__score=[5.0] * 9, random_hold__l1_outside=leak).checks()  # fmt: skip
     assert not any(check["holds"] for check in bad.values()), bad
+
+
+def test_local_edits_are_told_apart():
+    mixed = replace(made_up(**{f"heat__{name}": PUBLISHED["l1"] for name in ("l1", "l1_outside", "score")}),
+                    categories=("add", "style", "color", "background"))  # fmt: skip
+    mixed.values[HEAT]["score"][:, [1, 3]] = 0
+    assert mixed.local.categories == ("add", "color")
+    assert mixed.to_dict()["local"]["score"] == pytest.approx(PUBLISHED["l1"])
+    assert mixed.to_dict()["score"] == pytest.approx([value / 2 for value in PUBLISHED["l1"]])
+    assert "The same of the 2 edits" in mixed.table() and mixed.only(mixed.places("style")).local is None
 
 
 def test_nothing_done_and_nothing_leaked_is_no_success(recwarn):

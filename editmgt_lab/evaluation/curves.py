@@ -16,6 +16,7 @@ from .. import crisp
 from .metrics import ratio_interval, summary
 from .report import align, cell
 from .sweep import HEAT, MASK, RANDOM
+from .truth import LOCAL_CATEGORIES
 
 # EditMGT (Chow et al., 2025), the figure of region hold, digitised: L1 to the source, and GEdit's semantic score, which
 # a judge gives (0 … 10; an unchanged picture does not get 0). Other pictures and another score than ours.
@@ -66,6 +67,15 @@ class LambdaCurves:
         }
         categories = tuple(np.array(self.categories)[places].tolist())
         return replace(self, categories=categories, values=values)
+
+    @property
+    def local(self) -> LambdaCurves | None:
+        """The curves of the local categories alone, in which there is a place to find; None if there is no such edit.
+
+        A hold by heat can only stop an edit that is the whole picture, so the mean over all edits falls the sooner.
+        """
+        places = np.array([category in LOCAL_CATEGORIES for category in self.categories])
+        return self.only(places) if places.any() else None
 
     def places(self, category: str | None) -> np.ndarray:
         """bool [edits]: those of a category; None is all."""
@@ -145,6 +155,7 @@ class LambdaCurves:
                 for category in present
             },
             "checks": self.checks(),
+            "local": None if (local := self.local) is None else local.curve(HEAT) | {"checks": local.checks()},
             "published": {name: list(values) for name, values in PUBLISHED.items()},
             "seed": self.settings["seed"],
             "settings": self.settings,
@@ -160,7 +171,17 @@ class LambdaCurves:
                 cells = [cell(each, 1, digits) for each, (_, digits) in zip(row, METRICS.values(), strict=True)]
                 named = f"{name} ({self.counted(hold)} edits)" if i == 0 else ""
                 lines.append([named, f"{threshold:g}", *cells])
-        return align(lines) + "\n\n" + "\n".join([*self.verdicts(), "", *self.gap_in_words()])
+        return align(lines) + "\n\n" + "\n".join(self.notes())
+
+    def notes(self) -> list[str]:
+        """What stands under the table: the checks, the same of the local categories alone, and the gap in words."""
+        notes = self.verdicts()
+        if (local := self.local) is not None:
+            title = (
+                f"The same of the {len(local.categories)} edits of local categories ({', '.join(LOCAL_CATEGORIES)}):"
+            )
+            notes += ["", title, *local.verdicts()]
+        return [*notes, "", *self.gap_in_words()]
 
     def verdicts(self) -> list[str]:
         """A line for every check."""

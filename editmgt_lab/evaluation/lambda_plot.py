@@ -49,7 +49,7 @@ def lambda_figure(curves: LambdaCurves, examples: Mapping[str, Any]) -> Figure:
         each.spines["top"].set_visible(False)
         each.tick_params(labelsize=12)
     figure.supxlabel(
-        textwrap.fill(caption(curves, examples), 200 if examples else 92), fontsize=10.5, x=0.01, ha="left"
+        textwrap.fill(caption(curves, examples), 184 if examples else 84), fontsize=10.5, x=0.01, ha="left"
     )
     return figure
 
@@ -121,8 +121,7 @@ def controls_figure(curves: LambdaCurves) -> Figure:
     top = trade.get_ylim()[1]
     corner = [(0, MIN_KEPT * best), (MAX_LEAK_RATIO * free, MIN_KEPT * best), (MAX_LEAK_RATIO * free, top), (0, top)]
     trade.fill(*zip(*corner, strict=True), color="#f0e442", alpha=0.35, linewidth=0, zorder=0)
-    trade.annotate(f"goal: {MIN_KEPT:.0%} of the best score\nat half the leak", corner[3], (6, -6),
-                   textcoords="offset points", va="top", fontsize=11)  # fmt: skip
+    trade.annotate("goal", corner[3], (6, -6), textcoords="offset points", va="top", fontsize=12)
     for axes, across, up in (
         (over_score, "hold threshold λ", "edit score"),
         (over_leak, "hold threshold λ", "L1 outside the true edit"),
@@ -135,9 +134,10 @@ def controls_figure(curves: LambdaCurves) -> Figure:
         f"The same {shown.counted(HEAT)} edits ({curves.settings['split']} split) under every hold, with 95% bands. "
         "Held at random: the cells that the heat map holds in each step, shuffled. True mask: the cells of the true "
         "edit are free, the best that any map could do. Pasted: source pixels over the edit of λ = 0 wherever its heat "
-        "is below λ. Right: each hold's path from λ = 0, where all begin, to the last λ; up and to the left is better."
+        "is below λ. Right: each hold's path from λ = 0, where all begin, to the last λ; up and to the left is better. "
+        f"Goal: {MIN_KEPT:.0%} of the best score at {MAX_LEAK_RATIO:.0%} of the L1 outside that λ = 0 has."
     )
-    figure.supxlabel(textwrap.fill(text, 200), fontsize=10.5, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(text, 184), fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
@@ -145,7 +145,7 @@ def categories_figure(curves: LambdaCurves) -> Figure:
     """One column for each category: edit score above, L1 to the source below; ours, the true mask and random."""
     present = [category for category in crisp.CATEGORIES if category in curves.categories]
     figure = Figure(figsize=(2.15 * len(present) + 0.8, 5.6), layout="constrained")
-    grid = figure.subplots(2, len(present), sharex=True, sharey="row", squeeze=False)
+    grid = figure.subplots(2, len(present), sharex=True, squeeze=False)
     for column, category in zip(grid.T, present, strict=True):
         part = curves.only(curves.places(category))
         for axes, metric in zip(column, ("score", "l1"), strict=True):
@@ -154,11 +154,16 @@ def categories_figure(curves: LambdaCurves) -> Figure:
                     draw_band(axes, part, hold, metric, markersize=4)
         column[0].set_title(f"{category} ({part.counted(HEAT)})", fontsize=13)
     for row, across, up in zip(grid, ("", "λ"), ("edit score", "L1 to the source"), strict=True):
-        for axes in row:  # when all is drawn, since they share their scale
+        for axes in row:
             finish(axes, across, up if axes is row[0] else "", size=12)
-    grid[0, -1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, fontsize=9)
+    for axes in grid[0]:
+        axes.set_ylim(0, 10.2)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False, fontsize=12)
     text = f"In brackets: edits of the category ({curves.settings['split']} split), with 95% bands; "
-    text += f"held at random: the first {curves.counted(RANDOM)} edits of all."
+    text += (
+        f"held at random: the first {curves.counted(RANDOM)} edits of all. L1 has a scale of its own in every column."
+    )
     figure.supxlabel(text, fontsize=10.5, x=0.01, ha="left")
     return figure
 
