@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench evaluate captions choose train notebooks
+.PHONY: help lab demo test bench evaluate captions choose figure ablations gallery train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -35,6 +35,15 @@ captions: $(VENV)/installed ## judge generated scenes: are the caption's objects
 
 choose: $(VENV)/installed ## measure the settings on the validation split [ARGS="--write data_samples/tiny" keeps the best]
 	$(BIN)/python -m editmgt_lab.evaluation.choose $(ARGS)
+
+figure: $(VENV)/installed ## the λ figure: what holding buys and costs, beside the published curve and the controls
+	$(BIN)/python -m editmgt_lab.evaluation.figure $(ARGS)
+
+ablations: $(VENV)/installed ## change one part of the method at a time: hold, blocks, filter, words, injection
+	$(BIN)/python -m editmgt_lab.evaluation.ablations $(ARGS)
+
+gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
+	$(BIN)/python -m editmgt_lab.evaluation.gallery $(ARGS)
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)

@@ -220,14 +220,21 @@ class RegionHoldSampler:
 
 
 def draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
-    """One token for each position. probabilities: [B, N, codebook]; returns [B, N]."""
+    """One token for each position. probabilities: [B, N, codebook]; returns [B, N].
 
-    def draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
+    A race: each code takes an exponential time over its probability, the first one wins. `torch.multinomial` draws the
+    same tokens with the same numbers, but for every row anew. Raises SettingError for what is not a number.
+    """
+    if probabilities.sum().isnan():
+        raise SettingError(
+            "the network's logits are not numbers", expected="finite logits", fix="load it with dtype=torch.float32"
+        )
+
+    def times(rows: Tensor, generator: torch.Generator | None) -> Tensor:
         device = rows.device if generator is None else generator.device
-        drawn = torch.multinomial(rows.to(device).float().flatten(0, 1), 1, generator=generator)
-        return drawn.reshape(rows.shape[:2]).to(rows.device)
+        return torch.empty(rows.shape, device=device).exponential_(generator=generator).to(rows.device)
 
-    return for_each_generator(draw, probabilities, generator)
+    return (probabilities / for_each_generator(times, probabilities, generator)).argmax(dim=-1)
 
 
 def gumbel_noise(like: Tensor, generator: Generators) -> Tensor:
@@ -242,11 +249,16 @@ def gumbel_noise(like: Tensor, generator: Generators) -> Tensor:
 
 
 def for_each_generator(draw: Callable, rows: Tensor, generator: Generators) -> Tensor:
-    """One generator draws for the whole batch; a list has one for each picture, whose draws then fit any batch."""
+    """One generator draws for the whole batch; a list has one for each picture, whose draws then fit any batch.
+
+    draw: noise in the shape of the rows it gets, whatever their values. A generator that the list names again draws
+    once, for all of its rows.
+    """
     if generator is None or isinstance(generator, torch.Generator):
         return draw(rows, generator)
     if len(generator) != len(rows):
         raise SettingError(
             f"{len(generator)} generators for {len(rows)} pictures", expected="one for each", fix="or pass a single one"
         )
-    return torch.cat([draw(row, g) for row, g in zip(rows.split(1), generator, strict=True)])
+    drawn = {id(each): draw(rows[:1], each) for each in {id(each): each for each in generator}.values()}
+    return torch.cat([drawn[id(each)] for each in generator])

@@ -76,6 +76,7 @@ class Editor:
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
         self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
+        self.consolidate = consolidate  # stage 4, to be exchanged in an ablation
         for what, mine, others in (
             ("codes", config.codebook_size, vq.config.num_vq_embeddings),
             ("text width", config.text_width, text_encoder.width),
@@ -258,10 +259,7 @@ class Editor:
     def _decode(self, task: Task) -> Iterator[DecodeStep]:
         """The one decoding loop, for edits and for text to image."""
         chosen, tokens = task.settings, task.start
-        sampler = RegionHoldSampler(
-            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold,
-        )  # fmt: skip
+        sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
         for index in range(chosen.steps):
             logits, heat = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
@@ -272,6 +270,12 @@ class Editor:
             tokens = decision.tokens
             fields = (tokens, decision.masked, decision.confidence, heat, decision.held | task.fixed, decision.sampled)
             yield DecodeStep(index, *(field.to("cpu", copy=True) for field in fields), task.single, self.detokenize)
+
+    def _sampler(self, chosen: Settings) -> RegionHoldSampler:
+        return RegionHoldSampler(
+            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
+            token_temperature=chosen.token_temperature, hold=chosen.hold,
+        )  # fmt: skip
 
     def _predict(self, task: Task, tokens: Tensor, *, timestep: int) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the heat map [B, h, w] of the guided half."""
@@ -291,7 +295,7 @@ class Editor:
             ).float()
         if passes == 2:
             logits = guide(logits, chosen.guidance_scale)
-        return logits, consolidate(captured[-batch:], words=task.words)
+        return logits, self.consolidate(captured[-batch:], words=task.words)
 
     def _finish(self, task: Task) -> EditResult:
         for step in self._decode(task):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler, guide
+from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler, draw_tokens, guide
 from editmgt_lab.errors import SettingError, ShapeError
 
 MASK, CODEBOOK, STEPS = 20, 16, 7
@@ -211,3 +211,25 @@ def test_shape_errors():
             sampler.step(logits[0], tokens, 0, **(hold | changes))
     with pytest.raises(ShapeError):
         sampler.step(logits[0], tokens.mT, 0)
+
+
+def test_tokens_are_those_of_torch_multinomial():
+    probabilities = torch.randn(2, 6, 50, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=-1)
+    one, other = (torch.Generator().manual_seed(1) for _ in range(2))
+    expected = torch.multinomial(probabilities.flatten(0, 1), 1, generator=one).reshape(2, 6)
+    assert torch.equal(draw_tokens(probabilities, other), expected)
+    assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))  # as many numbers were used
+
+
+def test_rows_of_one_generator_share_its_draws():
+    probabilities = torch.full((1, 40, 50), 1 / 50)
+    first, second = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+    drawn = draw_tokens(probabilities.repeat(3, 1, 1), [first, second, first])
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[:1], draw_tokens(probabilities, [torch.Generator().manual_seed(1)]))
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    logits, tokens, _, _ = scene()
+    with pytest.raises(SettingError, match="not numbers"):
+        RegionHoldSampler(MASK, 1).step(logits[0] * math.nan, tokens, 0)

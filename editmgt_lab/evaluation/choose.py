@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..crisp import SPLITS
+from ..crisp import SPLITS, EditSample
 from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import CheckpointError, LabError
@@ -121,14 +121,23 @@ def choose_settings(
 
 
 def try_out(
-    editor: Editor, setting: str, option: Any, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any
+    editor: Editor,
+    setting: str,
+    option: Any,
+    *,
+    truths: Sequence[Truth],
+    seed: int,
+    progress: bool,
+    focus: Callable[[EditSample], list[str]] | None = None,
+    **options: Any,
 ) -> Trial:
-    """All edits with these options of `Editor.edit`."""
+    """All edits with these options of `Editor.edit`; focus: the words of an edit to localise by, None is all."""
     values: dict[str, list[float]] = {name: [] for name in COLUMNS}
     seconds = 0.0
     for truth in tqdm(truths, desc=f"{setting} {option}", unit="batch", disable=not progress):
         began = time.perf_counter()
-        result = truth.edit(editor, seed, **options)
+        words = None if focus is None else [focus(sample) for sample in truth.samples]
+        result = truth.edit(editor, seed, focus=words, **options)
         seconds += time.perf_counter() - began
         for sample, scores in zip(truth.samples, truth.scores(to_tensor(result.images), result.heat), strict=True):
             scores = scores if sample.category in LOCAL_CATEGORIES else replace(scores, leakage=math.nan)

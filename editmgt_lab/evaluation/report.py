@@ -29,13 +29,15 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def gallery(title: str, pairs: Sequence[tuple[Row, Row]]) -> Figure:
-    """Two rows of pictures beside each other on every line, each under its caption."""
+    """Two rows of pictures beside each other on every line, each under its caption; a row without pictures is empty."""
     figure = Figure(figsize=(11, 2.1 * len(pairs) + 0.4), layout="constrained")
     figure.suptitle(title)
     lines = figure.subfigures(max(len(pairs), 1), 2, squeeze=False)
     for line, pair in zip(lines, pairs, strict=False):
         for part, (caption, pictures) in zip(line, pair, strict=True):
             part.suptitle(caption, fontsize="small")
+            if not pictures:
+                continue
             for axes, picture in zip(part.subplots(1, len(pictures)), pictures, strict=True):
                 axes.imshow(picture)
                 axes.axis("off")

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .. import crisp
@@ -17,6 +19,7 @@ from ..crisp import EditSample
 from ..editor import Editor
 from ..errors import SettingError
 from ..images import to_tensor
+from ..inputs import Task
 from ..results import EditResult
 from .metrics import edit_score, leakage, psnr, roc_auc, success
 
@@ -80,12 +83,18 @@ class Truth:
         self, editor: Editor, seed: int, *, instructions: Sequence[str] | None = None, **options: Any
     ) -> EditResult:
         """The editor's answer; edit i decodes with seed + i. instructions: None asks as the samples do."""
-        return editor.edit(
-            [sample.source for sample in self.samples],
-            instructions or [sample.instruction for sample in self.samples],
-            seed=[seed + number for number in self.numbers],
-            **options,
-        )
+        return editor.edit(*self._question(instructions), seed=self._seeds(seed), **options)
+
+    def task(self, editor: Editor, seed: int, *, steps: int = 12, **options: Any) -> Task:
+        """What `edit` decodes, checked and encoded, for a decoding loop other than the editor's."""
+        return editor._task(*self._question(), seed=self._seeds(seed), steps=steps, **options)
+
+    def _question(self, instructions: Sequence[str] | None = None) -> tuple[list[Image.Image], Sequence[str]]:
+        asked = instructions or [sample.instruction for sample in self.samples]
+        return [sample.source for sample in self.samples], asked
+
+    def _seeds(self, seed: int) -> list[int]:
+        return [seed + number for number in self.numbers]
 
     def edit_with_maps(self, editor: Editor, seed: int, **options: Any) -> tuple[EditResult, list[CapturedAttention]]:
         """The answer, and what every decoding step captured of all blocks; `heat_of` makes heat maps of it."""
@@ -113,6 +122,10 @@ class Truth:
         """Of the i-th edit; heat: [B, h, w]. NaN for an edit of the whole picture."""
         return roc_auc(heat[i], self.masks[i]) if self.samples[i].category in LOCAL_CATEGORIES else math.nan
 
+    def edit_cells(self, factor: int) -> Tensor:
+        """bool [B, h, w]: the cells, `factor` px along one side, that the true edit touches."""
+        return F.max_pool2d(self.masks[:, None].float(), factor)[:, 0] > 0
+
 
 def draw_truths(
     editor: Editor, *, split: str, count: int, category: str | None = None, batch: int = 20
@@ -135,9 +148,14 @@ def heat_of(maps: CapturedAttention, blocks: Sequence[int]) -> Tensor:
 
 
 def with_hold(editor: Editor, rule: str) -> Editor:
-    """The same networks, holding by another rule unless a call says otherwise."""
+    """The same networks, holding by another rule."""
+    return with_defaults(editor, hold=rule)
+
+
+def with_defaults(editor: Editor, **changed: Any) -> Editor:
+    """The same networks with other defaults, which a call can still override where `Editor.edit` has the argument."""
     other = copy.copy(editor)
-    other.defaults = replace(editor.defaults, hold=rule)
+    other.defaults = replace(editor.defaults, **changed)
     return other
 
 
