@@ -10,7 +10,7 @@ import pytest
 
 import editmgt_lab as lab
 from editmgt_lab.evaluation import choose
-from editmgt_lab.evaluation.choose import Trial, best, choose_settings, least_leakage, main, try_blocks, try_out
+from editmgt_lab.evaluation.choose import Trial, best, choose_settings, main, most_hold, try_blocks, try_out
 from editmgt_lab.evaluation.truth import LOCAL_CATEGORIES, draw_truths
 
 
@@ -40,12 +40,16 @@ def test_edits_without_a_value_do_not_choose():
     assert best([trial([nan]), trial([nan])], "success") == 0
 
 
-def test_the_hold_leaks_least_of_those_that_lose_little():
+def test_as_much_is_held_as_costs_little():
     done, lost = [1.0] * 100, [0.0] * 3 + [1.0] * 97
-    trials = [trial(done, [0.04] * 100), trial(done[:99] + [0.0], [0.02] * 100), trial(lost, [0.0] * 100)]
-    assert least_leakage(trials) == 1, "the last leaks nothing, but loses three points"
-    assert least_leakage([trials[0], trials[2]]) == 0
-    assert least_leakage([*trials[:2], trial(done, [0.02] * 100)]) == 1
+
+    def hold(threshold, success, leaked):
+        return Trial("hold", (threshold, "commit"), {"success": success, "leakage": [leaked] * 100}, 0.1)
+
+    trials = [hold(0.0, done, 0.04), hold(0.1, done[:99] + [0.0], 0.02), hold(0.2, lost, 0.0)]
+    assert most_hold(trials) == 1, "the last loses three points"
+    assert most_hold([trials[0], trials[2]]) == 0
+    assert most_hold([*trials[:2], hold(0.1, done, 0.01)]) == 2, "of two rules, the one that leaks less"
 
 
 def test_a_trial_is_that_of_the_editor_with_its_option(editor):

@@ -1,8 +1,8 @@
 """`python -m editmgt_lab.evaluation.choose`: choose what a model is used with by measuring it on the validation split.
 
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
-without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold (λ and
-rule together): the least leakage in local categories among those whose success is at most 2 points below the best.
+without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold: the
+largest λ whose success is at most 2 points below the best, by the rule that then leaks less in local categories.
 Options are listed from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is
 taken. With `--calls`, also temperature, steps and strength, whose defaults are the same for every model: to be seen and
 not chosen.
@@ -112,7 +112,7 @@ def choose_settings(
         try_out(with_hold(editor, rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
         for threshold, rule in holds
     ]
-    hold_threshold, rule = take(trials, least_leakage(trials))
+    hold_threshold, rule = take(trials, most_hold(trials))
     if calls:
         held, fixed = with_hold(editor, rule), chosen | {"hold_threshold": hold_threshold}
         for setting, options in CALLS.items():
@@ -187,10 +187,12 @@ def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
     return next(i for i, mean in enumerate(means) if mean >= max(means) - TIES[metric])
 
 
-def least_leakage(trials: Sequence[Trial]) -> int:
-    """Of those that lose little success against the best, the first that leaks least."""
+def most_hold(trials: Sequence[Trial]) -> int:
+    """Of the holds (λ, rule) that lose little success against the best: the largest λ, and there the least leakage."""
     means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
     able = [i for i, mean in enumerate(means) if mean >= max(means) - MAY_LOSE]
+    largest = max(trials[i].option[0] for i in able)
+    able = [i for i in able if trials[i].option[0] == largest]
     return able[best([trials[i] for i in able], "leakage", sign=-1)]
 
 
