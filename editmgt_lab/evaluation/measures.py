@@ -81,7 +81,12 @@ class Comparison:
 
     def _once(self, key: Any, compute: Callable[[], Any]) -> Any:
         if key not in self.known:
-            self.known[key] = compute()
+            try:
+                self.known[key] = compute()
+            except LabError as error:  # a judge is not asked again until it answers
+                self.known[key] = error
+        if isinstance(self.known[key], LabError):
+            raise self.known[key]
         return self.known[key]
 
 
