@@ -331,3 +331,5 @@ def test_card_has_backbone_preprocessing_and_reference_beside_every_number(sampl
     assert found["count"] == 2 and found["mean"] == pytest.approx(1)
     assert content["measures"]["CLIP-I, target"]["backbone"] == "clip"
     assert all(path.exists() for path in paths) and len(paths) == 4
+    with Image.open(paths[3]) as page:
+        assert len(page.getcolors(maxcolors=1_000_000)) > 100, "the pictures are on it, not only their names"

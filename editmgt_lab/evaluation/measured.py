@@ -77,7 +77,7 @@ class MeasuredCard:
             lines = [head]
             for each in self.measures:
                 digits = DIGITS.get(each.name, 4)
-                cells = [_cell(answers[answer][each.key], digits) for answer in self.answers]
+                cells = [_cell(answers[answer][each.key], digits, count) for answer in self.answers]
                 described = [
                     each.name,
                     each.better,
@@ -89,7 +89,7 @@ class MeasuredCard:
                 lines.append([*described, *cells])
             pages.append(f"{group}: {count} edits\n\n{align(lines, left=6)}")
         notes = [f"left out: {key}: {why}" for key, why in self.absent.items()] + list(self.notes)
-        notes.append("in brackets 95% bootstrap intervals of the mean")
+        notes.append("in brackets 95% bootstrap intervals of the mean; n: of how many edits, where not of all")
         return f"{self.title}\n\n" + "\n\n\n".join(pages) + "\n\n" + "\n".join(notes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class MeasuredCard:
         height = rows * (0.8 + 0.28 * len(self.answers)) + 0.8
         figure = Figure(figsize=(4.4 * columns, height), layout="constrained")
         figure.suptitle(self.title)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+        grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         places = range(len(self.answers))
         for axes, each in zip(grid, panels, strict=False):
             for place, answer in enumerate(self.answers):
@@ -123,7 +123,7 @@ class MeasuredCard:
             axes.set_xlabel(each.backbone, fontsize="x-small")
             axes.tick_params(labelsize="x-small")
             axes.grid(axis="x", alpha=0.3)
-        for axes in list(grid)[len(panels) :]:
+        for axes in grid[len(panels) :]:
             axes.axis("off")
         return figure
 
@@ -135,7 +135,7 @@ class MeasuredCard:
         figure.suptitle(self.title)
         for part, each in zip(figure.subfigures(rows, 1, squeeze=False).flat, self.shown, strict=False):
             part.suptitle(textwrap.shorten(each.caption, 28 * columns), fontsize="small")
-            panels = part.subplots(1, columns, squeeze=False).flat
+            panels = list(part.subplots(1, columns, squeeze=False).flat)
             for axes in panels:
                 axes.axis("off")
             for axes, (name, picture) in zip(panels, each.pictures.items(), strict=False):
@@ -163,8 +163,10 @@ def _summary(values: Sequence[float], seed: int) -> dict[str, float | None]:
     return summary(values, seed)
 
 
-def _cell(found: Mapping[str, float | None], digits: int) -> str:
-    return f"∞ ({found['infinite']} of {found['count']})" if found.get("infinite") else cell(found, 1, digits)
+def _cell(found: Mapping[str, float | None], digits: int, edits: int) -> str:
+    if found.get("infinite"):
+        return f"∞ ({found['infinite']} of {found['count']})"
+    return cell(found, 1, digits) + (f" n={found['count']}" if 0 < found["count"] < edits else "")
 
 
 def _draw(axes: Any, place: int, found: Mapping[str, float | None]) -> None:
