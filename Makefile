@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench evaluate captions choose figure ablations gallery train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -26,6 +26,9 @@ test: $(VENV)/installed-test ## set up, then run every test and the linter
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
+
+benchmark: $(VENV)/installed-evaluation ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
+	$(BIN)/python -m editmgt_lab.evaluation.benchmark $(ARGS)
 
 evaluate: $(VENV)/installed ## score the edits on the small world's test split
 	$(BIN)/python -m editmgt_lab.evaluation $(ARGS)
@@ -55,6 +58,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): once, a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-evaluation: $(VENV)/installed
+	@echo "Adding what the benchmarks need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[evaluation]"
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

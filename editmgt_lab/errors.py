@@ -27,3 +27,11 @@ class ShapeError(LabError):
 
 class CheckpointError(LabError):
     """A folder or hub name that holds no checkpoint, or not the one that was asked for."""
+
+
+class DataError(LabError):
+    """A data set, or a row of it, that cannot be read or used."""
+
+
+class JudgeError(LabError):
+    """A judge's answer that holds no scores."""
