@@ -104,7 +104,7 @@ views.attention_figure(result.source, every_block, multi_modal=len(editor.transf
 # ## Stage 4: many maps become one heat map
 #
 # So the maps of the blocks that point best are averaged over blocks, heads and words, stretched to 0 … 1, and filtered:
-# calm where the map is flat, sharp where it peaks. In the small model that is a single block, chosen on edits of the
+# calm where the map is flat, sharp where it peaks. Which blocks these are in the small model was chosen on edits of the
 # validation split. Every cell whose heat is below **λ** is going to be held.
 
 # %%
