@@ -14,7 +14,7 @@ from .editor import load
 from .errors import LabError
 from .results import EditResult
 
-PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "remove the rocket"
+PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "make the fish orange"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
 
 

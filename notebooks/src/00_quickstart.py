@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Quickstart: an instruction edits a picture
 #
-# **The claim: an edit leaks into places that have nothing to do with it, and holding the source's tokens there stops
-# the leak, if the right places are held.** You will edit a picture with one line, then see the five stages behind that
-# line, then test the claim against a control that must fail.
+# **The claim: an edit that is pushed leaks into places that have nothing to do with it, and holding the source's tokens
+# there stops the leak, if the right places are held.** You will edit a picture with one line, then see the five stages
+# behind that line, then test the claim against a control that must fail.
 #
 # About 5 minutes to read, under a minute to run on a laptop's CPU. Nothing is downloaded.
 
@@ -147,6 +147,10 @@ def measure(sample, edited):
 # Four ways to hold: nothing; everything outside the *true* region, which is the best that any heat map could do; by the
 # heat map; and the control, just as many cells as the true region leaves, but anywhere. `mask=` takes a region that may
 # change (white) instead of a heat map.
+#
+# The edits are *pushed* by guidance: every step runs with and without the instruction, and goes three times as far as
+# the difference between the two. The released model goes six times as far. The small one does its edits without, and
+# then leaks next to nothing; guided, it shows what a hold is for.
 
 
 # %%
@@ -162,7 +166,7 @@ pictures, instructions = [sample.source for sample in samples], [sample.instruct
 
 
 def edits(**hold):
-    return editor.edit(pictures, instructions, seed=0, **hold)
+    return editor.edit(pictures, instructions, seed=0, guidance_scale=3.0, **hold)
 
 
 free, by_heat = edits(hold_threshold=0), edits(hold_threshold=0.1)
@@ -182,7 +186,8 @@ for name, (score, leaked) in means.items():
     print(f"{name:24} {score:10.2f} {leaked:9.4f}")
 
 # %%
-assert means["held by the true region"][1] < means["nothing held"][1], "a hold in the right places stops leakage"
+assert means["held by the true region"][1] < 0.75 * means["nothing held"][1], "a hold in the right places stops leakage"
+assert means["held by heat"][1] < means["nothing held"][1], "and the attention knows some of them"
 assert means["held by the true region"][0] > means["held at random"][0] + 1, "a random one stops the edit, too"
 
 # %% [markdown]
