@@ -132,6 +132,7 @@ def test_attention_explorer_a_word_and_a_patch(notebook):
     notebook.measured("hover", "a patch", answer_time(panel(output, "picture")) / 1000)
     word.hover()
     expect(say).to_contain_text(re.compile("Where “.+” looks"))
+    word.click()  # keeps it, wherever the page scrolls to
     notebook.shoot(output, "attention_explorer_word")
     point(panel(output, "picture"), 20, (8, 8))
     expect(say).to_contain_text("Where the patch at row 3, column 5 looks")

@@ -102,7 +102,7 @@ class Playground(Saves, widgets.VBox):
         )
         self.run_button = widgets.Button(description="Run", button_style="primary", layout={"width": "80px"})
         self.cancel_button = widgets.Button(description="Cancel", disabled=True, layout={"width": "80px"})
-        self.progress = widgets.IntProgress(0, 0, self.step_count, layout={"width": "140px"})
+        self.progress = widgets.IntProgress(0, 0, self.step_count, layout={"width": "140px", "visibility": "hidden"})
         self.message = widgets.HTML(layout={"min_height": "24px"})
         names = ("source", "heat", "held", "edit")
         self.pictures = {name: widgets.Image(format="png", layout={"width": "100%"}) for name in names}
@@ -160,7 +160,7 @@ class Playground(Saves, widgets.VBox):
         self.ticket.set()
         self.ticket = threading.Event()
         chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
-        self.cancel_button.disabled = False
+        self.progress.layout.visibility, self.cancel_button.disabled = "visible", False
         self.pending = WORKER.submit(self._edit, self.ticket, pause, self.instruction.value, self.others | chosen)
         return self.pending
 
@@ -223,7 +223,7 @@ class Playground(Saves, widgets.VBox):
             self.tabs.show(self.result, self.truth if known else None)
 
     def _rest(self) -> None:
-        self.progress.value, self.cancel_button.disabled = 0, True
+        self.progress.value, self.progress.layout.visibility, self.cancel_button.disabled = 0, "hidden", True
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         colour = "var(--jp-error-color1, #d32f2f)" if wrong else "inherit"

@@ -48,7 +48,8 @@ class ScenePanel(widgets.VBox):
             button.on_click(lambda _, place=place: self.press(place))
         tools = widgets.VBox([self.background, self.kind, self.colour, self.clear_button])
         grid = widgets.GridBox(
-            list(self.places.values()), layout={"grid_template_columns": "repeat(3, 104px)", "grid_gap": "2px"}
+            list(self.places.values()),
+            layout={"grid_template_columns": "repeat(3, 104px)", "grid_gap": "2px", "margin": "0 0 0 16px"},
         )
         self.board = widgets.VBox(
             [widgets.Box([tools, grid], layout={"flex_flow": "row wrap"}), widgets.HTML(HINT)],

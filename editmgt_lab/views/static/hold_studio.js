@@ -13,7 +13,8 @@ function build(model, data, body) {
   const palette = heatColours(data.palette, 166);
   const read = (cell) => `${place(cell, columns)}, heat ${values[cell].toFixed(2)}`;
   const common = { rows, columns, ratio: data.ratio, read, hover: tell };
-  const [map, held, ...edits] = ["heat map", "held", ...data.ways].map((title) => new Panel({ title, ...common }));
+  const titles = ["heat map", "held", ...data.ways.map((way) => `held ${way}`)];
+  const [map, held, ...edits] = titles.map((title) => new Panel({ title, ...common }));
   const slider = h("input", {
     type: "range", min: 0, max: 1, step: STEP, "aria-label": "hold threshold λ",
     oninput: () => move(Number(slider.value), false), onchange: () => move(Number(slider.value), true),
@@ -77,7 +78,7 @@ function build(model, data, body) {
     const at = results.indexOf(shown);
     edits.forEach((panel, way) => {
       panel.show(urls[data.ways.length * at + way]);
-      panel.caption.textContent = `held ${data.ways[way]}, λ = ${shown.threshold}`;
+      panel.caption.textContent = `λ = ${shown.threshold}`;
     });
     [...table.tBodies[0].rows].forEach((line, index) => line.setAttribute("aria-current", String(index === at)));
   }
