@@ -35,3 +35,7 @@ class DataError(LabError):
 
 class JudgeError(LabError):
     """A judge's answer that holds no scores."""
+
+
+class TrainingError(LabError):
+    """A training that cannot go on."""
