@@ -208,6 +208,18 @@ def test_after_an_error_it_goes_on_from_the_last_checkpoint(fresh, picture, samp
     assert sent[0]["known"] == 0 and len(sent[0]["steps"]) == 4, "what was taken back, anew"
 
 
+def test_it_opens_on_a_run_that_was_interrupted(tiny_folder, picture, samples, tmp_path):
+    first, second = (lab.load(tiny_folder, device="cpu") for _ in range(2))
+    trained = finetuner(first, picture, tmp_path)
+    trained.show = lambda editor: trained.cancel()  # at step 3
+    trained.run(bar=False)
+    dashboard = views.finetune_dashboard(finetuner(second, picture, tmp_path), samples)
+    assert dashboard.state == "ready" and dashboard.status["done"] == 3 == len(dashboard.curves)
+    dashboard.start()
+    dashboard.wait(60)
+    assert (dashboard.before["step"], dashboard.now["step"]) == (3, 6) and len(dashboard.curves) == 6
+
+
 def test_a_full_disk_is_said_and_no_training_is_lost(fresh, picture, samples, tmp_path, monkeypatch):
     trained = finetuner(fresh, picture, tmp_path)
     dashboard = views.finetune_dashboard(trained, samples)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it takes seconds to import
 
 MOST = 6
 ALL = "all words"
-SIDE = 1.7  # inches of a picture in the figure
+SIDE = 1.3  # inches of a picture in the figure
 LOSS, SMOOTHED, VALIDATION = "0.75", "#0072b2", "#d55e00"
 
 Sample = EditSample | tuple[Picture, str]
@@ -131,7 +131,7 @@ def finetune_figure(
 ) -> Figure:
     """curves: loss, smoothed loss and learning rate, [steps, 3]; validations: step and loss, [n, 2]; rows: as of
     `Samples.rows`."""
-    heights = [2.6, *[SIDE + 0.6] * len(rows)]
+    heights = [2.6, *[SIDE + 0.55] * len(rows)]
     figure = plt.figure(figsize=(9, sum(heights)), layout="constrained")
     top, *below = figure.subfigures(len(heights), height_ratios=heights)
     left, right = top.subplots(1, 2)

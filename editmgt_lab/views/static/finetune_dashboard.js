@@ -7,7 +7,10 @@ const [WIDTH, HEIGHT] = [500, 210]; // of a chart, in its own units
 const EDGE = { left: 52, right: 10, top: 10, bottom: 24 };
 const MOST = 400; // points of a drawn line
 
-const short = (value) => String(Number(value.toPrecision(2)));
+const short = (value) => {
+  const rounded = Number(value.toPrecision(2));
+  return rounded && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded);
+};
 const clock = (seconds) => {
   const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
   const two = (number) => String(number).padStart(2, "0");
@@ -21,13 +24,16 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-/** Round numbers in [low, high], about four of them. */
+/** Round numbers in [low, high], about four of them, each with its name. */
 function ticks(low, high) {
   const rough = (high - low) / 4;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((factor) => factor * unit >= rough) * unit;
+  const digits = Math.max(0, -Math.floor(Math.log10(step * 1.001)));
   const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high * (1 + 1e-9); i++) found.push(i * step);
+  for (let i = Math.ceil(low / step); i * step <= high; i++) {
+    found.push([i * step, high < 1e-2 ? short(i * step) : (i * step).toFixed(digits)]);
+  }
   return found;
 }
 
@@ -54,7 +60,7 @@ class Chart {
       "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: 0, role: "application", "aria-label": title }, this.plot, this.mark,
     );
     const names = Object.entries(lines);
-    const legend = names.length < 2 ? [] : names.map(([name, kind]) => h("span", { class: `lab-key ${kind}` }, name));
+    const legend = names.length < 2 ? [] : names.map(([name, kind]) => h("span", { class: "lab-key" }, h("i", { class: kind }), name));
     this.element = h("figure", { class: "lab-chart" }, h("figcaption", {}, h("b", {}, title), ...legend), this.canvas);
     this.canvas.addEventListener("pointermove", (event) => this.move(this.at(event)));
     for (const name of ["pointerleave", "blur"]) this.canvas.addEventListener(name, () => this.move(null));
@@ -104,9 +110,9 @@ class Chart {
     const y = (value) => HEIGHT - EDGE.bottom - ((HEIGHT - EDGE.top - EDGE.bottom) * (value - bottom)) / (top - bottom);
     const drawn = [];
     const [left, right] = [EDGE.left, WIDTH - EDGE.right];
-    for (const value of all.length ? ticks(bottom, top) : []) {
+    for (const [value, name] of all.length ? ticks(bottom, top) : []) {
       drawn.push(svg("line", { class: "lab-grid", x1: left, x2: right, y1: y(value), y2: y(value) }));
-      drawn.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+      drawn.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, name));
     }
     for (const step of new Set([1, Math.round((1 + steps) / 2), steps])) {
       const anchor = step === 1 ? "start" : step === steps ? "end" : "middle";
@@ -158,7 +164,7 @@ function build(model, data, body) {
     const active = ["training", "paused", "stopping"].includes(status.state);
     start.disabled = active || status.state === "finished";
     const on = status.state === "failed" && data.checkpoints ? "Go on from the last checkpoint" : "Go on";
-    start.textContent = status.done && status.state !== "finished" ? on : "Start";
+    start.textContent = status.done && !start.disabled ? on : "Start";
     pause.disabled = !active || status.state === "stopping";
     stop.disabled = pause.disabled;
     pause.textContent = status.state === "paused" ? "Resume" : "Pause";
@@ -191,7 +197,10 @@ function build(model, data, body) {
     new Chart({ title: "learning rate", lines: { "learning rate": "lab-strong" }, from: 0, hover, read }),
   ];
   function drawCurves() {
-    const [curves, steps] = [model.get("curves"), model.get("status").steps];
+    const curves = model.get("curves");
+    let steps = 25; // the axis grows with the line
+    while (steps < curves.length) steps *= 2;
+    steps = Math.min(steps, model.get("status").steps);
     const line = (column) => curves.map((values, index) => [index + 1, values[column]]);
     charts[0].draw([line(0), line(1), model.get("validations")], steps);
     charts[1].draw([line(2)], steps);
@@ -245,7 +254,7 @@ function build(model, data, body) {
   const chips = data.words.map((word) =>
     h("button", { class: "lab-chip", onclick: () => (model.set("word", word), model.save_changes()) }, word),
   );
-  const maps = h("div", { class: "lab-row" });
+  const maps = h("div", { class: "lab-row lab-heats" });
   function drawHeat() {
     const number = data.words.indexOf(model.get("word"));
     chips.forEach((chip, index) => chip.setAttribute("aria-pressed", String(index === number)));
