@@ -9,7 +9,7 @@ const MOST = 400; // points of a drawn line
 
 const short = (value) => {
   const rounded = Number(value.toPrecision(2));
-  return rounded && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded);
+  return rounded && Math.abs(rounded) < 1e-2 ? rounded.toExponential() : String(rounded);
 };
 const clock = (seconds) => {
   const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
