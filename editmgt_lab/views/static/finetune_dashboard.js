@@ -1,4 +1,4 @@
-import { Panel, h, heat, heatColours, mount, pictures, place, unpack } from "./lab.js";
+import { KEYS, Panel, h, heat, heatColours, mount, pictures, place, unpack } from "./lab.js";
 
 const TITLE = "Fine-tuning";
 const HINT = "The training goes on whatever becomes of this page: open it again, or evaluate the dashboard in any cell, and it shows where it is.";
@@ -57,7 +57,7 @@ class Chart {
     this.plot = svg("g", {});
     this.mark = svg("line", { class: "lab-cursor", y1: EDGE.top, y2: HEIGHT - EDGE.bottom, visibility: "hidden" });
     this.canvas = svg(
-      "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: 0, role: "application", "aria-label": title }, this.plot, this.mark,
+      "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, ...KEYS, role: "application", "aria-label": title }, this.plot, this.mark,
     );
     const names = Object.entries(lines);
     const legend = names.length < 2 ? [] : names.map(([name, kind]) => h("span", { class: "lab-key" }, h("i", { class: kind }), name));

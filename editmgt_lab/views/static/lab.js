@@ -81,6 +81,9 @@ const MARKS = {
   same: [["#000", 2], ["#fff", 1]],
 };
 
+/** For what has keys of its own: a notebook would take some before they come here. */
+export const KEYS = { tabindex: 0, "data-lm-suppress-shortcuts": "true" };
+
 /**
  * A picture under a grid of cells that the pointer and the arrow keys move over.
  * hover(cell or null), pick(cell, event): the cell's number, row by row; read(cell): its name for screen readers;
@@ -90,7 +93,7 @@ export class Panel {
   constructor({ title, rows, columns, ratio, hover, pick, read, gap = 0.5 }) {
     Object.assign(this, { rows, columns, hover, pick, read, gap, cursor: null, marks: [], overlay: null });
     this.image = h("img", { alt: "", draggable: "false" });
-    this.canvas = h("canvas", { tabindex: 0, role: "application", "aria-label": title });
+    this.canvas = h("canvas", { ...KEYS, role: "application", "aria-label": title });
     this.caption = h("span", { class: "lab-note" });
     this.frame = h("div", { class: "lab-frame", style: `aspect-ratio: ${ratio}` }, this.image, this.canvas);
     this.element = h("figure", { class: "lab-panel" }, h("figcaption", {}, h("b", {}, title), this.caption), this.frame);
