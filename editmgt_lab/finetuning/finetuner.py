@@ -220,7 +220,7 @@ class Finetuner:
 
     @contextmanager
     def averaged(self) -> Iterator[Editor]:
-        """Inside the context the editor has the averaged weights; not for another thread, which would see them change."""
+        """Inside the context the editor has the averaged weights; for the training's own thread, between two steps."""
         weights = [p.data for p in self.trained]
         for parameter, kept in zip(self.trained, self.average, strict=True):
             parameter.data = kept
