@@ -17,7 +17,6 @@ from editmgt_lab.errors import CheckpointError, SettingError, TrainingError
 from editmgt_lab.finetuning import (
     Finetuner,
     FinetuneSettings,
-    TokenPairs,
     add_adapter,
     finetuner,
     load_adapter,
@@ -26,6 +25,7 @@ from editmgt_lab.finetuning import (
 from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
+from editmgt_lab.training.tokens import TokenPairs
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)
 HERE = Path(__file__).parent
@@ -34,7 +34,8 @@ HERE = Path(__file__).parent
 def random_pairs(editor: lab.Editor, count: int = 6, seed: int = 0) -> TokenPairs:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(editor.transformer.config.codebook_size, (2, count, 8, 8), generator=generator)
-    return TokenPairs(tokens[0], tokens[1], [f"make it {'blue red green'.split()[i % 3]}" for i in range(count)])
+    texts = [f"make it {('blue', 'red', 'green')[i % 3]}" for i in range(count)]
+    return TokenPairs(tokens[0], tokens[1], texts, [None] * count)
 
 
 @pytest.fixture

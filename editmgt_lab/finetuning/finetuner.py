@@ -25,11 +25,11 @@ from ..errors import CheckpointError, SettingError, TrainingError
 from ..training.objective import code_likeness, token_losses
 from ..training.optimizer import has_bfloat16
 from ..training.run import Run, warm_cosine
+from ..training.tokens import TokenPairs
 from ..transformer import AESTHETIC_SCORE
 from .adapters import add_adapter, fingerprint
 from .batch import Batch, draw_batch
 from .settings import FinetuneSettings
-from .tokens import TokenPairs
 
 
 class Finetuner:
