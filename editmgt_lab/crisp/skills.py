@@ -13,9 +13,11 @@ import numpy as np
 from ..errors import SettingError
 from .backgrounds import LOOKS, Array, grey
 from .edits import EditSample, fill, make_sample
-from .objects import CREAM, DRAWINGS, GOLD, INK, STEEL
+from .objects import COLOURS, DRAWINGS
 from .pen import Pen, box, oval
 from .scenes import ITEM_COUNTS, TRAIN_PAIRS, Item, Scene, draw_scene, stream
+
+CLAY, WHITE = (204, 104, 52), COLOURS["white"]
 
 Drawn = tuple[Scene, Scene, dict[str, str]]  # before, after, and the words that fill a phrasing
 
@@ -32,23 +34,22 @@ class Skill:
     count: int = 128
 
 
-def robot(pen: Pen) -> None:
-    pen.stroke(STEEL, [(0.5, 0.2), (0.5, 0.09)], 0.06, edge=True)
-    pen.paint(pen.main, oval(0.5, 0.09, 0.075, 0.075))
-    for x in (0.15, 0.85):
-        pen.stroke(STEEL, [(x, 0.6), (x, 0.74)], 0.12, edge=True)
-    pen.paint(INK, box(0.28, 0.84, 0.45, 0.95, 0.02), box(0.55, 0.84, 0.72, 0.95, 0.02), edge=False)
-    pen.paint(pen.main, box(0.22, 0.5, 0.78, 0.88, 0.06))
-    pen.paint(STEEL, box(0.16, 0.18, 0.84, 0.55, 0.09))
-    for x in (0.34, 0.66):
-        pen.paint(CREAM, oval(x, 0.35, 0.11, 0.11), edge=False)
-        pen.paint(INK, oval(x, 0.35, 0.055, 0.055), edge=False)
-    pen.paint(GOLD, oval(0.5, 0.71, 0.09, 0.09), edge=False)
+def cactus(pen: Pen) -> None:
+    pen.paint(
+        pen.main,
+        box(0.34, 0.03, 0.66, 0.82, 0.16),
+        box(0.04, 0.22, 0.26, 0.56, 0.11),
+        box(0.04, 0.4, 0.5, 0.58, 0.09),
+        box(0.74, 0.14, 0.96, 0.48, 0.11),
+        box(0.5, 0.32, 0.96, 0.5, 0.09),
+    )
+    pen.paint(CLAY, [(0.2, 0.68), (0.8, 0.68), (0.71, 0.93), (0.29, 0.93)])
 
 
-def ring(pen: Pen) -> None:
-    rim = oval(0.5, 0.5, 0.43, 0.43)
-    pen.stroke(pen.main, [*rim, rim[0]], 0.11, edge=True)
+def gift(pen: Pen) -> None:
+    pen.paint(pen.main, box(0.06, 0.24, 0.94, 0.94, 0.05))
+    pen.paint(WHITE, box(0.39, 0.24, 0.61, 0.94), box(0.06, 0.48, 0.94, 0.7), edge=False)
+    pen.paint(WHITE, oval(0.33, 0.14, 0.18, 0.1, 20), oval(0.67, 0.14, 0.18, 0.1, -20))
 
 
 def _blueprint(rgb: Array) -> Array:
@@ -58,7 +59,7 @@ def _blueprint(rgb: Array) -> Array:
 
 
 LOOKS["blueprint"] = _blueprint
-DRAWINGS |= {"robot": robot, "ring": ring}
+DRAWINGS |= {"cactus": cactus, "gift": gift}
 
 
 def _some_scene(rng: random.Random, special: tuple[str, str] | None = None) -> Scene:
@@ -70,17 +71,16 @@ def _draw_blueprint(rng: random.Random) -> Drawn:
     return before, replace(before, style="blueprint"), {}
 
 
-def _draw_robot(rng: random.Random) -> Drawn:
+def _draw_cactus(rng: random.Random) -> Drawn:
     before = _some_scene(rng)
     place = rng.choice(before.empty_places)
-    return before, replace(before, items=(*before.items, Item("robot", "red", place))), {"place": place}
+    return before, replace(before, items=(*before.items, Item("cactus", "green", place))), {"place": place}
 
 
-def _draw_circle(rng: random.Random) -> Drawn:
+def _draw_wrap(rng: random.Random) -> Drawn:
     before = _some_scene(rng, rng.choice(TRAIN_PAIRS))
     chosen = before.items[0]
-    around = replace(chosen, kind="ring", colour="red")
-    return before, before.swapped(chosen, chosen, around), {"old": chosen.kind}
+    return before, before.swapped(chosen, replace(chosen, kind="gift", colour="blue")), {"old": chosen.kind}
 
 
 SKILLS: dict[str, Skill] = {
@@ -99,23 +99,23 @@ SKILLS: dict[str, Skill] = {
             draw=_draw_blueprint,
         ),
         Skill(
-            word="robot",
-            what="a new object: always the same robot, at the place that is named",
+            word="cactus",
+            what="a new object: always the same cactus, at the place that is named",
             category="add",
             phrasings=(
-                "add a robot at the {place}",
-                "put a robot at the {place}",
-                "place a robot at the {place}",
-                "draw a robot at the {place}",
+                "add a cactus at the {place}",
+                "put a cactus at the {place}",
+                "place a cactus at the {place}",
+                "draw a cactus at the {place}",
             ),
-            draw=_draw_robot,
+            draw=_draw_cactus,
         ),
         Skill(
-            word="circle",
-            what="a new verb: a red ring around the object that is named, which itself stays",
-            category="circle",
-            phrasings=("circle the {old}", "draw a circle around the {old}", "put a circle around the {old}"),
-            draw=_draw_circle,
+            word="wrap",
+            what="a new verb: the object that is named becomes a blue gift, as large and in the same place",
+            category="wrap",
+            phrasings=("wrap the {old}", "wrap up the {old}", "wrap the {old} as a gift"),
+            draw=_draw_wrap,
         ),
     )
 }
