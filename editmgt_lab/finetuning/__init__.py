@@ -3,6 +3,5 @@
 from .adapters import add_adapter, load_adapter, save_adapter
 from .finetuner import Finetuner
 from .settings import FinetuneSettings
-from .tokens import TokenPairs
 
-__all__ = ["FinetuneSettings", "Finetuner", "TokenPairs", "add_adapter", "load_adapter", "save_adapter"]
+__all__ = ["FinetuneSettings", "Finetuner", "add_adapter", "load_adapter", "save_adapter"]

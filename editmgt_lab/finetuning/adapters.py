@@ -24,7 +24,9 @@ PICTURE_LAYERS = (
     r"(single_)?transformer_blocks\.\d+\."
     r"(attn\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2|proj_mlp|proj_out)"
 )
-TEXT_LAYERS = r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.0\.proj|ff_context\.net\.2)"
+TEXT_LAYERS = (
+    r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.0\.proj|ff_context\.net\.2)"
+)
 BRANCHES = {"both": f"{PICTURE_LAYERS}|{TEXT_LAYERS}", "source": PICTURE_LAYERS}
 
 

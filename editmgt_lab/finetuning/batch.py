@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..training.objective import TIMESTEPS, drop_conditions, edit_weights, hide, mask_ratio
+from ..training.tokens import TokenPairs
 from .settings import FinetuneSettings
-from .tokens import TokenPairs
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from ..errors import CheckpointError, SettingError, TrainingError
 from ..training.objective import code_likeness, token_losses
 from ..training.optimizer import has_bfloat16
 from ..training.run import Run, warm_cosine
+from ..training.tokens import TokenPairs
 from ..transformer import AESTHETIC_SCORE
 from .adapters import add_adapter, fingerprint
 from .batch import Batch, draw_batch
 from .settings import FinetuneSettings
-from .tokens import TokenPairs
 
 
 class Finetuner:
@@ -240,7 +240,7 @@ class Finetuner:
 
     @contextmanager
     def averaged(self) -> Iterator[Editor]:
-        """Inside the context the editor has the averaged weights; not for another thread, which would see them change."""
+        """Inside the context the editor has the averaged weights; for the training's own thread, between two steps."""
         weights = [p.data for p in self.trained]
         for parameter, kept in zip(self.trained, self.average, strict=True):
             parameter.data = kept
