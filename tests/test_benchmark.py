@@ -24,9 +24,9 @@ from editmgt_lab.evaluation.benchmark import BENCHMARKS, AnyBench, EmuEdit, GEdi
 from editmgt_lab.evaluation.benchmark.__main__ import main
 from editmgt_lab.evaluation.benchmark.magicbrush import edit_region
 from editmgt_lab.evaluation.benchmark.run import editor_answers
-from editmgt_lab.evaluation.benchmark.tables import read_rows
 from editmgt_lab.evaluation.measured import ALL
 from editmgt_lab.evaluation.measures import Tools
+from editmgt_lab.tables import read_rows
 
 NONE = Tools(clip=None, dino=None, dinov2=None)
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -465,22 +465,10 @@ def test_tables_of_every_kind(emu, tmp_path, monkeypatch):
             list(read_rows(tmp_path / source, split))
 
 
-def test_rows_are_streamed_from_the_hub(emu, monkeypatch):
-    import huggingface_hub
-
-    class Hub:
-        def find(self, root):
-            if root != "datasets/facebook/emu_edit_test_set":
-                raise OSError("offline")
-            return [f"{root}/{path.relative_to(emu)}" for path in emu.rglob("*.parquet")]
-
-        def open(self, path, mode):
-            return open(emu / path.removeprefix("datasets/facebook/emu_edit_test_set/"), mode)
-
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
-    monkeypatch.chdir(emu.parent)
+def test_rows_are_streamed_from_the_hub(emu, hub):
+    hub("facebook/emu_edit_test_set", emu)
     assert len(list(read_rows("facebook/emu_edit_test_set", "test"))) == 7
-    with pytest.raises(DataError, match="could not be had from the hub: offline"):
+    with pytest.raises(DataError, match="could not be had from the hub: no such repository"):
         list(read_rows("facebook/another"))
 
 
