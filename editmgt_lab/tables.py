@@ -20,7 +20,7 @@ KINDS = (".parquet", ".arrow", ".jsonl", ".json")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 BATCH = 16  # rows in memory at a time: with their pictures some 50 MB
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-_NUMBERED = re.compile(r"(.*[-_])(\d+)((?:-of-\d+)?\.\w+)")
+_NUMBERED = re.compile(r"(.*?[-_])(\d+)((?:-of-\d+)?\.\w+)")
 
 
 @dataclass(frozen=True)

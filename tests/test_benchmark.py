@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from backbones import save_clip, save_dino
+from parquet import IMAGE, column, png, write
 from PIL import Image
 
 import editmgt_lab as lab
@@ -29,23 +29,11 @@ from editmgt_lab.evaluation.measures import Tools
 from editmgt_lab.tables import read_rows
 
 NONE = Tools(clip=None, dino=None, dinov2=None)
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COPY = "copy the source"
 
 
 def sample(number):
     return lab.crisp.sample_edit(number, split="test")
-
-
-def png(image):
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def column(content):
-    """What the hub's Image column holds."""
-    return {"bytes": png(content) if isinstance(content, Image.Image) else content, "path": None}
 
 
 def invert(source, instruction, number):
@@ -58,11 +46,6 @@ def done(folder):
 
 def skipped(folder):
     return {row["key"]: row["skipped"] for row in done(folder) if "skipped" in row}
-
-
-def write(path, schema, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(schema)), path)
 
 
 EMU = [
