@@ -140,8 +140,9 @@ def _column_rows(url: str, kind: str) -> Iterator[dict[str, Any]]:
 
     sizes = {"batch_size": BATCH} if kind == "parquet" else {}
     rows = datasets.load_dataset(kind, data_files=[url], split="train", streaming=True, **sizes)
-    for batch in rows.with_format("arrow").iter(BATCH):  # as arrow no picture is decoded: one may be broken
-        yield from batch.to_pylist()
+    # As arrow no picture is decoded: one may be broken. One by one, so that few rows are lost to damage after them.
+    for row in rows.with_format("arrow").iter(1):
+        yield from row.to_pylist()
 
 
 def _json_rows(table: Table) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,6 @@ def column(content):
     return {"bytes": png(content) if isinstance(content, Image.Image) else content, "path": None}
 
 
-def write(path, schema, rows):
+def write(path, schema, rows, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(schema)), path)
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(schema)), path, **options)
