@@ -27,7 +27,7 @@ test: $(VENV)/installed-test ## set up, then run every test and the linter
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
 
-benchmark: $(VENV)/installed-evaluation ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
+benchmark: $(VENV)/installed ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
 	$(BIN)/python -m editmgt_lab.evaluation.benchmark $(ARGS)
 
 evaluate: $(VENV)/installed ## score the edits on the small world's test split
@@ -58,11 +58,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): once, a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
-
-$(VENV)/installed-evaluation: $(VENV)/installed
-	@echo "Adding what the benchmarks need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[evaluation]"
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

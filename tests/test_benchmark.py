@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from backbones import save_clip, save_dino
+from parquet import IMAGE, column, png, write
 from PIL import Image
 
 import editmgt_lab as lab
@@ -24,28 +24,16 @@ from editmgt_lab.evaluation.benchmark import BENCHMARKS, AnyBench, EmuEdit, GEdi
 from editmgt_lab.evaluation.benchmark.__main__ import main
 from editmgt_lab.evaluation.benchmark.magicbrush import edit_region
 from editmgt_lab.evaluation.benchmark.run import editor_answers
-from editmgt_lab.evaluation.benchmark.tables import read_rows
 from editmgt_lab.evaluation.measured import ALL
 from editmgt_lab.evaluation.measures import Tools
+from editmgt_lab.tables import read_rows
 
 NONE = Tools(clip=None, dino=None, dinov2=None)
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COPY = "copy the source"
 
 
 def sample(number):
     return lab.crisp.sample_edit(number, split="test")
-
-
-def png(image):
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def column(content):
-    """What the hub's Image column holds."""
-    return {"bytes": png(content) if isinstance(content, Image.Image) else content, "path": None}
 
 
 def invert(source, instruction, number):
@@ -58,11 +46,6 @@ def done(folder):
 
 def skipped(folder):
     return {row["key"]: row["skipped"] for row in done(folder) if "skipped" in row}
-
-
-def write(path, schema, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(schema)), path)
 
 
 EMU = [
@@ -465,22 +448,10 @@ def test_tables_of_every_kind(emu, tmp_path, monkeypatch):
             list(read_rows(tmp_path / source, split))
 
 
-def test_rows_are_streamed_from_the_hub(emu, monkeypatch):
-    import huggingface_hub
-
-    class Hub:
-        def find(self, root):
-            if root != "datasets/facebook/emu_edit_test_set":
-                raise OSError("offline")
-            return [f"{root}/{path.relative_to(emu)}" for path in emu.rglob("*.parquet")]
-
-        def open(self, path, mode):
-            return open(emu / path.removeprefix("datasets/facebook/emu_edit_test_set/"), mode)
-
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
-    monkeypatch.chdir(emu.parent)
+def test_rows_are_streamed_from_the_hub(emu, hub):
+    hub("facebook/emu_edit_test_set", emu)
     assert len(list(read_rows("facebook/emu_edit_test_set", "test"))) == 7
-    with pytest.raises(DataError, match="could not be had from the hub: offline"):
+    with pytest.raises(DataError, match="could not be had from the hub: no such repository"):
         list(read_rows("facebook/another"))
 
 

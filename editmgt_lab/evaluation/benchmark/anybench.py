@@ -22,9 +22,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rows import Opened
+from ...tables import picture_bytes, read_json_file, read_rows
 from ..measures import TARGET, TARGET_CAPTION, Measure
-from .edits import Opened, Row, by_group
-from .tables import picture_bytes, read_json_file, read_rows
+from .edits import Row, by_group
 
 RESULTS = "edit_result.json"
 

@@ -21,9 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rows import Opened
+from ...tables import picture_bytes, read_rows
 from ..measures import SOURCE, Measure
-from .edits import Opened, Row, by_group, folder_name, save_picture
-from .tables import picture_bytes, read_rows
+from .edits import Row, by_group, folder_name, save_picture
 
 GROUPS = (
     "background_change", "color_alter", "material_alter", "motion_change", "ps_human", "style_change", "subject-add",
