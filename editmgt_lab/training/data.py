@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,19 @@ def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(stack, dim=1), torch.cat(same)
 
 
-@torch.no_grad()
 def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
-    """Draw and tokenize the training edits of these seeds, the categories in turn.
+    """Draw and tokenize the training edits of these seeds, the categories in turn; see `tokenize_edits`.
 
     In the published proportions one pair in sixty is a motion, and a small model does not learn it.
+    """
+    categories = crisp.CATEGORIES
+    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
+    return tokenize_edits(vq, text, samples)
+
+
+@torch.no_grad()
+def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditSample]) -> dict[str, Tensor]:
+    """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
     target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
@@ -54,8 +62,6 @@ def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict
     differs is only the VQ model's normalisation, which looks at the whole picture and is not part of any edit.
     """
     device = next(vq.parameters()).device
-    categories = crisp.CATEGORIES
-    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
 
     def encode(images: list) -> Tensor:
         return torch.cat(
