@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..crisp import CATEGORIES
 from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..images import to_images, to_tensor
@@ -53,6 +54,7 @@ def measure(
     editor: Editor,
     *,
     split: str = "test",
+    category: str | None = None,
     count: int = 200,
     random_count: int = 60,
     thresholds: Sequence[float] = PUBLISHED["lambda"],
@@ -63,16 +65,16 @@ def measure(
 ) -> tuple[LambdaCurves, dict[str, Example]]:
     """The curves over the edits 0 … count - 1 of a split, and the edit of each category in SHOWN that falls most.
 
-    random_count: the random hold is measured on so many of the first edits, in whole batches. thresholds: λ, rising
-    from 0. batch: edits at a time, of no influence on their results but rounding. options: as in `Editor.edit`; without
-    any, the model's own. Raises SettingError.
+    category: one, or None for all in the published proportions. random_count: the random hold is measured on so many of
+    the first edits, in whole batches. thresholds: λ, rising from 0. batch: edits at a time, of no influence on their
+    results but rounding. options: as in `Editor.edit`; without any, the model's own. Raises SettingError.
     """
     check_thresholds(thresholds)
     above = thresholds[1:]
     known: dict[str, dict[str, list[np.ndarray]]] = {}
     categories, examples, passes, alone = [], {}, 0, 0
     with tqdm(total=count, desc="sweeping λ", unit="edit", disable=not progress) as bar:
-        for truth in draw_truths(editor, split=split, count=count, batch=batch):
+        for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):
             holds = [Hold(HEAT, each) for each in thresholds] + [Hold(MASK, thresholds[-1])]
             if truth.numbers[0] < random_count:
                 holds += [Hold(RANDOM, each) for each in above]
@@ -92,7 +94,8 @@ def measure(
     values.setdefault(RANDOM, {metric: np.full((len(thresholds), count), np.nan) for metric in METRICS})
     task = truth.task(editor, seed, **options)
     used = {name: value for name, value in asdict(task.settings).items() if name not in ("hold_threshold", "seeds")}
-    settings = {"split": split, "count": count, "random_count": random_count, "seed": seed}
+    settings = {"split": split, "category": category or "all", "count": count, "random_count": random_count}
+    settings["seed"] = seed
     settings |= used | {"passes": passes, "passes_alone": alone}
     return LambdaCurves(settings, tuple(categories), tuple(thresholds), values), examples
 
@@ -182,6 +185,7 @@ def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path) -> li
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table and the checks, save."""
     parser = measuring(__doc__, count=200, counted="edits, each under all its holds", output=Path("outputs"), batch=2)
+    parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument("--random-count", type=int, default=60, help="of them, edits to hold at random as well")
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
