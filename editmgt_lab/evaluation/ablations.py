@@ -133,7 +133,10 @@ def object_words(sample: EditSample) -> list[str]:
 
 
 def picture(trials: Sequence[Trial]) -> Figure:
-    """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side."""
+    """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side.
+
+    Score and localisation have the same scale in every part.
+    """
     metrics = ("score", "leakage", "localisation")
     figure = Figure(figsize=(11, 1.5 + 0.34 * len(trials)), layout="constrained")
     figure.suptitle(TITLES[trials[0].setting], fontsize=15, x=0.01, ha="left")
@@ -150,11 +153,16 @@ def picture(trials: Sequence[Trial]) -> Figure:
                 axes.axvline(found["mean"], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xlabel({"leakage": "leakage, local edits"}.get(metric, COLUMNS[metric][0]), fontsize=13)
         axes.tick_params(labelsize=12)
+        axes.locator_params(axis="x", nbins=5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
     figure.axes[0].set_yticks(rows, [str(trial.option) for trial in trials])
     figure.axes[0].set_ylim(len(trials) - 0.5, -0.5)
-    figure.axes[1].set_xlim(left=0)
+    for axes, end in zip(figure.axes, (10, None, 1), strict=True):
+        axes.set_xlim(0, end)
+    figure.axes[2].axvline(0.5, color="0.6", linewidth=1, linestyle="--", zorder=0)
+    figure.axes[2].annotate("chance", (0.5, 1), (-4, 0), xycoords=("data", "axes fraction"),
+                            textcoords="offset points", ha="right", va="top", color="0.45", fontsize=10)  # fmt: skip
     return figure
 
 

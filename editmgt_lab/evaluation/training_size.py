@@ -35,7 +35,7 @@ from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..images import to_tensor
 from ..training.data import tokenize_edits
-from ..training.recipe import TINY
+from ..training.recipe import TINY, Recipe
 from ..training.run import Run
 from ..training.transformer import train_transformer
 from .bench import computer
@@ -48,7 +48,7 @@ from .truth import Truth, draw_truths, picture_size
 PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
 RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))
 SIZES = (0, 16, 64, 256, 1024)
-GROUPS = {"unseen": "new kind, unseen scenes", "own": "new kind, its own training pairs", "old": "the old kinds"}
+GROUPS = {"unseen": "new kind, unseen scenes", "own": "new kind, own training pairs", "old": "the old kinds"}
 STYLES = {
     "unseen": {"color": "#d55e00", "marker": "o", "linewidth": 2.4},
     "own": {"color": "#0072b2", "marker": "^", "linestyle": "--"},
@@ -114,8 +114,10 @@ def measure(
             continue
         own = [sample_resize(i, size=picture) for i in range(min(pairs, count))]
         groups = {"unseen": unseen, "own": batches_of(editor, own, batch), "old": old}
-        run = folder / f"{pairs}_pairs"
-        taught = teach(load(model), training_pairs(editor, folder, max(sizes), picture), pairs, run, recipe, seed)
+        run, taught = folder / f"{pairs}_pairs", editor
+        if pairs:
+            data = training_pairs(editor, folder, max(sizes), picture)
+            taught = teach(load(model), {name: each[:pairs] for name, each in data.items()}, run, recipe, seed)
         known = {name: ask(taught, truths, seed, f"{pairs} pairs, {name}") for name, truths in groups.items()}
         journal.add({"key": str(pairs), "pairs": pairs, **known})
         shutil.rmtree(run, ignore_errors=True)
@@ -133,15 +135,13 @@ def training_pairs(editor: Editor, folder: Path, pairs: int, size: int) -> dict[
     return {name: tensor.long() for name, tensor in load_file(path).items()}
 
 
-def teach(editor: Editor, data: dict[str, Tensor], pairs: int, folder: Path, recipe: Any, seed: int) -> Editor:
-    """The editor after training on the first `pairs` of the data; for none of them as it is. Resumes from `folder`."""
-    if not pairs:
-        return editor
+def teach(editor: Editor, data: dict[str, Tensor], folder: Path, recipe: Recipe, seed: int) -> Editor:
+    """The editor after training on these pairs; resumes from `folder`."""
     torch.manual_seed(seed)
     average = train_transformer(
         editor.transformer,
         editor.text_encoder,
-        {name: tensor[:pairs] for name, tensor in data.items()},
+        data,
         editor.vq.quantize.embedding.weight.detach(),
         Run(folder),
         recipe,
@@ -199,7 +199,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """Plain text: a line for every size, means with their 95% intervals."""
-    heads = [f"{GROUPS[group]}: {head}" for group in GROUPS for head, _, _ in METRICS.values()]
+    heads = [f"{group}: {head}" for group in GROUPS for head, _, _ in METRICS.values()]
     lines = [["pairs", *heads]]
     for row in rows:
         cells = [cell(row[g][m], factor, digits) for g in GROUPS for m, (_, factor, digits) in METRICS.items()]

@@ -130,7 +130,7 @@ for name, each in scores.items():
 # four answers, each measure with its 95% intervals, by the code behind `make benchmark`:
 
 # %%
-measures, _ = build_measures([("L1", SOURCE), ("PSNR", SOURCE), ("SSIM", SOURCE), ("L1", TARGET)], Tools())
+measures, _ = build_measures([(name, of) for of in (SOURCE, TARGET) for name in ("L1", "PSNR", "SSIM")], Tools())
 measured = []
 for k, sample in enumerate(truth.samples):
     outputs = {name: to_images(pictures[k : k + 1])[0] for name, pictures in answers.items()}
@@ -150,9 +150,9 @@ assert mean(s.score for s in scores["as it ships"]) > 4, "while the editor did m
 assert to_target["as it ships"] < to_target["copy the source"], "against the target, copying no longer wins"
 
 # %% [markdown]
-# The copy wins all three measures that look at the source, and the worst answer there is *the target itself*: the one
-# that is perfect. Read such numbers as a price, never as a score. Only the panel that looks at the target turns the
-# order round.
+# Above, against the source: the copy wins all three, and *the target itself*, which is perfect, is no better than the
+# edits. Read such numbers as a price, never as a score. Below, against the target, the order turns round; but outside
+# of drawn worlds there is mostly no target, and where there is one, it is one of many good answers.
 #
 # What of measures by a network? **LPIPS** compares the features of a network for images: nearer to what eyes see than
 # L1, and as fond of copies. **CLIP-I** and **DINO** ask whether output and reference mean or show the same, and again
@@ -247,8 +247,8 @@ part("filter")
 # %% [markdown]
 # ### Whose attention?
 #
-# All words of the instruction, or only those that name the object, the background or the style. In a language model the
-# small words carry much of the meaning; in this small text encoder every word has seen all words before it.
+# All words of the instruction, or only those that name the object, the background or the style. In this text encoder
+# every word has seen all words before it, so that even a small word at the end knows what the instruction is about.
 
 # %%
 part("words")
@@ -276,8 +276,8 @@ print(report(trials))
 by_option = {(t.setting, t.option): t for t in trials}
 own = next(t for t in trials if t.setting == "hold" and t.chosen)
 assert all(t.values == own.values for t in trials if t.chosen), "one and the same editor heads every part"
-weak = by_option["injection", "γ = 0.5, released bias"].to_dict()
-assert weak["leakage"]["mean"] > 1.5 * own.to_dict()["leakage"]["mean"], "a source that is hardly seen is not kept"
+little, much = (by_option["injection", f"γ = {strength}, paper's bias"].to_dict() for strength in (0.5, 2))
+assert little["leakage"]["mean"] > 1.2 * much["leakage"]["mean"], "the harder it looks at the source, the less changes"
 
 # %% [markdown]
 # ## How many training pairs?
