@@ -65,16 +65,21 @@ class Gallery:
 
     def share(self, category: str) -> str:
         edits = self.edits[category]
-        return f"{sum(each.held.success for each in edits):.0f} of {len(edits)} succeed"
+        held, free = (sum(getattr(each, way).success for each in edits) for way in ("held", "free"))
+        return f"{held:.0f} of {len(edits)} succeed (with λ = 0: {free:.0f})"
 
     def figure(self) -> Figure:
-        """A line for each pair: a success left, a failure right; an empty place where there is none."""
+        """A line for each pair: a success left, a failure right; where there is none of them at all, it says so."""
         pairs = []
         for category in self.edits:
-            done, failed = self.chosen(category)
-            for i in range(max(len(done), len(failed))):
-                pairs.append(tuple(row_of(side[i]) if i < len(side) else ("", ()) for side in (done, failed)))
-        return report.gallery(f"{self.title}\nleft: successes, right: failures; {', '.join(self.columns)}", pairs)
+            sides = self.chosen(category)
+            none = [f"{category}: none of {len(self.edits[category])} {what}" for what in ("succeeds", "fails")]
+            empty = [("", ()) if side else (text, ()) for side, text in zip(sides, none, strict=True)]
+            for i in range(max(map(len, sides))):
+                row = [row_of(side[i]) if i < len(side) else empty[j] for j, side in enumerate(sides)]
+                pairs.append(tuple(row))
+                empty = [("", ())] * 2
+        return report.gallery(f"{self.title}. Left: successes, right: failures", pairs, self.columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -100,7 +105,7 @@ class Gallery:
         return PAGE.format(title=escape(self.title), rule=rule, body="\n".join(parts))
 
     def html_row(self, shown: Shown) -> str:
-        under = ("", in_words(shown.free), in_words(shown.held), "")
+        under = ("", *(in_words(scores).replace(", ", "<br>") for scores in (shown.free, shown.held)), "")
         figures = "".join(
             f'<figure><img src="{data_url(picture)}" width={SIDE} alt="{escape(name)}">'
             f"<figcaption>{escape(name)}<br>{text}</figcaption></figure>"
