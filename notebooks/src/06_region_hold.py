@@ -100,8 +100,9 @@ controls_figure(curves)
 
 # %% [markdown]
 # By heat, leakage falls long before the score does: there lies the use of λ. At random the score is lost at once, and
-# leakage can even *rise* at first: what is left of the object in held cells is completed into something else. In the
-# end it falls, too, since nothing changes any more. Not even the true region comes to 0; why, we shall see below.
+# if leakage falls, then because nothing changes any more. Pasting is no hold: it goes by the last step's heat map, when
+# the object is gone and there is little left to look at, so it puts back what had been removed. Not even the true
+# region comes to a leakage of 0; why, we shall see below.
 
 # %%
 score, random_score, true_score = (curves.means(way, "score") for way in (HEAT, RANDOM, MASK))
