@@ -248,6 +248,8 @@ def _show(axes: Axes, picture: Picture, title: str, **settings: Any) -> AxesImag
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+    if isinstance(picture, Image.Image) and picture.mode == "L":  # a mask
+        settings |= {"cmap": "gray", "vmin": 0, "vmax": 255}
     return axes.imshow(picture, interpolation="nearest", **settings)
 
 
