@@ -1,4 +1,4 @@
-"""The injection dial: one edit at several strengths γ side by side, from text to image to a copy of the source."""
+"""The injection dial: one edit at several strengths γ side by side, from text to image to ever more of the source."""
 
 from __future__ import annotations
 
