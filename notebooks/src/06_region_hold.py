@@ -237,7 +237,7 @@ def check_hottest(hottest):
     for share in (0.25, 0.5):
         mask = hottest(free.heat[0], share)
         assert isinstance(mask, Image.Image) and mask.size == (64, 64), "a picture, 64 × 64: enlarge the 16 × 16 cells"
-        pixels = np.asarray(mask).reshape(16, 4, 16, 4)
+        pixels = np.asarray(mask.convert("L")).reshape(16, 4, 16, 4)
         cells = pixels[:, 0, :, 0] > 0
         assert (pixels == 255 * cells[:, None, :, None]).all(), "whole cells, 0 or 255: enlarge with NEAREST"
         assert abs(cells.mean() - share) < 0.02, f"{cells.mean():.0%} of the cells are free, asked for were {share:.0%}"
