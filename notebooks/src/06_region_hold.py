@@ -2,11 +2,12 @@
 # # Stage 5: holding the source where the edit is not
 #
 # **The claim: where one holds matters. Held where attention is low, an edit survives what stops it when as many tokens
-# are held at random.** A held token is the source's own, so nothing there can go wrong, and nothing can be done. You
-# will step through the two rules by which tokens can be held, move the threshold λ, and trace what it buys and what it
-# costs against two controls: a random hold, which must fail, and the true region, which no heat map can beat.
+# are held at random.** A held token is the source's own, so nothing there can go wrong, and nothing can be done. How
+# much the instruction's words look at each cell is its *heat*, from 0 to 1, and cells whose heat is below the threshold
+# **λ** are held. You will step through the two rules by which tokens can be held, move λ, and trace what it buys and
+# what it costs against two controls: a random hold, which must fail, and the true region, which no heat map can beat.
 #
-# About 12 minutes to read, under two minutes to run on a laptop's CPU.
+# About 12 minutes to read, under two minutes to run on a laptop's CPU, 15 more for the exercises.
 
 # %%
 import copy
@@ -25,21 +26,24 @@ from editmgt_lab.images import to_tensor
 
 torch.set_grad_enabled(False)
 editor = lab.load()
-sample = lab.crisp.sample_edit(2, split="test", category="remove")
+sample = lab.crisp.sample_edit(15, split="test", category="remove")
 free = editor.edit(sample.source, sample.instruction, hold_threshold=0, seed=0)
 held = editor.edit(sample.source, sample.instruction, hold_threshold=0.2, seed=0)
 views.edit_figure(held)
 
 # %% [markdown]
+# Under the blue veil is what the last step held with λ = 0.2: there the source's tokens are kept.
+#
 # ## One step, by hand
 #
-# The hold is one line inside the decoding step. After the network has guessed every token, and before the least
-# confident are masked again, every place whose heat is below λ takes the source's token instead.
+# The hold is one line inside the decoding step. Here is the first one: all tokens are masked, that is, unknown. After
+# the network has guessed every token, and before the least confident are masked again, every place whose heat is
+# below λ takes the source's token instead.
 
 # %%
 tokens = torch.full_like(free.source_tokens, editor.mask_token_id)
 text = editor.encode_text(sample.instruction)
-logits = editor.transformer(tokens, text, torch.tensor([11.0]), source=free.source_tokens)
+logits = editor.transformer(tokens, text, torch.tensor([11.0]), source=free.source_tokens)  # 11 more steps to come
 guesses = logits.argmax(dim=1)
 below = free.heat < 0.2
 after_hold = torch.where(below, free.source_tokens, guesses)
@@ -52,7 +56,7 @@ print(f"{below.float().mean():.0%} of the places are held; "
 # What happens to a held token next? In the **released** code it competes for being kept like all others, with the
 # network's confidence *in the source's token*. Where the network would rather have changed it, that confidence is low:
 # the token is masked again, and so the hold leaks until late. A hold that **commits** takes the source's tokens at once
-# and for good.
+# and for good. How many cells are below λ and masked all the same after each step?
 
 
 # %%
@@ -66,7 +70,7 @@ counts = {}
 for rule in ("released", "commit"):
     steps = list(with_rule(rule).steps(sample.source, sample.instruction, hold_threshold=0.2, seed=0))
     counts[f"{rule}: held, yet masked"] = (range(1, 13), [int((s.held & s.masked).sum()) for s in steps])
-views.curves_figure([("step", "tokens", counts)])
+views.curves_figure([("step", "tokens, of 256", counts)])
 
 # %%
 assert not any(counts["commit: held, yet masked"][1]), "what is committed is never masked again"
@@ -161,7 +165,7 @@ views.panels_figure([[
 # ## Touch it: the hold studio
 #
 # Move λ: what it would hold turns blue at once. Let go, and the edit is made anew beside a random hold of the same
-# size; the table keeps every λ that you tried, with its numbers.
+# size; the table keeps every λ that you tried, with its numbers. L1 is how much a pixel changes in the mean, anywhere.
 
 # %%
 studio = views.hold_studio(editor, sample, threshold=0.2)
@@ -171,29 +175,36 @@ studio
 # %% [markdown]
 # ## Exercises
 #
-# **1. The last λ.** (3 minutes) At which λ is everything held, so that the edit is the source itself? Recall how the
-# heat map was stretched, and that a place is held where its heat is *below* λ.
+# **1. λ for a share.** (5 minutes) You want to hold half of the cells. Which λ does that, for a given heat map? A
+# cell is held where its heat is *below* λ.
+
 
 # %%
-almost_all = ...  # the number of cells of `free.heat` that λ = 1 leaves free: an expression
+def threshold_for(heat, share):
+    """The λ at which `share` of the cells of heat [16, 16] are held."""
+    ...  # your line here
 
 
-def check_almost_all(almost_all):
-    assert int(almost_all) == int((free.heat >= 1).sum()), "count the cells with a heat of 1 or more"
-    print("right:", int(almost_all))
+def check_threshold_for(threshold_for):
+    for share in (0.25, 0.5, 0.75):
+        threshold = threshold_for(free.heat[0], share)
+        assert threshold is not None, "the function has to return λ"
+        held = (free.heat[0] < threshold).float().mean()
+        print(f"λ = {threshold:.2f} holds {held:.0%}")
+        assert abs(held - share) < 0.05, f"and should hold {share:.0%}"
 
 
-# check_almost_all(almost_all)
+# check_threshold_for(threshold_for)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
-# almost_all = (free.heat >= 1.0).sum()
-# check_almost_all(almost_all)
-# ```
+# def threshold_for(heat, share):
+#     return float(heat.flatten().sort().values[round(share * heat.numel())])  # or heat.quantile(share)
 #
-# Where the smoothed map reaches 1 a cell stays free even at λ = 1; there may be none.
+# check_threshold_for(threshold_for)
+# ```
 #
 # </details>
 #
@@ -208,9 +219,15 @@ def hottest(heat, share):
 
 
 def check_hottest(hottest):
-    mask = np.asarray(hottest(free.heat[0], 0.25)).reshape(16, 4, 16, 4)[:, 0, :, 0] > 0
-    assert mask.sum() == 64, "a quarter of 256 cells"
-    assert free.heat[0].numpy()[mask].min() >= free.heat[0].numpy()[~mask].max(), "the hottest ones"
+    heat = free.heat[0].numpy()
+    for share in (0.25, 0.5):
+        mask = hottest(free.heat[0], share)
+        assert isinstance(mask, Image.Image) and mask.size == (64, 64), "a picture, 64 × 64: enlarge the 16 × 16 cells"
+        pixels = np.asarray(mask.convert("L")).reshape(16, 4, 16, 4)
+        cells = pixels[:, 0, :, 0] > 0
+        assert (pixels == 255 * cells[:, None, :, None]).all(), "whole cells, 0 or 255: enlarge with NEAREST"
+        assert abs(cells.mean() - share) < 0.02, f"{cells.mean():.0%} of the cells are free, asked for were {share:.0%}"
+        assert heat[cells].min() >= heat[~cells].max(), "these are not the hottest ones"
     loose = truth.edit(editor, 0, hold_threshold=0, **pushed)
     masks = [hottest(heat, 0.25) for heat in loose.heat]
     scores = truth.scores(to_tensor(truth.edit(editor, 0, hold_threshold=0, mask=masks, **pushed).images))
