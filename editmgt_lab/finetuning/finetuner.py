@@ -39,8 +39,9 @@ class Finetuner:
     validate on; folder: for checkpoints, from which an interrupted run goes on exactly; show: called with the editor,
     its weights averaged, at every validation and at the end.
 
-    `run` trains, and can be paused, resumed and cancelled from another thread. `history` has one entry for each step:
-    step, loss, learning_rate, seconds; and validation where one was made. Raises SettingError, CheckpointError.
+    `run` trains, and can be paused, resumed and cancelled from another thread, which gets the editor to save it by
+    `between_steps`. `history` has one entry for each step: step, loss, learning_rate, seconds; and validation where one
+    was made. Raises SettingError, CheckpointError.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Finetuner:
         self.base = fingerprint(editor.transformer)
         self._going, self._cancelled = threading.Event(), False
         self._going.set()
+        self._turn, self._stepping = threading.Lock(), threading.RLock()
         self.accelerator = Accelerator(cpu=editor.device.type == "cpu")
         if self.settings.batch % self.accelerator.num_processes:
             raise SettingError(
@@ -82,7 +84,7 @@ class Finetuner:
         self.likeness = None
         if self.settings.look_weight:
             self.likeness = code_likeness(editor.vq.quantize.embedding.weight.detach())
-        self._resume()
+        self.restore()
 
     # From another thread
 
@@ -97,6 +99,12 @@ class Finetuner:
         """Stop before the next step; what was learned so far is kept, and saved where there is a folder."""
         self._cancelled = True
         self._going.set()
+
+    @contextmanager
+    def between_steps(self) -> Iterator[Editor]:
+        """Inside the context no step runs, and the editor has its averaged weights; waits for a step under way."""
+        with self._turn, self._stepping, self.averaged() as editor:
+            yield editor
 
     @property
     def paused(self) -> bool:
@@ -113,22 +121,24 @@ class Finetuner:
 
     # Training
 
-    def run(self) -> Editor:
+    def run(self, *, bar: bool = True) -> Editor:
         """Train until the last step, `cancel`, or no better validation; then the weights are the averaged ones.
 
-        Raises TrainingError for a loss that is no number, and for a checkpoint that cannot be written.
+        bar: whether to show a progress bar. Raises TrainingError for a loss that is no number, and for a checkpoint
+        that cannot be written.
         """
         self._cancelled = False
         progress = tqdm(
             total=self.settings.steps, initial=self.done, desc="fine-tuning", unit="step",
-            disable=not self.accelerator.is_main_process,
+            disable=not (bar and self.accelerator.is_main_process),
         )  # fmt: skip
         try:
             while self.done < self.settings.steps and not self._is_over():
                 self._going.wait()
                 if self._cancelled:
                     break
-                entry = self._step()
+                with self._alone():
+                    entry = self._step()
                 progress.update()
                 progress.set_postfix(loss=f"{entry['loss']:.3f}")
                 if self.done % self.settings.save_every == 0:
@@ -137,10 +147,20 @@ class Finetuner:
         finally:
             progress.close()
             self.model.eval()
-        for weight, kept in zip(self.trained, self.average, strict=True):
-            weight.data.copy_(kept)
-        self.show(self.editor)
+        with self._alone():
+            for weight, kept in zip(self.trained, self.average, strict=True):
+                weight.data.copy_(kept)
+            self.show(self.editor)
         return self.editor
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._turn:  # who waits in between_steps comes first: locks alone are not fair
+            self._stepping.acquire()
+        try:
+            yield
+        finally:
+            self._stepping.release()
 
     def joint_batch(self, step: int) -> Batch:
         """What all processes together learn from in one step; only the seed and the step decide."""
@@ -273,7 +293,8 @@ class Finetuner:
         counts = [len(pairs) if pairs else 0 for pairs in (self.pairs, self.replay, self.validation)]
         return {"settings": asdict(self.settings), "base": self.base, "counts": counts}
 
-    def _resume(self) -> None:
+    def restore(self) -> None:
+        """Go back to the last checkpoint, where there is one, from which `run` goes on. Raises CheckpointError."""
         state = self.run_folder.load() if self.run_folder else None
         if state is None:
             return
