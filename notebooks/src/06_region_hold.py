@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
