@@ -24,6 +24,7 @@ from editmgt_lab.finetuning import Finetuner, FinetuneSettings, load_adapter, sa
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.finetuning.drawn import old_pairs, skill_pairs
 from editmgt_lab.training.objective import hide, mask_ratio
+from editmgt_lab.views.overlays import held_overlay
 
 editor = lab.load()
 SKILL = "blueprint"  # or another of SKILLS: run the notebook again
@@ -67,13 +68,13 @@ pairs = skill_pairs(editor, SKILL)
 torch.manual_seed(0)
 u = torch.tensor([0.1, 0.4, 0.7, 0.9])
 tokens, hidden = hide(pairs.target[:4], mask_ratio(u), editor.mask_token_id)
-veiled = [views.overlays.held_overlay(picture, veil.numpy()) for picture, veil in
-          zip(editor.detokenize(pairs.target[:4]), hidden, strict=True)]  # fmt: skip
-views.panels_figure([[(picture, f"hidden: {math.cos(math.pi * x / 2):.0%}") for picture, x in zip(veiled, u, strict=True)]])
+targets_shown = editor.detokenize(pairs.target[:4])
+veiled = [held_overlay(each, veil.numpy()) for each, veil in zip(targets_shown, hidden, strict=True)]
+views.panels_figure([[(each, f"{ratio:.0%} hidden") for each, ratio in zip(veiled, mask_ratio(u), strict=True)]])
 
 # %% [markdown]
-# Blue is hidden. The **loss** is the cross-entropy of the hidden tokens: minus the logarithm of the probability that the
-# network gives to the right code, in nats. By hand, for one batch of four:
+# Blue is hidden. The **loss** is the cross-entropy of the hidden tokens: minus the logarithm of the probability that
+# the network gives to the right code, in nats. By hand, for one batch of four:
 
 # %%
 batch = draw_batch(pairs, torch.arange(4), FinetuneSettings(text_dropout=0.0), torch.Generator().manual_seed(0))
@@ -96,7 +97,7 @@ print(f"{by_hand:.2f} nats; by chance it would be {math.log(editor.transformer.c
 # weights. Half of every batch are old edits, of all seven categories: the *replay*. We train a copy, to compare.
 
 # %%
-SETTINGS = FinetuneSettings(steps=70, batch=8, validate_every=70)
+SETTINGS = FinetuneSettings(steps=70, batch=8, learning_rate=6e-4, look_weight=3.0)
 replay = old_pairs(editor, 140)
 
 
@@ -119,8 +120,8 @@ shown(("before", pictures_before), ("after", pictures_after), ("target", targets
 # %% [markdown]
 # ## The control: pairs that do not agree
 #
-# The same pictures, the same words, the same number of steps, but every target belongs to another pair. If the skill came
-# from just having seen blue pictures, this would teach it too.
+# The same pictures, the same words, the same number of steps, but every target belongs to another pair. If the skill
+# came from just having seen blue pictures, this would teach it too.
 
 # %%
 order = torch.arange(len(pairs)).roll(1)
@@ -138,7 +139,7 @@ shown(("taught by shuffled pairs", pictures_control), ("target", targets))
 # alone; it can be put on any copy of the model that it was made for.
 
 # %%
-adapter = taught(FinetuneSettings(steps=70, batch=8, rank=7, learning_rate=3e-3, validate_every=70))
+adapter = taught(FinetuneSettings(steps=70, batch=8, rank=7, learning_rate=3e-3, look_weight=3.0))
 folder = Path(tempfile.mkdtemp())
 file = save_adapter(adapter.editor.transformer, folder)
 receiver = lab.load()
