@@ -211,10 +211,10 @@ def test_magicbrush_of_the_zip(tmp_path):
 
 
 def any_item(folder, kind, number, **changed):
-    one = sample(number)
+    one, ending = sample(number), "jpg" if kind == "add" else "png"
     item = {
         "edit": one.instruction, "edited object": "cat", "input": "a cat", "output": "a dog", "edit_type": kind,
-        "visual_input": "None", "image_file": f"anybench/{kind}/input_img/{number}.png",
+        "visual_input": "None", "image_file": f"anybench/{kind}/input_img/{number}.{ending}",
         "edited_file": f"anybench/{kind}/edited_img/{number}.png",
     }  # fmt: skip
     for name, picture in (("image_file", one.source), ("edited_file", one.target)):
@@ -245,7 +245,10 @@ def test_anybench_of_the_zip(tmp_path):
     assert reasons["visual_depth/3"] == "visual_depth wants a reference picture"
     assert "there is no picture file" in reasons["add/1"] and reasons["remove/4"] == "the instruction is empty"
     assert len(reasons) == 5 and sum("no picture's name" in reason for reason in reasons.values()) == 2
-    assert sorted(path.name for path in (folder / "mine/add").iterdir()) == ["0.png", "0_1.png"]
+    outputs = sorted((folder / "mine/add").iterdir())
+    assert [path.name for path in outputs] == ["0.jpg", "0_1.jpg"], "as the authors' script looks for them"
+    with Image.open(outputs[0]) as picture:
+        assert picture.format == "PNG", "and nothing is lost"
     assert set(card.groups) == {"add", "outpaint"}
     (wide,) = card.values(COPY, "L1, target", "outpaint")
     expected = np.asarray(sample(2).source.resize((80, 64)), float).mean() / 255
@@ -320,7 +323,7 @@ def test_gedit(tmp_path):
     mine = card.values("mine", overall)
     assert mine == [6] * len(mine) and len(mine) == 2, "an answer that was not read is left out, and said"
     assert "not measured: 1 × VIEScore overall, source: the judge's answer holds no scores" in card.table()
-    with (folder / "csv/fair/mine_color_alter_en_vie_score.csv").open() as stream:
+    with (folder / "csv/mine/fair/mine_color_alter_en_vie_score.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert lines[0]["key"] == "k0en" and (float(lines[0]["sementics_score"]), float(lines[0]["quality_score"])) == (
         6,
