@@ -103,26 +103,42 @@ def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, G
 
 
 def fit_together(
-    source: Picture, target: Picture | None = None, mask: Picture | None = None, *, pixels: int, multiple: int
+    source: Picture,
+    target: Picture | None = None,
+    mask: Picture | None = None,
+    *,
+    pixels: int,
+    multiple: int,
+    square: bool = False,
+    most_off: float = 0.0,
 ) -> Fitted:
     """Fits source, target and mask with one geometry, the source's, so that they still line up; see fit.
 
-    Target and mask may be of another size than the source, but not of another aspect ratio: ImageError.
-    The mask is resized to the nearest pixel and keeps its values.
+    Target and mask may be of another size than the source. Their aspect ratio may differ by what rounding to whole px
+    explains and by the share `most_off`, then they are stretched: else ImageError. The mask is resized to the nearest
+    pixel and keeps its values. square: keep only the middle square of the source, and of the others the same part.
     """
-    fitted, geometry = fit(source, pixels=pixels, multiple=multiple)
+    whole = load_image(source)
+    geometry = _plan_square(whole.size, pixels, multiple) if square else _plan(whole.size, pixels, multiple)
 
     def follow(picture: Picture, name: str, resampling: Image.Resampling) -> Image.Image:
         image = load_image(picture)
-        _check_same_aspect(image.size, geometry.original, name)
+        if aspects_differ(image.size, geometry.original) > most_off:
+            _check_same_aspect(image.size, geometry.original, name)
         return image.resize(geometry.size, resampling, box=_scaled(geometry.crop, geometry.original, image.size))
 
     return Fitted(
-        source=fitted,
+        source=whole.resize(geometry.size, Image.Resampling.LANCZOS, box=geometry.crop),
         target=None if target is None else follow(target, "target", Image.Resampling.LANCZOS),
         mask=None if mask is None else follow(mask, "mask", Image.Resampling.NEAREST).convert("L"),
         geometry=geometry,
     )
+
+
+def aspects_differ(size: tuple[int, int], other: tuple[int, int]) -> float:
+    """The share by which one aspect ratio is larger than the other: 0 for pictures of one shape."""
+    ratio = size[0] * other[1] / (size[1] * other[0])
+    return max(ratio, 1 / ratio) - 1
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
@@ -236,6 +252,13 @@ def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
     kept_height = max(1, min(height, round(width * rows / columns)))
     left, top = (width - kept_width) // 2, (height - kept_height) // 2
     return Geometry(original, (left, top, left + kept_width, top + kept_height), (columns * multiple, rows * multiple))
+
+
+def _plan_square(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
+    side = min(original)
+    left, top = ((length - side) // 2 for length in original)
+    whole_cells = pixels // multiple * multiple
+    return Geometry(original, (left, top, left + side, top + side), (whole_cells, whole_cells))
 
 
 def _scaled(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:

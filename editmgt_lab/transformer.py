@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Layout, RMSNorm, injection_bias, position_ids, rotary_table
 from .blocks import (
@@ -43,6 +44,7 @@ class MaskedGenerativeTransformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
+        self.checkpointing = False
         width, heads = config.width, config.num_attention_heads
         if config.has_connector:
             self.connector = nn.ModuleDict({"projector": nn.Linear(config.joint_attention_dim, width)})
@@ -121,14 +123,20 @@ class MaskedGenerativeTransformer(nn.Module):
         ]  # [B, N, D]
 
         for block in self.transformer_blocks:
-            encoded, pictures = block(encoded, pictures, conditions, layout)
+            encoded, pictures = self.through(block, encoded, pictures, conditions, layout)
         streams = [torch.cat([encoded, pictures[0]], dim=1), *pictures[1:]]
         for block in self.single_transformer_blocks:
-            streams = block(streams, conditions, layout)
+            streams = self.through(block, streams, conditions, layout)
         features = self.decode(streams[0][:, layout.text :], layout)  # [B, h, w, D]
         if only is not None:
             return self.mlm_layer(features[only])
         return rearrange(self.mlm_layer(features), "b h w codebook -> b codebook h w")
+
+    def through(self, block: nn.Module, *inputs: Any) -> Any:
+        """One block; with `checkpointing`, what it computes inside is not kept for the backward pass but made again."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[B, L, text width] → [B, L, D]."""

@@ -16,9 +16,10 @@ from .scenes import (
     render,
     sample_scene,
 )
+from .skills import SKILLS, Skill, sample_skill
 
 __all__ = [
     "BACKGROUNDS", "CATEGORIES", "COLOURS", "HELD_OUT_PAIRS", "HELD_OUT_PHRASINGS", "KINDS", "PHRASINGS", "PLACES",
-    "PROPORTIONS", "SIZES", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "caption", "label_map",
-    "phrases", "render", "sample_edit", "sample_scene",
+    "PROPORTIONS", "SIZES", "SKILLS", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "Skill",
+    "caption", "label_map", "phrases", "render", "sample_edit", "sample_scene", "sample_skill",
 ]  # fmt: skip

@@ -101,28 +101,29 @@ def background(name: str, size: int) -> Array:
     return np.rint(np.clip(fine.reshape(size, n, size, n, 3).mean((1, 3)), 0, 255)).astype(np.uint8)
 
 
-def _grey(rgb: Array) -> Array:
+def grey(rgb: Array) -> Array:
+    """The luminance of colours [..., 3] → [...]."""
     return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _tinted(rgb: Array, tint: tuple[float, float, float], keep: float) -> Array:
     """The grey picture in one tint, with a part `keep` of the old colours."""
-    return (keep * rgb + (1 - keep) * _grey(rgb)[..., None]) * np.array(tint, np.float32)
+    return (keep * rgb + (1 - keep) * grey(rgb)[..., None]) * np.array(tint, np.float32)
 
 
-_STYLES: dict[str, Callable[[Array], Array]] = {
+LOOKS: dict[str, Callable[[Array], Array]] = {
     "sepia": lambda rgb: 0.06 + 0.94 * _tinted(rgb, (1.02, 0.82, 0.58), 0.08),
     "charcoal": lambda rgb: 1.25 * _tinted(rgb, (1, 1, 1), 0.0) - 0.16,
     "moonlight": lambda rgb: _tinted(rgb, (0.42, 0.54, 0.82), 0.4),
     "sunset": lambda rgb: np.array([0.18, 0.02, 0.06], np.float32) + _tinted(rgb, (0.86, 0.66, 0.44), 0.9),
     "negative": lambda rgb: 1 - rgb,
     "pastel": lambda rgb: 0.5 + 0.5 * rgb,
-    "popart": lambda rgb: 0.5 + 1.9 * (rgb - _grey(rgb)[..., None]) + 1.5 * (_grey(rgb)[..., None] - 0.55),
+    "popart": lambda rgb: 0.5 + 1.9 * (rgb - grey(rgb)[..., None]) + 1.5 * (grey(rgb)[..., None] - 0.55),
     "infrared": lambda rgb: rgb[..., [1, 2, 0]] * np.array([1.0, 0.8, 0.9], np.float32),
 }
-STYLES: tuple[str, ...] = tuple(_STYLES)
+STYLES: tuple[str, ...] = tuple(LOOKS)
 
 
 def stylise(rgb: Array, style: str) -> Array:
     """Recolour a picture, pixel by pixel: uint8 [h, w, 3] → the same."""
-    return np.rint(np.clip(_STYLES[style](rgb.astype(np.float32) / 255), 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(LOOKS[style](rgb.astype(np.float32) / 255), 0, 1) * 255).astype(np.uint8)

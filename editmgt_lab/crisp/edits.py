@@ -139,11 +139,16 @@ def sample_edit(seed: int, *, split: str = "train", category: str | None = None,
         beside = relations(before, words["place"], words.get("old"))
         related = rng.choice(beside) if beside and rng.random() < RELATED_SHARE else None
         words |= {"where": related or f"at the {words['place']}", "goal": related or f"to the {words['place']}"}
+    return make_sample(before, after, fill(phrasing, words), category, size)
+
+
+def make_sample(before: Scene, after: Scene, instruction: str, category: str, size: int) -> EditSample:
+    """Draw both scenes at `size` pixels and find where they differ."""
     source, target = render(before, size), render(after, size)
     return EditSample(
         source=source,
         target=target,
-        instruction=fill(phrasing, words),
+        instruction=instruction,
         category=category,
         mask=difference(source, target),
         source_caption=caption(before),

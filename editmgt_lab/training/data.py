@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -16,6 +15,7 @@ from .. import crisp
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
+from .tokens import encode, keep_unchanged
 
 SHARD = 1000
 
@@ -41,34 +41,28 @@ def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(stack, dim=1), torch.cat(same)
 
 
-@torch.no_grad()
 def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
-    """Draw and tokenize the training edits of these seeds, the categories in turn.
+    """Draw and tokenize the training edits of these seeds, the categories in turn; see `tokenize_edits`.
 
     In the published proportions one pair in sixty is a motion, and a small model does not learn it.
+    """
+    categories = crisp.CATEGORIES
+    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
+    return tokenize_edits(vq, text, samples)
+
+
+@torch.no_grad()
+def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditSample]) -> dict[str, Tensor]:
+    """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
     target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
 
-    Where the mask is empty the target takes the source's tokens: there the two pictures are the same, and what
-    differs is only the VQ model's normalisation, which looks at the whole picture and is not part of any edit.
+    Away from the mask the target takes the source's tokens: see keep_unchanged.
     """
-    device = next(vq.parameters()).device
-    categories = crisp.CATEGORIES
-    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
-
-    def encode(images: list) -> Tensor:
-        return torch.cat(
-            [vq.encode(to_tensor(images[i : i + 100]).to(device)).cpu() for i in range(0, len(images), 100)]
-        )
-
-    source, target = encode([s.source for s in samples]), encode([s.target for s in samples])  # (n, h, w)
+    source, target = encode(vq, [s.source for s in samples]), encode(vq, [s.target for s in samples])  # (n, h, w)
     masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])  # (n, 1, H, W)
-    factor = vq.config.factor
-    changed = (
-        F.max_pool2d(masks, 3 * factor, stride=factor, padding=factor)[:, 0] > 0
-    )  # (n, h, w), a token beyond the mask
-    target = torch.where(changed, target, source)
+    target = keep_unchanged(source, target, masks, vq.config.factor)
     shard = {"source": source, "target": target}
     for name in ("instruction", "source_caption", "target_caption"):
         shard[name] = text.tokenize([getattr(s, name) for s in samples])[0]["input_ids"]

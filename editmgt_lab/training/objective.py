@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,25 +17,44 @@ def mask_ratio(u: Tensor) -> Tensor:
     return torch.cos(u * math.pi / 2)
 
 
-def hide(tokens: Tensor, ratio: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
-    """Replace a random share of each picture's tokens by the mask token.
+def hide(
+    tokens: Tensor, ratio: Tensor, mask_token_id: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Replace a random share of each picture's tokens by the mask token. Only the target's: the source stays whole.
 
     tokens: [B, h, w]; ratio: [B]. Returns new tokens and bool [B, h, w], True where hidden (at least one each).
     """
     count = tokens[0].numel()
-    rank = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1).argsort(dim=1)
+    rank = torch.rand(len(tokens), count, device=tokens.device, generator=generator).argsort(dim=1).argsort(dim=1)
     hidden = (rank < (ratio * count).ceil().clamp(min=1)[:, None]).view_as(tokens)
     return tokens.masked_fill(hidden, mask_token_id), hidden
 
 
-def step_index(u: Tensor, most: int = 36, least: int = 4) -> Tensor:
+def drop_conditions(instructions: Sequence[str], share: float, generator: torch.Generator | None = None) -> list[str]:
+    """Take the text from a random `share` of the pairs, which guidance needs; "" is the unconditional text.
+
+    The released code inverts the choice, and then encodes the texts a second time, so that nothing is dropped.
+    """
+    dropped = torch.rand(len(instructions), generator=generator) < share
+    return ["" if drop else text for text, drop in zip(instructions, dropped.tolist(), strict=True)]
+
+
+def step_index(u: Tensor, generator: torch.Generator | None = None, *, most: int = 36, least: int = 4) -> Tensor:
     """The timestep that decoding would show here: the step index counting down, for a random number of steps.
 
     The released weights are trained with the mask ratio and decoded with the step index (facts, section 1); the small
     model is trained with what decoding feeds it. u: [B] → [B].
     """
-    steps = torch.randint(least, most + 1, u.shape, device=u.device)
+    steps = torch.randint(least, most + 1, u.shape, device=u.device, generator=generator)
     return ((1 - u) * steps - 1).ceil().clamp(min=0)
+
+
+def ratio_timestep(u: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The timestep that the released code trains with: 1000 times the mask ratio. u: [B] → [B]."""
+    return 1000 * mask_ratio(u)
+
+
+TIMESTEPS = {"step index": step_index, "mask ratio": ratio_timestep}
 
 
 def code_likeness(codes: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
 
 import torch
+
+from ..errors import TrainingError
 
 CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
 
@@ -15,6 +18,14 @@ CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is kille
 def learning_rate_scale(done: int, total: int, *, warm_up: float = 0.02, cool_down: float = 0.8) -> float:
     """Warm up linearly, hold, then cool down linearly to zero; `done` and `total` count samples."""
     return max(0.0, min(1.0, (done + 1) / (warm_up * total), (total - done) / (cool_down * total)))
+
+
+def warm_cosine(done: int, total: int, warm_up: float) -> float:
+    """Warm up linearly over a share of the steps, then fall to zero along half a cosine."""
+    first = warm_up * total
+    if done < first:
+        return (done + 1) / (first + 1)
+    return 0.5 * (1 + math.cos(math.pi * (done - first) / (total - first)))
 
 
 class Run:
@@ -31,10 +42,18 @@ class Run:
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
     def save(self, state: dict) -> None:
-        """Write to a temporary name, then rename: a kill in between leaves the old state."""
+        """Write to a temporary name, then rename: a kill in between leaves the old state. Raises TrainingError."""
         part = self.folder / "state.pt.part"
-        torch.save(state, part)
-        os.replace(part, self.folder / "state.pt")
+        try:
+            torch.save(state, part)
+            os.replace(part, self.folder / "state.pt")
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            part.unlink(missing_ok=True)
+            raise TrainingError(
+                f"the state could not be written to {self.folder}: {error}",
+                expected="a folder that can be written to, with room on its disk",
+                fix="make room, then run the same again: it goes on from the state before, which is whole",
+            ) from error
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:

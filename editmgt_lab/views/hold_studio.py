@@ -58,11 +58,11 @@ class HoldStudio(LabWidget):
         self.instruction = instruction or (image.instruction if self.truth else "")
         self.settings = {"seed": 0} | settings
         self.made: dict[float, dict[str, EditResult]] = {}
-        self.start(lambda progress: self._open(progress, threshold))
+        self.begin(lambda progress: self._open(progress, threshold))
 
     def hold(self, threshold: float) -> Future:
         """Make the edit at another λ and its control, beside the page, unless they are there already."""
-        return self.start(lambda progress: self._make(progress, threshold))
+        return self.begin(lambda progress: self._make(progress, threshold))
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)

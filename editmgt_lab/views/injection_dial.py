@@ -52,12 +52,12 @@ class InjectionDial(LabWidget):
         self.settings = {"seed": 0, "hold_threshold": 0} | settings
         self.source: Image.Image | None = None
         self.edits: dict[tuple[float, bool], EditResult] = {}
-        self.start(lambda progress: self._make(progress, strengths, self.bias_text))
+        self.begin(lambda progress: self._make(progress, strengths, self.bias_text))
 
     def turn(self, strength: float, *, bias_text: bool | None = None) -> Future:
         """Make the edit at another strength, beside the page, unless it is there already."""
         bias_text = self.bias_text if bias_text is None else bias_text
-        return self.start(lambda progress: self._make(progress, [strength], bias_text))
+        return self.begin(lambda progress: self._make(progress, [strength], bias_text))
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)

@@ -45,7 +45,7 @@ class TokenLab(LabWidget):
         self.tokens: list[np.ndarray] = []  # of each state, int32 [h, w]
         self.decoded: list[Image.Image] = []
         self.swaps: list[tuple[int, int, int]] = []  # of each state but the first: row, column, code
-        self.start(lambda progress: self._open(progress, image))
+        self.begin(lambda progress: self._open(progress, image))
 
     def swap(self, row: int, column: int, code: int) -> Future:
         """Put another code in a cell of the state on the page, beside the page; later states are forgotten."""
@@ -57,7 +57,7 @@ class TokenLab(LabWidget):
                 f"a code below {self.editor.vq.config.num_vq_embeddings}",
                 fix="count from 0",
             )
-        return self.start(lambda progress: self._swap(row, column, code))
+        return self.begin(lambda progress: self._swap(row, column, code))
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)

@@ -62,7 +62,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     # Work beside the page
 
-    def start(self, work: Callable[[Progress], None]) -> Future:
+    def begin(self, work: Callable[[Progress], None]) -> Future:
         """Do `work(progress)` beside the page, in place of the work before it. Its calls of progress let other
         widgets' newer work go first, and may raise Cancelled."""
         self.ticket.set()
@@ -147,7 +147,7 @@ class RunWidget(LabWidget):
         if isinstance(editor, Run):
             self.show(editor)
         else:
-            self.start(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))
+            self.begin(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))
 
     def show(self, run: Run) -> None:
         """Put a run on the page."""

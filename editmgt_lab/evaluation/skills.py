@@ -1,0 +1,186 @@
+"""`python -m editmgt_lab.evaluation.skills`: what fine-tuning teaches a model in two minutes, and what it forgets.
+
+Each of the world's SKILLS is learned from the model as it ships, with all weights and with a LoRA adapter, and tried on
+scenes that were in no training; so are the old categories, before and after. Nothing is chosen by the test split.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..crisp import SKILLS, EditSample, sample_edit, sample_skill
+from ..editor import Editor, load
+from ..errors import command
+from ..finetuning import Finetuner, FinetuneSettings
+from ..finetuning.drawn import old_pairs, skill_pairs
+from ..images import to_tensor
+from ..training.tokens import TokenPairs
+from .metrics import summary
+from .options import measuring
+from .report import align, cell, gallery
+from .truth import Scores, Truth, picture_size
+
+WAYS = {
+    "all weights": FinetuneSettings(steps=120, learning_rate=6e-4, look_weight=3.0),
+    "LoRA": FinetuneSettings(steps=150, learning_rate=3e-3, look_weight=3.0, rank=7),
+}
+REPLAY = 512  # old edits of the training split that are mixed in
+PASSED, LOST, ALIKE, SHARE = 0.8, 0.03, 0.05, 0.05  # what is asked for: see `verdicts`
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One skill learned in one way. before, after: success of each unseen edit of the skill; old_before, old_after: of
+    the old categories' edits; seconds: of training; share: of the transformer's weights that learned; example: source,
+    edit before, edit after and target of the first edit."""
+
+    skill: str
+    way: str
+    before: list[float]
+    after: list[float]
+    old_before: list[float]
+    old_after: list[float]
+    seconds: float
+    share: float
+    example: tuple[Image.Image, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: means with their 95% intervals in place of single edits, and no pictures."""
+        figures = {name: summary(getattr(self, name)) for name in ("before", "after", "old_before", "old_after")}
+        return {"skill": self.skill, "way": self.way, "seconds": self.seconds, "share": self.share} | figures
+
+
+def answers(
+    editor: Editor, samples: Sequence[EditSample], *, seed: int = 0, batch: int = 20
+) -> tuple[list[Scores], list[Image.Image]]:
+    """Scores and pictures of the editor's answers at its own defaults; edit i decodes with seed + i."""
+    scores, pictures = [], []
+    for start in range(0, len(samples), batch):
+        part = list(samples[start : start + batch])
+        truth = Truth.of(editor, range(start, start + len(part)), part)
+        result = truth.edit(editor, seed)
+        scores += truth.scores(to_tensor(result.images))
+        pictures += result.images
+    return scores, pictures
+
+
+def teach(editor: Editor, skill: str, settings: FinetuneSettings, *, replay: TokenPairs | None) -> tuple[Editor, float]:
+    """A copy of the editor that has learned a skill, and the seconds that the training took."""
+    taught = copy.deepcopy(editor)
+    tuner = Finetuner(taught, skill_pairs(editor, skill), settings, replay=replay)
+    started = time.monotonic()
+    tuner.run()
+    return taught, time.monotonic() - started
+
+
+def measure_skills(
+    editor: Editor,
+    *,
+    skills: Sequence[str] = tuple(SKILLS),
+    split: str = "test",
+    count: int = 50,
+    old_count: int = 200,
+    batch: int = 20,
+    seed: int = 0,
+) -> list[Lesson]:
+    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories."""
+    size = picture_size(editor)
+    old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
+    tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
+    old_before, _ = answers(editor, old, seed=seed, batch=batch)
+    replay = old_pairs(editor, REPLAY)
+    lessons = []
+    for skill in tqdm(skills, desc="skills", unit="skill"):
+        before, first = answers(editor, tried[skill], seed=seed, batch=batch)
+        for way, settings in WAYS.items():
+            taught, seconds = teach(editor, skill, replace(settings, seed=seed), replay=replay)
+            after, last = answers(taught, tried[skill], seed=seed, batch=batch)
+            old_after, _ = answers(taught, old, seed=seed, batch=batch)
+            learned = sum(p.numel() for p in taught.transformer.parameters() if p.requires_grad)
+            all_weights = sum(p.numel() for p in editor.transformer.parameters())
+            sample = tried[skill][0]
+            lessons.append(
+                Lesson(
+                    skill,
+                    way,
+                    *(successes(each) for each in (before, after, old_before, old_after)),
+                    seconds,
+                    learned / all_weights,
+                    (sample.source, first[0], last[0], sample.target),
+                )  # fmt: skip
+            )
+    return lessons
+
+
+def successes(scores: Sequence[Scores]) -> list[float]:
+    return [each.success for each in scores]
+
+
+def table(lessons: Sequence[Lesson]) -> str:
+    """Plain text: every lesson, success in % with its 95% interval."""
+    lines = [["skill", "way", "before", "after", "old before", "old after", "weights", "seconds"]]
+    for lesson in lessons:
+        figures = lesson.to_dict()
+        cells = [cell(figures[name], 100, 0) for name in ("before", "after", "old_before", "old_after")]
+        lines.append([lesson.skill, lesson.way, *cells, f"{lesson.share:.1%}", f"{lesson.seconds:.0f}"])
+    return align(lines, left=2)
+
+
+def verdicts(lessons: Sequence[Lesson]) -> str:
+    """What is asked of a lesson, and by which it is met: from nothing to most, little lost, LoRA about as good."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    full = {lesson.skill: mean(lesson.after) for lesson in lessons if lesson.way == "all weights"}
+    lines = []
+    for lesson in lessons:
+        after, lost = mean(lesson.after), mean(lesson.old_before) - mean(lesson.old_after)
+        checks = {f"{after:.0%} ≥ {PASSED:.0%}": after >= PASSED, f"{100 * lost:+.1f} points lost ≤ 3": lost <= LOST}
+        if lesson.way != "all weights" and lesson.skill in full:
+            less = full[lesson.skill] - after
+            checks |= {f"{100 * less:+.0f} points below all weights ≤ 5": less <= ALIKE}
+            checks |= {f"{lesson.share:.1%} of the weights ≤ 5%": lesson.share <= SHARE}
+        told = "; ".join(f"{what}: {'yes' if holds else 'NO'}" for what, holds in checks.items())
+        lines.append(f"{lesson.skill}, {lesson.way}: {told}")
+    return "\n".join(lines)
+
+
+def picture(lessons: Sequence[Lesson]) -> Figure:
+    """One line for each skill: the first unseen edit before and after, beside its target, in both ways."""
+    rows = [(f"{each.skill}, {each.way}: source, before, after, target", each.example) for each in lessons]
+    return gallery("What fine-tuning taught", list(zip(rows[::2], rows[1::2] or [("", ())], strict=False)))
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table and what is met, save JSON and picture."""
+    output = Path("outputs") / "skills.json"
+    parser = measuring(__doc__, count=50, counted="unseen edits of each skill", output=output)
+    parser.add_argument("--old-count", type=int, default=200, help="edits of the old categories [%(default)s]")
+    parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS))
+    options = parser.parse_args(arguments)
+    measured = {name: getattr(options, name) for name in ("skills", "split", "count", "old_count", "seed")}
+    lessons = measure_skills(load(options.model), batch=options.batch, **measured)
+    print(table(lessons), verdicts(lessons), sep="\n\n")
+    ways = {way: asdict(settings) for way, settings in WAYS.items()}
+    saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
+    saved |= {"lessons": [lesson.to_dict() for lesson in lessons]}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    picture(lessons).savefig(options.output.with_suffix(".png"), dpi=100)
+    print("saved:", options.output, "and", options.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""What one step of fine-tuning learns from: pairs of tokens, and all the noise that is drawn for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..training.objective import TIMESTEPS, drop_conditions, edit_weights, hide, mask_ratio
+from ..training.tokens import TokenPairs
+from .settings import FinetuneSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of one step with their noise. source, target: [B, h, w]; hidden: bool [B, h, w], what of the target the
+    network does not see; timestep, weights: [B]; texts: B instructions."""
+
+    source: Tensor
+    target: Tensor
+    hidden: Tensor
+    timestep: Tensor
+    weights: Tensor
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, part: slice) -> Batch:
+        return Batch(**{name: value[part] for name, value in vars(self).items()})
+
+    def __add__(self, other: Batch) -> Batch:
+        return Batch(
+            **{
+                name: mine + theirs if name == "texts" else torch.cat([mine, theirs])
+                for (name, mine), theirs in zip(vars(self).items(), vars(other).values(), strict=True)
+            }
+        )
+
+    def split(self, size: int) -> list[Batch]:
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
+    @property
+    def total(self) -> Tensor:
+        """The weight of all hidden tokens, by which a sum of their losses becomes a mean."""
+        return (self.hidden.flatten(1).sum(dim=1) * self.weights).sum()
+
+
+def draw_batch(pairs: TokenPairs, chosen: Tensor, settings: FinetuneSettings, generator: torch.Generator) -> Batch:
+    """The chosen pairs [B], with a mask ratio, hidden tokens, timestep and dropped texts drawn for each."""
+    source, target = pairs.source[chosen], pairs.target[chosen]
+    u = torch.rand(len(chosen), generator=generator)
+    _, hidden = hide(target, mask_ratio(u), -1, generator)
+    return Batch(
+        source=source,
+        target=target,
+        hidden=hidden,
+        timestep=TIMESTEPS[settings.timestep](u, generator).float(),
+        weights=edit_weights(source, target),
+        texts=drop_conditions([pairs.instructions[i] for i in chosen.tolist()], settings.text_dropout, generator),
+    )

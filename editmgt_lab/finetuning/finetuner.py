@@ -1,0 +1,316 @@
+"""Fine-tuning: an editor learns pairs that it was not trained on, with all weights of its transformer or an adapter.
+
+One CPU, one GPU, or many by `accelerate launch`: every process draws the whole batch of a step, with all its noise,
+from one seed, and computes its share, so that the split among processes and micro-batches changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..editor import Editor
+from ..errors import CheckpointError, SettingError, TrainingError
+from ..training.objective import code_likeness, token_losses
+from ..training.optimizer import has_bfloat16
+from ..training.run import Run, warm_cosine
+from ..training.tokens import TokenPairs
+from ..transformer import AESTHETIC_SCORE
+from .adapters import add_adapter, fingerprint
+from .batch import Batch, draw_batch
+from .settings import FinetuneSettings
+
+
+class Finetuner:
+    """Fine-tunes the transformer of an editor in place; the text encoder and the VQ model stay as they are.
+
+    pairs, replay, validation: tokens of the new pairs, of old ones to mix in against forgetting, and of pairs to
+    validate on; folder: for checkpoints, from which an interrupted run goes on exactly; show: called with the editor,
+    its weights averaged, at every validation and at the end.
+
+    `run` trains, and can be paused, resumed and cancelled from another thread, which gets the editor to save it by
+    `between_steps`. `history` has one entry for each step: step, loss, learning_rate, seconds; and validation where one
+    was made. Raises SettingError, CheckpointError.
+    """
+
+    def __init__(
+        self,
+        editor: Editor,
+        pairs: TokenPairs,
+        settings: FinetuneSettings | None = None,
+        *,
+        replay: TokenPairs | None = None,
+        validation: TokenPairs | None = None,
+        folder: Path | None = None,
+        show: Callable[[Editor], None] = lambda editor: None,
+    ):
+        self.editor, self.pairs, self.replay, self.validation = editor, pairs, replay, validation
+        self.settings, self.show = settings or FinetuneSettings(), show
+        self.done, self.history = 0, []
+        self.run_folder = Run(folder) if folder else None
+        self.base = fingerprint(editor.transformer)
+        self._going, self._cancelled = threading.Event(), False
+        self._going.set()
+        self._turn, self._stepping = threading.Lock(), threading.RLock()
+        self.accelerator = Accelerator(cpu=editor.device.type == "cpu")
+        if self.settings.batch % self.accelerator.num_processes:
+            raise SettingError(
+                f"a batch of {self.settings.batch} for {self.accelerator.num_processes} processes",
+                expected="the same number of pairs for every process",
+                fix=f"take a multiple of {self.accelerator.num_processes}",
+            )
+        for part in (editor.vq, editor.text_encoder, editor.transformer):
+            part.to(self.accelerator.device)
+        if self.settings.rank:
+            add_adapter(
+                editor.transformer, rank=self.settings.rank, branch=self.settings.branch, seed=self.settings.seed
+            )
+        editor.transformer.checkpointing = self.settings.checkpointing
+        self.trained = [p for p in editor.transformer.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.trained]
+        optimizer = torch.optim.AdamW(self.trained, lr=self.settings.learning_rate, betas=(0.9, 0.98))
+        self.model, self.optimizer = self.accelerator.prepare(editor.transformer, optimizer)
+        self.likeness = None
+        if self.settings.look_weight:
+            self.likeness = code_likeness(editor.vq.quantize.embedding.weight.detach())
+        self.restore()
+
+    # From another thread
+
+    def pause(self) -> None:
+        """Rest before the next step, until `resume` or `cancel`."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        self._going.set()
+
+    def cancel(self) -> None:
+        """Stop before the next step; what was learned so far is kept, and saved where there is a folder."""
+        self._cancelled = True
+        self._going.set()
+
+    @contextmanager
+    def between_steps(self) -> Iterator[Editor]:
+        """Inside the context no step runs, and the editor has its averaged weights; waits for a step under way."""
+        with self._turn, self._stepping, self.averaged() as editor:
+            yield editor
+
+    @property
+    def paused(self) -> bool:
+        return not self._going.is_set()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of the last steps; None before the second."""
+        recent = self.history[-20:]
+        if len(recent) < 2:
+            return None
+        pace = sum(entry["seconds"] for entry in recent[1:]) / (len(recent) - 1)
+        return pace * (self.settings.steps - self.done)
+
+    # Training
+
+    def run(self, *, bar: bool = True) -> Editor:
+        """Train until the last step, `cancel`, or no better validation; then the weights are the averaged ones.
+
+        bar: whether to show a progress bar. Raises TrainingError for a loss that is no number, and for a checkpoint
+        that cannot be written.
+        """
+        self._cancelled = False
+        progress = tqdm(
+            total=self.settings.steps, initial=self.done, desc="fine-tuning", unit="step",
+            disable=not (bar and self.accelerator.is_main_process),
+        )  # fmt: skip
+        try:
+            while self.done < self.settings.steps and not self._is_over():
+                self._going.wait()
+                if self._cancelled:
+                    break
+                with self._alone():
+                    entry = self._step()
+                progress.update()
+                progress.set_postfix(loss=f"{entry['loss']:.3f}")
+                if self.done % self.settings.save_every == 0:
+                    self._save()
+            self._save()
+        finally:
+            progress.close()
+            self.model.eval()
+        with self._alone():
+            for weight, kept in zip(self.trained, self.average, strict=True):
+                weight.data.copy_(kept)
+            self.show(self.editor)
+        return self.editor
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._turn:  # who waits in between_steps comes first: locks alone are not fair
+            self._stepping.acquire()
+        try:
+            yield
+        finally:
+            self._stepping.release()
+
+    def joint_batch(self, step: int) -> Batch:
+        """What all processes together learn from in one step; only the seed and the step decide."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        old = round(self.settings.batch * self.settings.replay_share) if self.replay else 0
+        chosen = torch.randint(len(self.pairs), (self.settings.batch - old,), generator=generator)
+        batch = draw_batch(self.pairs, chosen, self.settings, generator)
+        if old:
+            chosen = torch.randint(len(self.replay), (old,), generator=generator)
+            batch = batch + draw_batch(self.replay, chosen, self.settings, generator)
+        return batch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Weighted sum of the losses of the batch's hidden tokens, in nats: the masked-token objective."""
+        editor, device = self.editor, self.accelerator.device
+        source, target, hidden = (x.to(device) for x in (batch.source, batch.target, batch.hidden))
+        height, width = (editor.vq.config.factor * side for side in source.shape[1:])
+        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(len(batch), 5)
+        with torch.no_grad():
+            text = editor.text_encoder(batch.texts)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            logits = self.model(
+                target.masked_fill(hidden, editor.mask_token_id), text, batch.timestep.to(device), source=source,
+                micro_conditions=micro, only=hidden,
+            )  # [n, codebook]  # fmt: skip
+        weights = batch.weights.to(device)[:, None, None].expand_as(hidden)[hidden]  # [n]
+        if self.likeness is None:
+            losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
+        else:
+            exact, look = token_losses(logits.float(), target[hidden], self.likeness)
+            losses = exact + self.settings.look_weight * look
+        return (losses * weights).sum()
+
+    def gradients(self, batch: Batch) -> float:
+        """Leave the gradient of the joint batch's mean loss on the weights, each process from its share of the batch.
+        Returns that loss. Raises TrainingError if it is no number."""
+        processes = self.accelerator.num_processes
+        share = batch[self.accelerator.process_index :: processes]
+        micro_batches, loss = share.split(self.settings.micro_batch or len(share)), 0.0
+        for number, part in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                # Processes average their gradients; all together this is the sum over the batch by its total.
+                part_loss = processes * self.loss(part) / batch.total.to(self.accelerator.device)
+                self.accelerator.backward(part_loss)
+            loss += part_loss.detach()
+        loss = self.accelerator.reduce(loss, "mean").item()
+        if not torch.isfinite(torch.tensor(loss)):
+            raise TrainingError(
+                f"the loss of step {self.done} is {loss}",
+                expected="a finite number",
+                fix="lower the learning rate; the last checkpoint is whole",
+            )
+        return loss
+
+    def _step(self) -> dict[str, Any]:
+        started, settings = time.monotonic(), self.settings
+        self.model.train()
+        self.optimizer.zero_grad()
+        loss = self.gradients(self.joint_batch(self.done))
+        self.accelerator.clip_grad_norm_(self.trained, settings.clip)
+        rate = settings.learning_rate * warm_cosine(self.done, settings.steps, settings.warm_up)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.done += 1
+        decay = min(settings.average_decay, self.done / (self.done + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.trained], 1 - decay)
+        entry = {"step": self.done, "loss": loss, "learning_rate": rate, "seconds": time.monotonic() - started}
+        if self.done % settings.validate_every == 0 or self.done == settings.steps:
+            entry |= self._validate()
+        self.history.append(entry)
+        return entry
+
+    # Validation
+
+    @contextmanager
+    def averaged(self) -> Iterator[Editor]:
+        """Inside the context the editor has the averaged weights; for the training's own thread, between two steps."""
+        weights = [p.data for p in self.trained]
+        for parameter, kept in zip(self.trained, self.average, strict=True):
+            parameter.data = kept
+        self.model.eval()
+        try:
+            yield self.editor
+        finally:
+            for parameter, weight in zip(self.trained, weights, strict=True):
+                parameter.data = weight
+
+    def _validate(self) -> dict[str, float]:
+        with self.averaged() as editor:
+            if self.done < self.settings.steps:  # the last one is shown by `run`
+                self.show(editor)
+            return {"validation": self.validation_loss()} if self.validation else {}
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss of the validation pairs' hidden tokens, in nats, with the same noise every time."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        settings = replace(self.settings, text_dropout=0.0)
+        batch = draw_batch(self.validation, torch.arange(len(self.validation)), settings, generator)
+        parts = batch.split(self.settings.micro_batch or self.settings.batch)
+        return (sum(self.loss(part) for part in parts) / batch.total.to(self.accelerator.device)).item()
+
+    def _is_over(self) -> bool:
+        """Whether the last `patience` validations were no better than the best one before them."""
+        losses = [entry["validation"] for entry in self.history if "validation" in entry]
+        patience = self.settings.patience
+        return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+
+    # Checkpoints
+
+    def _save(self) -> None:
+        if self.run_folder is None or not self.accelerator.is_main_process:
+            return
+        self.run_folder.save(
+            {
+                "done": self.done,
+                "weights": [p.data for p in self.trained],
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "history": self.history,
+                **self._identity(),
+            }
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        """What has to be the same for a run to go on exactly."""
+        counts = [len(pairs) if pairs else 0 for pairs in (self.pairs, self.replay, self.validation)]
+        return {"settings": asdict(self.settings), "base": self.base, "counts": counts}
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint, where there is one, from which `run` goes on. Raises CheckpointError."""
+        state = self.run_folder.load() if self.run_folder else None
+        if state is None:
+            return
+        other = {name: (state[name], value) for name, value in self._identity().items() if state[name] != value}
+        if other:
+            changed = "; ".join(f"{name}: {old} there, {new} here" for name, (old, new) in other.items())
+            raise CheckpointError(
+                f"{self.run_folder.folder} holds another run ({changed})",
+                expected="the same model, pairs and settings, with which a run goes on exactly",
+                fix="take the same again, or another folder",
+            )
+        self.done, self.history = state["done"], state["history"]
+        with torch.no_grad():
+            for weight, average, kept, mean in zip(
+                self.trained, self.average, state["weights"], state["average"], strict=True
+            ):
+                weight.copy_(kept)
+                average.copy_(mean)
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,55 @@
+"""Every setting of a fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import SettingError
+from ..training.objective import TIMESTEPS
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to fine-tune.
+
+    steps: optimizer steps; batch: pairs in one step, of all processes together; micro_batch: how many of them a process
+    computes at once (None: all its share), the gradients add up; learning_rate: AdamW's highest, reached after the
+    share `warm_up` of the steps, from where a cosine falls to 0; clip: largest norm of the gradient.
+    rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
+    replay_share: of every batch, taken from the pairs to replay, where there are some. text_dropout: share of the pairs
+    that lose their text. look_weight: of what a hidden token looks like, against which code it is. timestep: what the
+    network is told of the mask ratio, "step index" or "mask ratio" (the released training).
+    average_decay: of the moving average of the weights, which is what is kept. checkpointing: less memory, more time.
+    save_every, validate_every: steps between two checkpoints, and two validations; patience: stop after so many
+    validations that were no better than the best (None: never).
+    """
+
+    steps: int = 250
+    batch: int = 16
+    micro_batch: int | None = None
+    learning_rate: float = 1e-3
+    warm_up: float = 0.1
+    clip: float = 1.0
+    rank: int = 0
+    branch: str = "both"
+    replay_share: float = 0.5
+    text_dropout: float = 0.05
+    look_weight: float = 0.0
+    timestep: str = "step index"
+    average_decay: float = 0.98
+    checkpointing: bool = False
+    save_every: int = 50
+    validate_every: int = 50
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("batch", 1), ("rank", 0), ("save_every", 1), ("validate_every", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name} is {getattr(self, name)}", expected=f"{least} or more", fix="raise it")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.replay_share < 1 or self.timestep not in TIMESTEPS:
+            raise SettingError(
+                f"learning_rate {self.learning_rate}, replay_share {self.replay_share}, timestep {self.timestep!r}",
+                expected=f"a rate in (0, 1), a share in [0, 1), and one of {', '.join(TIMESTEPS)}",
+                fix="correct the one that is out of its range",
+            )
