@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
@@ -241,8 +242,6 @@ def check_hottest(hottest):
 # <details><summary>Solution</summary>
 #
 # ```python
-# from PIL import Image
-#
 # def hottest(heat, share):
 #     free = np.zeros(heat.numel(), np.uint8)
 #     free[heat.flatten().argsort(descending=True)[: round(share * heat.numel())].numpy()] = 255
