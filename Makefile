@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -47,6 +47,12 @@ ablations: $(VENV)/installed ## change one part of the method at a time: hold, b
 
 gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
 	$(BIN)/python -m editmgt_lab.evaluation.gallery $(ARGS)
+
+finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 500"]
+	$(BIN)/python -m editmgt_lab.finetuning $(ARGS)
+
+skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets
+	$(BIN)/python -m editmgt_lab.evaluation.skills $(ARGS)
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
