@@ -94,7 +94,9 @@ print(f"{by_hand:.2f} nats; by chance it would be {math.log(editor.transformer.c
 # ## Train
 #
 # `Finetuner` does that step again and again, with AdamW, a warm-up and a cosine, and keeps a moving average of the
-# weights. Half of every batch are old edits, of all seven categories: the *replay*. We train a copy, to compare.
+# weights. Half of every batch are old edits, of all seven categories: the *replay*. To the loss above it adds that of
+# what a token *looks* like (`token_losses`), since the small codebook has many codes for one look. We train a copy, to
+# compare.
 
 # %%
 SETTINGS = FinetuneSettings(steps=75)
