@@ -139,6 +139,7 @@ def picture(trials: Sequence[Trial]) -> Figure:
     """
     metrics = ("score", "leakage", "localisation")
     figure = Figure(figsize=(11, 1.5 + 0.34 * len(trials)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.07)  # or the ends of two scales meet
     figure.suptitle(TITLES[trials[0].setting], fontsize=15, x=0.01, ha="left")
     rows = range(len(trials))
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True), metrics, strict=True):

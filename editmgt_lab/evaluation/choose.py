@@ -33,7 +33,7 @@ from .report import align, cell
 from .truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of, with_hold
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
-    "token_temperature": (1.0, 0.7, 0.5, 0.3, 0.2, 0.1),
+    "token_temperature": (1.0, 0.5, 0.3, 0.2, 0.1, 0.05),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
 }
 CALLS: dict[str, tuple[Any, ...]] = {

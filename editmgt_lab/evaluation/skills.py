@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..crisp import SKILLS, EditSample, sample_edit, sample_skill
 from ..editor import Editor, load
 from ..errors import command
-from ..finetuning import Finetuner, FinetuneSettings
+from ..finetuning import Finetuner, FinetuneSettings, save_adapter
 from ..finetuning.drawn import old_pairs, skill_pairs
 from ..images import to_tensor
 from ..training.tokens import TokenPairs
@@ -30,10 +30,7 @@ from .options import measuring
 from .report import align, cell, gallery
 from .truth import Scores, Truth, picture_size
 
-WAYS = {
-    "all weights": FinetuneSettings(steps=120, learning_rate=6e-4, look_weight=3.0),
-    "LoRA": FinetuneSettings(steps=150, learning_rate=3e-3, look_weight=3.0, rank=7),
-}
+WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=3e-3)}
 REPLAY = 512  # old edits of the training split that are mixed in
 PASSED, LOST, ALIKE, SHARE = 0.8, 0.03, 0.05, 0.05  # what is asked for: see `verdicts`
 
@@ -92,8 +89,12 @@ def measure_skills(
     old_count: int = 200,
     batch: int = 20,
     seed: int = 0,
+    adapters: Path | None = None,
 ) -> list[Lesson]:
-    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories."""
+    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories.
+
+    adapters: a folder to keep the adapters in, by skill.
+    """
     size = picture_size(editor)
     old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
     tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
@@ -104,6 +105,8 @@ def measure_skills(
         before, first = answers(editor, tried[skill], seed=seed, batch=batch)
         for way, settings in WAYS.items():
             taught, seconds = teach(editor, skill, replace(settings, seed=seed), replay=replay)
+            if adapters and settings.rank:
+                save_adapter(taught.transformer, adapters / skill)
             after, last = answers(taught, tried[skill], seed=seed, batch=batch)
             old_after, _ = answers(taught, old, seed=seed, batch=batch)
             learned = sum(p.numel() for p in taught.transformer.parameters() if p.requires_grad)
@@ -169,9 +172,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring(__doc__, count=50, counted="unseen edits of each skill", output=output)
     parser.add_argument("--old-count", type=int, default=200, help="edits of the old categories [%(default)s]")
     parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS))
+    parser.add_argument("--adapters", type=Path, help="folder to keep the adapters in")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("skills", "split", "count", "old_count", "seed")}
-    lessons = measure_skills(load(options.model), batch=options.batch, **measured)
+    lessons = measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured)
     print(table(lessons), verdicts(lessons), sep="\n\n")
     ways = {way: asdict(settings) for way, settings in WAYS.items()}
     saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}

@@ -29,8 +29,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..crisp import EditSample
-from ..crisp.edits import difference
-from ..crisp.scenes import ITEM_COUNTS, caption, draw_scene, render, stream
+from ..crisp.edits import make_sample
+from ..crisp.scenes import ITEM_COUNTS, draw_scene, stream
 from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..images import to_tensor
@@ -65,18 +65,7 @@ def sample_resize(seed: int, *, split: str = "train", size: int = 64) -> EditSam
     item = replace(drawn.items[0], size=old, start=(0, 0))
     before = drawn.swapped(drawn.items[0], item)
     after = before.swapped(item, replace(item, size=new))
-    source, target = render(before, size), render(after, size)
-    return EditSample(
-        source=source,
-        target=target,
-        instruction=rng.choice(PHRASINGS).format(item.kind, new),
-        category="size",
-        mask=difference(source, target),
-        source_caption=caption(before),
-        target_caption=caption(after),
-        source_scene=before,
-        target_scene=after,
-    )
+    return make_sample(before, after, rng.choice(PHRASINGS).format(item.kind, new), "size", size)
 
 
 def measure(

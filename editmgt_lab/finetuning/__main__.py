@@ -33,7 +33,7 @@ def read(
         return skill_pairs(editor, data, limit)
     reader = PairReader(data, schema=schema, split=split, limit=limit)
     pairs = token_pairs(editor, reader, folder=cache)
-    print(reader.report)
+    print(f"{len(pairs)} pairs", reader.report, sep="\n")
     return pairs
 
 

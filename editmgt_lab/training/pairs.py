@@ -1,12 +1,12 @@
 """Real data in: pairs of pictures with an instruction, from data sets in their published schemas or a plain folder.
 
 - crispedit: WeiChow/CrispEdit-2M. input_img, output_img, instruction, type; files {type}_{number}.parquet at the top
-  (columns as in this project's notes on the paper; file names as public code that labels the set writes them).
+  (the readme of Tangent0308/sam3-crispedit, whose code labels the set, lists both).
 - anyedit: Bin1117/AnyEdit. image_file, edited_file, edit_instruction, edit_type; files data/train-* and
   data/validation-* (its dataset card; train/train.py of weichow23/EditMGT reads these columns). The types visual_* want
   a reference picture beside the instruction and are left out.
 - magicbrush: osunlp/MagicBrush. source_img, target_img, instruction; files data/train-* and data/dev-* (its dataset
-  card). Its mask_img is not used: what its authors' editor drew outside of it is not the source to the pixel.
+  card). Its mask_img is not used: nothing says that source and target are the same outside of it.
 - folder: edits.jsonl with a line {"source": …, "target": …, "instruction": …, "category": … or nothing} for each pair:
   names of pictures in source/ and in target/ beside it.
 

@@ -32,7 +32,7 @@ SHARD = 256  # pairs; at most so many are tokenized again after a kill
 
 @dataclass
 class TokenPairs:
-    """n pairs: source, target: long [n, h, w] on the CPU; instructions; categories, None where there is none.
+    """n pairs: source, target: long [n, h, w] on the CPU; instructions; categories, None where a pair has none.
 
     Raises ShapeError for parts that are not of one length.
     """
@@ -40,9 +40,11 @@ class TokenPairs:
     source: Tensor
     target: Tensor
     instructions: list[str]
-    categories: list[str | None]
+    categories: list[str | None] | None = None
 
     def __post_init__(self) -> None:
+        if self.categories is None:
+            self.categories = [None] * len(self.instructions)
         lengths = [len(part) for part in (self.source, self.target, self.instructions, self.categories)]
         if self.source.shape != self.target.shape or len(set(lengths)) > 1:
             raise ShapeError(

@@ -242,8 +242,6 @@ def check_hottest(hottest):
 # <details><summary>Solution</summary>
 #
 # ```python
-# from PIL import Image
-#
 # def hottest(heat, share):
 #     free = np.zeros(heat.numel(), np.uint8)
 #     free[heat.flatten().argsort(descending=True)[: round(share * heat.numel())].numpy()] = 255

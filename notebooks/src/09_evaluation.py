@@ -289,10 +289,10 @@ training_size.picture(saved["rows"])
 
 # %% [markdown]
 # Every point cost the same work, and yet: from few pairs the editor knows its own pairs (blue) by heart and can do
-# little with a new scene (orange); the more there are, the better it understands what *big* and *small* ask for. A
-# score on training pairs says nothing, and this shows it. The old kinds (grey) were not trained along, and some of them
-# are lost on the way. Mind what this is not: each size was run once, so the bands are over edits, not over runs; and it
-# is one kind of edit, added to an editor that has learned all else from many thousand pairs.
+# little with a new scene (orange); the more there are, the nearer the two come. A score on training pairs says nothing,
+# and this shows it. The old kinds (grey) were not trained along, and some of them are lost on the way. Mind what this
+# is not: each size was run once, so the bands are over edits, not over runs; and it is one kind of edit, added to an
+# editor that has learned all else from many thousand pairs.
 
 # %%
 own_pairs, unseen = ([row[group]["success"]["mean"] for row in saved["rows"]] for group in ("own", "unseen"))
