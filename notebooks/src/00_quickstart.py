@@ -303,8 +303,6 @@ def check_threshold(threshold):
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# Try some: the first at which enough is held also has the best chance to be good enough.
-#
 # ```python
 # for threshold in np.arange(0.1, 1, 0.05).round(2):
 #     edit = editor.edit(sample.source, sample.instruction, hold_threshold=threshold, seed=0)
@@ -313,6 +311,8 @@ def check_threshold(threshold):
 #
 # check_threshold(threshold)
 # ```
+#
+# The first λ at which enough is held also has the best chance of an edit that is good enough.
 #
 # </details>
 #
