@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -149,11 +148,11 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
     down to two, each without the block that it does best without. One decoding serves them all.
 
-    Localisation here is the mean over the decoding steps, each of which holds by its own heat map.
+    Localisation is that of the last step's heat map, which is the one that an edit returns.
     """
     began = time.perf_counter()
     answers = [
-        truth.edit_with_maps(editor, seed, **options)[1]
+        truth.edit_with_maps(editor, seed, **options)[1][-1]
         for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
     ]
     seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
@@ -161,9 +160,8 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     def localise(blocks: tuple[int, ...]) -> Trial:
         values: list[float] = []
         for truth, maps in zip(truths, answers, strict=True):
-            heats = [heat_of(of_step, blocks) for of_step in maps]
-            for i in range(len(truth.samples)):
-                values.append(fmean(truth.localisation(heat, i) for heat in heats))
+            heat = heat_of(maps, blocks)
+            values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
         return Trial("blocks", blocks, {"localisation": values}, seconds)
 
     kept = tuple(range(len(editor.transformer.blocks)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def measure_skills(
     batch: int = 20,
     seed: int = 0,
     adapters: Path | None = None,
-) -> list[Lesson]:
+) -> Iterator[Lesson]:
     """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories.
 
     adapters: a folder to keep the adapters in, by skill.
@@ -100,7 +100,6 @@ def measure_skills(
     tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
     old_before, _ = answers(editor, old, seed=seed, batch=batch)
     replay = old_pairs(editor, REPLAY)
-    lessons = []
     for skill in tqdm(skills, desc="skills", unit="skill"):
         before, first = answers(editor, tried[skill], seed=seed, batch=batch)
         for way, settings in WAYS.items():
@@ -111,18 +110,9 @@ def measure_skills(
             old_after, _ = answers(taught, old, seed=seed, batch=batch)
             learned = sum(p.numel() for p in taught.transformer.parameters() if p.requires_grad)
             all_weights = sum(p.numel() for p in editor.transformer.parameters())
-            sample = tried[skill][0]
-            lessons.append(
-                Lesson(
-                    skill,
-                    way,
-                    *(successes(each) for each in (before, after, old_before, old_after)),
-                    seconds,
-                    learned / all_weights,
-                    (sample.source, first[0], last[0], sample.target),
-                )  # fmt: skip
-            )
-    return lessons
+            example = (tried[skill][0].source, first[0], last[0], tried[skill][0].target)
+            figures = map(successes, (before, after, old_before, old_after))
+            yield Lesson(skill, way, *figures, seconds, learned / all_weights, example)
 
 
 def successes(scores: Sequence[Scores]) -> list[float]:
@@ -175,7 +165,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adapters", type=Path, help="folder to keep the adapters in")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("skills", "split", "count", "old_count", "seed")}
-    lessons = measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured)
+    lessons = []
+    for lesson in measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured):
+        lessons.append(lesson)
+        tqdm.write(verdicts([lesson]))
     print(table(lessons), verdicts(lessons), sep="\n\n")
     ways = {way: asdict(settings) for way, settings in WAYS.items()}
     saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
