@@ -154,7 +154,7 @@ def picture(trials: Sequence[Trial]) -> Figure:
                 axes.axvline(found["mean"], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xlabel({"leakage": "leakage, local edits"}.get(metric, COLUMNS[metric][0]), fontsize=13)
         axes.tick_params(labelsize=12)
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=3 if metric == "leakage" else 5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
     figure.axes[0].set_yticks(rows, [str(trial.option) for trial in trials])
