@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -27,7 +27,7 @@ test: $(VENV)/installed-test ## set up, then run every test and the linter
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
 
-benchmark: $(VENV)/installed-evaluation ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
+benchmark: $(VENV)/installed ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
 	$(BIN)/python -m editmgt_lab.evaluation.benchmark $(ARGS)
 
 evaluate: $(VENV)/installed ## score the edits on the small world's test split
@@ -48,6 +48,12 @@ ablations: $(VENV)/installed ## change one part of the method at a time: hold, b
 gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
 	$(BIN)/python -m editmgt_lab.evaluation.gallery $(ARGS)
 
+finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 500"]
+	$(BIN)/python -m editmgt_lab.finetuning $(ARGS)
+
+skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets
+	$(BIN)/python -m editmgt_lab.evaluation.skills $(ARGS)
+
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
 
@@ -58,11 +64,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): once, a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
-
-$(VENV)/installed-evaluation: $(VENV)/installed
-	@echo "Adding what the benchmarks need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[evaluation]"
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -114,7 +114,7 @@ class SingleModalAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         q, k = rotate(q, layout.rotary), rotate(k, layout.rotary)
-        for recorder in self.recorders:
+        for recorder in tuple(self.recorders):
             if recorder.thread == threading.get_ident():  # a widget and a cell may use one network at a time
                 recorder.record(q, k, layout)
         return rearrange(joint_attention(q, k, v, layout.bias), "b heads t d -> b t (heads d)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from .checkpoints import data_folder
 from .editor import load
-from .errors import LabError
+from .errors import command
 from .results import EditResult
 
 PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "make the fish orange"
@@ -32,8 +31,9 @@ def save_pictures(result: EditResult, folder: Path) -> list[Path]:
     return files
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit status, 2 for what the user can put right."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.demo", description="Edit one picture.")
     parser.add_argument("--model", default="tiny", help='"tiny", a folder, or a hub name (default: tiny)')
     parser.add_argument("--image", help="the picture to edit (default: one that comes along)")
@@ -44,27 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     chosen = parser.parse_args(arguments)
     image, instruction = chosen.image, chosen.instruction or (ANY_PICTURE if chosen.image else INSTRUCTION)
-    try:
-        began = time.perf_counter()
-        editor = load(chosen.model)
-        loaded = time.perf_counter()
-        result = editor.edit(
-            image or data_folder() / "pictures" / PICTURE,
-            instruction,
-            hold_threshold=chosen.hold_threshold,
-            steps=chosen.steps,
-            seed=chosen.seed,
-        )
-        edited = time.perf_counter()
-        files = save_pictures(result, chosen.output)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    began = time.perf_counter()
+    editor = load(chosen.model)
+    loaded = time.perf_counter()
+    result = editor.edit(
+        image or data_folder() / "pictures" / PICTURE,
+        instruction,
+        hold_threshold=chosen.hold_threshold,
+        steps=chosen.steps,
+        seed=chosen.seed,
+    )
+    edited = time.perf_counter()
+    files = save_pictures(result, chosen.output)
     print(f'"{instruction}": loaded in {loaded - began:.1f} s, {chosen.steps} steps in {edited - loaded:.1f} s')
     for file in files:
         print(f"  {file}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -120,6 +120,7 @@ class Editor:
         negative: str | Sequence[str] = "",
         mask: Picture | Sequence[Picture] | None = None,
         token_temperature: float | None = None,
+        on_step: Callable[[DecodeStep], None] | None = None,
     ) -> EditResult:
         """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
 
@@ -133,6 +134,7 @@ class Editor:
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
         mask: white where the picture may change, of the picture's aspect; everything else keeps the source's tokens.
+        on_step: called with every step as it is done; what it raises ends the edit.
 
         Raises ImageError, TextError or SettingError before any network runs.
         """
@@ -141,7 +143,7 @@ class Editor:
             guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
             token_temperature=token_temperature,
         )  # fmt: skip
-        return self._finish(task)
+        return self._finish(task, on_step)
 
     def steps(
         self,
@@ -297,9 +299,10 @@ class Editor:
             logits = guide(logits, chosen.guidance_scale)
         return logits, self.consolidate(captured[-batch:], words=task.words)
 
-    def _finish(self, task: Task) -> EditResult:
-        for step in self._decode(task):
-            last = step
+    def _finish(self, task: Task, on_step: Callable[[DecodeStep], None] | None = None) -> EditResult:
+        for last in self._decode(task):
+            if on_step is not None:
+                on_step(last)
         return EditResult(
             images=self.detokenize(last.tokens),
             tokens=last.tokens,

@@ -1,5 +1,9 @@
 """One family of errors: each says what was wrong, what was expected and what to do."""
 
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+
 
 class LabError(ValueError):
     """The family of every error that a user of the lab can cause."""
@@ -39,3 +43,18 @@ class JudgeError(LabError):
 
 class TrainingError(LabError):
     """A training that cannot go on."""
+
+
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
+    """A `main` function as a command: its exit status is 0, or 2 after a LabError, which is printed as an error."""
+
+    @wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            main(arguments)
+        except LabError as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    return run

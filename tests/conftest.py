@@ -1,10 +1,14 @@
 """A tiny editor with random weights, in a folder as the recipe writes it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
@@ -73,6 +77,33 @@ def picture():
         return Image.fromarray(noise).resize((width, height), Image.Resampling.NEAREST)
 
     return draw
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory):
+    """A stand-in for the hub's file system: hub(name, folder) makes a folder's content the data set of that name."""
+    root = tmp_path_factory.mktemp("hub")
+
+    class Hub(DirFileSystem):
+        protocol, cachable = "hf", False
+
+        def __init__(self, **options):
+            super().__init__(str(root), LocalFileSystem())
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return path.removeprefix("hf://")
+
+        def unstrip_protocol(self, name):
+            return f"hf://{name}"
+
+        def find(self, path, **options):
+            if not self.exists(path):
+                raise OSError("no such repository")
+            return super().find(path, **options)
+
+    monkeypatch.setitem(_registry, "hf", Hub)
+    return lambda name, folder: shutil.copytree(folder, root / "datasets" / name)
 
 
 def save_language_model(folder: Path, width: int) -> None:

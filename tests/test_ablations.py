@@ -20,9 +20,7 @@ RUN = {"split": "validation", "count": 3, "batch": 3, "seed": 2, "hold_threshold
 
 @pytest.fixture(scope="module")
 def trials(editor):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablations, "STRENGTHS", (2.0,))
-        return ablate(editor, **RUN)
+    return ablate(editor, strengths=(2.0,), **RUN)
 
 
 def scores_of(editor, **options):
@@ -111,13 +109,12 @@ def test_a_picture_has_every_trial_with_its_interval(trials):
     assert [score["low"], score["high"]] in [list(x) for x in drawn]
 
 
-def test_command(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ablations, "STRENGTHS", (2.0,))
+def test_command(tiny_folder, tmp_path, capsys):
     arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--steps", "1"]
     assert main([*arguments, "--output", str(tmp_path / "new")]) == 0
-    assert capsys.readouterr().out.count("released bias") == 1
+    assert capsys.readouterr().out.count("released bias") == 5
     saved = json.loads((tmp_path / "new" / "ablations.json").read_text(encoding="utf-8"))
-    assert len(saved["trials"]) == 3 + 7 + 2 + 2 + 2 + 3 and saved["settings"]["count"] == 2
+    assert len(saved["trials"]) == 3 + 7 + 2 + 2 + 2 + 11 and saved["settings"]["count"] == 2
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"ablations.json", "ablations.txt", *(f"{part}.png" for part in ablations.TITLES)}
     assert main([*arguments, "--hold-threshold", "2"]) == 2 and "hold_threshold" in capsys.readouterr().err

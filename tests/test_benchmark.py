@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from backbones import save_clip, save_dino
+from parquet import IMAGE, column, png, write
 from PIL import Image
 
 import editmgt_lab as lab
@@ -24,28 +24,16 @@ from editmgt_lab.evaluation.benchmark import BENCHMARKS, AnyBench, EmuEdit, GEdi
 from editmgt_lab.evaluation.benchmark.__main__ import main
 from editmgt_lab.evaluation.benchmark.magicbrush import edit_region
 from editmgt_lab.evaluation.benchmark.run import editor_answers
-from editmgt_lab.evaluation.benchmark.tables import read_rows
 from editmgt_lab.evaluation.measured import ALL
 from editmgt_lab.evaluation.measures import Tools
+from editmgt_lab.tables import read_rows
 
 NONE = Tools(clip=None, dino=None, dinov2=None)
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COPY = "copy the source"
 
 
 def sample(number):
     return lab.crisp.sample_edit(number, split="test")
-
-
-def png(image):
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def column(content):
-    """What the hub's Image column holds."""
-    return {"bytes": png(content) if isinstance(content, Image.Image) else content, "path": None}
 
 
 def invert(source, instruction, number):
@@ -58,11 +46,6 @@ def done(folder):
 
 def skipped(folder):
     return {row["key"]: row["skipped"] for row in done(folder) if "skipped" in row}
-
-
-def write(path, schema, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=pa.schema(schema)), path)
 
 
 EMU = [
@@ -228,10 +211,10 @@ def test_magicbrush_of_the_zip(tmp_path):
 
 
 def any_item(folder, kind, number, **changed):
-    one = sample(number)
+    one, ending = sample(number), "jpg" if kind == "add" else "png"
     item = {
         "edit": one.instruction, "edited object": "cat", "input": "a cat", "output": "a dog", "edit_type": kind,
-        "visual_input": "None", "image_file": f"anybench/{kind}/input_img/{number}.png",
+        "visual_input": "None", "image_file": f"anybench/{kind}/input_img/{number}.{ending}",
         "edited_file": f"anybench/{kind}/edited_img/{number}.png",
     }  # fmt: skip
     for name, picture in (("image_file", one.source), ("edited_file", one.target)):
@@ -262,7 +245,10 @@ def test_anybench_of_the_zip(tmp_path):
     assert reasons["visual_depth/3"] == "visual_depth wants a reference picture"
     assert "there is no picture file" in reasons["add/1"] and reasons["remove/4"] == "the instruction is empty"
     assert len(reasons) == 5 and sum("no picture's name" in reason for reason in reasons.values()) == 2
-    assert sorted(path.name for path in (folder / "mine/add").iterdir()) == ["0.png", "0_1.png"]
+    outputs = sorted((folder / "mine/add").iterdir())
+    assert [path.name for path in outputs] == ["0.jpg", "0_1.jpg"], "as the authors' script looks for them"
+    with Image.open(outputs[0]) as picture:
+        assert picture.format == "PNG", "and nothing is lost"
     assert set(card.groups) == {"add", "outpaint"}
     (wide,) = card.values(COPY, "L1, target", "outpaint")
     expected = np.asarray(sample(2).source.resize((80, 64)), float).mean() / 255
@@ -337,7 +323,7 @@ def test_gedit(tmp_path):
     mine = card.values("mine", overall)
     assert mine == [6] * len(mine) and len(mine) == 2, "an answer that was not read is left out, and said"
     assert "not measured: 1 × VIEScore overall, source: the judge's answer holds no scores" in card.table()
-    with (folder / "csv/fair/mine_color_alter_en_vie_score.csv").open() as stream:
+    with (folder / "csv/mine/fair/mine_color_alter_en_vie_score.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert lines[0]["key"] == "k0en" and (float(lines[0]["sementics_score"]), float(lines[0]["quality_score"])) == (
         6,
@@ -465,22 +451,10 @@ def test_tables_of_every_kind(emu, tmp_path, monkeypatch):
             list(read_rows(tmp_path / source, split))
 
 
-def test_rows_are_streamed_from_the_hub(emu, monkeypatch):
-    import huggingface_hub
-
-    class Hub:
-        def find(self, root):
-            if root != "datasets/facebook/emu_edit_test_set":
-                raise OSError("offline")
-            return [f"{root}/{path.relative_to(emu)}" for path in emu.rglob("*.parquet")]
-
-        def open(self, path, mode):
-            return open(emu / path.removeprefix("datasets/facebook/emu_edit_test_set/"), mode)
-
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
-    monkeypatch.chdir(emu.parent)
+def test_rows_are_streamed_from_the_hub(emu, hub):
+    hub("facebook/emu_edit_test_set", emu)
     assert len(list(read_rows("facebook/emu_edit_test_set", "test"))) == 7
-    with pytest.raises(DataError, match="could not be had from the hub: offline"):
+    with pytest.raises(DataError, match="could not be had from the hub: no such repository"):
         list(read_rows("facebook/another"))
 
 

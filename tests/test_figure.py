@@ -56,7 +56,8 @@ def made_up(**curves):
             curve = curves.get(f"{hold}__{metric}", curves.get(f"{HEAT}__{metric}"))
             values[hold][metric] = np.repeat(np.array(curve)[:, None], 4, axis=1)
     values[HEAT] |= {"missed": np.zeros((9, 4)), "loose": np.ones((9, 4))}
-    settings = {"seed": 0, "count": 4, "split": "made up", "steps": 1, "hold": "commit"}
+    settings = {"seed": 0, "count": 4, "split": "made up", "category": "all", "steps": 1, "guidance_scale": 1.0,
+                "hold": "commit"}  # fmt: skip
     return LambdaCurves(settings, ("add",) * 4, PUBLISHED["lambda"], values)
 
 
@@ -140,6 +141,12 @@ def test_every_edit_is_measured_against_its_own_truth(measured, editor):
             assert curves[HEAT, "l1"][place, number] == pytest.approx(
                 float((to_tensor(edit.image)[0] - source).abs().mean()), abs=2e-3
             )
+
+
+def test_one_category_alone(editor):
+    curves, _ = measure(editor, **run_options() | {"category": "remove", "count": 2})
+    assert curves.categories == ("remove", "remove") and curves.settings["category"] == "remove"
+    assert "remove alone" in caption(curves, {})
 
 
 def test_controls_share_the_first_point_and_say_on_how_many_they_were_measured(measured):

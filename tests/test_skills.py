@@ -7,6 +7,7 @@ import pytest
 from editmgt_lab import crisp
 from editmgt_lab.crisp.edits import difference
 from editmgt_lab.errors import SettingError
+from editmgt_lab.training.build import build_tokenizer
 
 SKILLS = tuple(crisp.SKILLS)
 
@@ -76,15 +77,23 @@ def test_the_new_is_kept_out_of_what_the_small_model_was_trained_on():
     new = {"blueprint", "cactus", "wrap", "gift"}
     assert not known & new and not set(crisp.KINDS + crisp.STYLES) & new
     for split in crisp.SPLITS:
-        for seed in range(100):
+        for seed in range(30):
             assert not words(crisp.sample_edit(seed, split=split)) & new
     for name in SKILLS:
         assert all(words(sample) & new == words(sample) - known - {"up"} for sample in samples(name, "train"))
 
 
+def test_the_tokenizer_spells_the_new_words_out():
+    tokenizer = build_tokenizer(crisp.phrases(), length=32)
+    for name in SKILLS:
+        ids = tokenizer(name).input_ids[1:-1]
+        assert len(ids) > 1 and tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == name
+
+
 def test_no_style_of_the_world_passes_for_the_new_one():
     passed = []
-    for sample in samples("blueprint", "test")[:30]:
+    for sample in samples("blueprint", "test"):
         source, target = (np.asarray(picture, np.float32) for picture in (sample.source, sample.target))
         styled = (np.asarray(crisp.render(replace(sample.source_scene, style=style)), int) for style in crisp.STYLES)
         nearest = min(np.abs(picture - target).mean() for picture in styled)

@@ -3,9 +3,9 @@
 import base64
 import io
 import json
+import sys
 import threading
 import time
-from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -189,12 +189,14 @@ class SlowEditor:
     def __getattr__(self, name):
         return getattr(self.editor, name)
 
-    def steps(self, image, instruction, **settings):
-        self.begun.set()
-        for step in self.editor.steps(image, instruction, **settings):
+    def edit(self, image, instruction, *, on_step, **settings):
+        def slowly(step):
             assert self.go.acquire(timeout=20)
             self.seen.append((instruction, settings["hold_threshold"], step.index))
-            yield step
+            on_step(step)
+
+        self.begun.set()
+        return self.editor.edit(image, instruction, on_step=slowly, **settings)
 
     def release(self, steps=1000):
         self.begun.wait(20)
@@ -289,6 +291,20 @@ def test_cancel_stops_before_the_next_step(slow, picture):
     assert opened.cancel_button.disabled and opened.progress.value == 0
 
 
+def test_previews_are_live_and_not_drawn_faster_than_one_can_see(slow, picture, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(views.Playground, "redraw", lambda self, *names: drawn.append((names, self.edited)))
+    for frame, previews in ((0, 5), (1e9, 1)):
+        monkeypatch.setattr(sys.modules[views.Playground.__module__], "FRAME", frame)
+        opened = views.playground(slow, picture(), steps=5)
+        drawn.clear()
+        slow.release(5)
+        opened.instruction.value = INSTRUCTION
+        opened.pending.result(timeout=20)
+        assert [names for names, _ in drawn] == [("heat", "held", "edit")] * (previews + 1), "and the finished edit"
+        assert drawn[-1][1] is opened.result.image
+
+
 def test_a_newer_request_replaces_an_older_one(slow, picture):
     opened = views.playground(slow, picture(), INSTRUCTION, steps=4, hold_threshold=0)
     slow.begun.wait(20)
@@ -316,17 +332,14 @@ def test_surprises_are_shown_too_and_written_as_text(finished, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("<b>out of memory</b>")
 
-    monkeypatch.setattr(finished.editor, "steps", broken)
+    monkeypatch.setattr(finished.editor, "edit", broken)
     finished.run().result(timeout=20)
     assert "RuntimeError: &lt;b&gt;out of memory" in finished.message.value
 
 
 def upload(opened, content):
     """What the page does when a file is chosen."""
-    opened.scene.upload.value = ({
-        "name": "a.png", "type": "image/png", "size": len(content), "content": memoryview(content),
-        "last_modified": datetime.now(timezone.utc),
-    },)  # fmt: skip
+    opened.scene.upload._handle_custom_msg({"kind": "picture"}, [memoryview(content)])
 
 
 def in_a_file(image):
@@ -351,7 +364,6 @@ def test_an_upload_that_is_no_picture_is_told_and_nothing_is_lost(finished, cont
     upload(finished, content)
     assert "expected:" in finished.message.value and "color: var(--jp-error" in finished.message.value
     assert finished.pictures["source"].value == before and finished.result is result
-    assert finished.scene.upload.value == ()
 
 
 def test_new_scenes_come_with_an_instruction_and_in_one_order(editor):

@@ -254,7 +254,8 @@ def test_a_view_opens_at_once_and_records_beside_the_page(editor, picture):
     player = views.decode_player(editor, picture(), INSTRUCTION, steps=3, seed=0)
     explorer = views.attention_explorer(editor, picture(), INSTRUCTION, steps=3, seed=0)
     assert time.perf_counter() - began < 3
-    explorer.pending.result(timeout=60)
+    for view in (player, explorer):
+        view.pending.result(timeout=60)
     assert len(player.run.previews) == 3 and explorer.run.attention is not None
     assert not player.busy and player.message == ""
 
@@ -344,7 +345,7 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
     dial._handle_custom_msg({"kind": "turn", "strength": 2.0, "bias_text": True}, [])
     dial.pending.result(timeout=20)
     assert [(result["strength"], result["bias_text"]) for result in dial.results][-1] == (2, True)
-    edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0)
+    edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0, hold_threshold=0)
     assert torch.equal(dial.edits[2, False].tokens, edit.tokens)
     assert not torch.equal(dial.edits[2, True].tokens, edit.tokens), "the other form is another edit"
     assert dial.results[2]["l1"] == pytest.approx(

@@ -53,7 +53,7 @@ def gift(pen: Pen) -> None:
 
 
 def _blueprint(rgb: Array) -> Array:
-    """Deep blue for dark, a clear blue for most of the world's greys, white for the lightest."""
+    """By luminance alone: deep blue where it is dark, a clear blue at two thirds, white where it is lightest."""
     shades = ((0.08, 0.18, 0.55), (0.2, 0.42, 0.85), (1.0, 1.0, 1.0))
     return np.stack([np.interp(grey(rgb), (0.15, 0.65, 1.0), levels) for levels in zip(*shades, strict=True)], axis=-1)
 

@@ -12,11 +12,9 @@ Every trial decodes the same edits with the same seeds as the editor as it ships
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import re
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,11 +24,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..consolidation import consolidate
-from ..crisp import SPLITS, EditSample
+from ..crisp import EditSample
 from ..decoding import HOLDS
 from ..editor import Editor, load
-from ..errors import LabError
+from ..errors import command
 from .choose import COLUMNS, Trial, report, try_out
+from .options import add_decoding, measuring
 from .truth import draw_truths, with_defaults, with_hold
 
 STRENGTHS = (0.5, 0.9, 1.1, 1.5, 2.0)  # γ; at 1 there is no bias
@@ -54,13 +53,14 @@ def ablate(
     batch: int = 20,
     seed: int = 0,
     hold_threshold: float | None = None,
+    strengths: Sequence[float] = STRENGTHS,
     progress: bool = True,
     **options: Any,
 ) -> list[Trial]:
     """Every trial on the edits 0 … count - 1 of a split, part by part; `chosen` marks the editor as it ships.
 
     Edit i decodes with seed + i. hold_threshold: λ of all trials but the one without hold, None is the model's own;
-    options: as in `Editor.edit`, for all trials. Raises SettingError.
+    strengths: every γ to try besides 1; options: as in `Editor.edit`, for all trials. Raises SettingError.
     """
     truths = list(draw_truths(editor, split=split, count=count, batch=batch))
     threshold = editor.defaults.hold_threshold if hold_threshold is None else hold_threshold
@@ -90,7 +90,7 @@ def ablate(
         biased = with_defaults(editor, bias_text=bias_text)
         trials += [
             try_out(biased, "injection", f"γ = {strength:g}, {name}", **held | {"strength": strength})
-            for strength in STRENGTHS
+            for strength in strengths
         ]
     return trials
 
@@ -133,9 +133,13 @@ def object_words(sample: EditSample) -> list[str]:
 
 
 def picture(trials: Sequence[Trial]) -> Figure:
-    """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side."""
+    """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side.
+
+    Score and localisation have the same scale in every part.
+    """
     metrics = ("score", "leakage", "localisation")
     figure = Figure(figsize=(11, 1.5 + 0.34 * len(trials)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.07)  # or the ends of two scales meet
     figure.suptitle(TITLES[trials[0].setting], fontsize=15, x=0.01, ha="left")
     rows = range(len(trials))
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True), metrics, strict=True):
@@ -150,11 +154,16 @@ def picture(trials: Sequence[Trial]) -> Figure:
                 axes.axvline(found["mean"], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xlabel({"leakage": "leakage, local edits"}.get(metric, COLUMNS[metric][0]), fontsize=13)
         axes.tick_params(labelsize=12)
+        axes.locator_params(axis="x", nbins=3 if metric == "leakage" else 5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
     figure.axes[0].set_yticks(rows, [str(trial.option) for trial in trials])
     figure.axes[0].set_ylim(len(trials) - 0.5, -0.5)
-    figure.axes[1].set_xlim(left=0)
+    for axes, end in zip(figure.axes, (10, None, 1), strict=True):
+        axes.set_xlim(0, end)
+    figure.axes[2].axvline(0.5, color="0.6", linewidth=1, linestyle="--", zorder=0)
+    figure.axes[2].annotate("chance", (0.5, 1), (-4, 0), xycoords=("data", "axes fraction"),
+                            textcoords="offset points", ha="right", va="top", color="0.45", fontsize=10)  # fmt: skip
     return figure
 
 
@@ -171,33 +180,20 @@ def save(trials: Sequence[Trial], settings: dict[str, Any], folder: Path) -> lis
     return paths
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table and save it with its pictures; returns the exit status, 2 after a LabError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m editmgt_lab.evaluation.ablations", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
-    parser.add_argument("--split", default="test", choices=SPLITS)
-    parser.add_argument("--count", type=int, default=100, help="edits of every trial; there are about thirty trials")
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table and save it with its pictures."""
+    counted = "edits of every trial; there are about thirty trials"
+    parser = measuring(__doc__, count=100, counted=counted, output=Path("outputs") / "ablations")
     parser.add_argument("--hold-threshold", type=float, metavar="λ", help="of all trials; else the model's own")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance-scale", type=float, help="else the model's own")
-    parser.add_argument("--token-temperature", type=float, help="else the model's own")
-    parser.add_argument("--batch", type=int, default=20, help="edits at a time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("outputs") / "ablations", help="folder to save to")
+    add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
-    try:
-        trials = ablate(load(model), **options)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    trials = ablate(load(model), **options)
     print(report(trials))
     print("←: as it ships;", ", ".join(f"{name} {value}" for name, value in options.items() if value is not None))
     print("saved:", *save(trials, options | {"model": model}, output))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

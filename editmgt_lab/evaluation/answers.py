@@ -40,6 +40,7 @@ def evaluate(
     other_words: bool = False,
     steps: int = 12,
     guidance_scale: float | None = None,
+    token_temperature: float | None = None,
     strength: float = 1.0,
     batch: int = 20,
     seed: int = 0,
@@ -51,7 +52,8 @@ def evaluate(
     how much the tokenizer's bleeding alone leaks; no hold (λ = 0), the only row for which every block's own heat map is
     localised; both hold rules for every λ of hold_thresholds (None: the model's own), the model's own rule last.
     other_words: a row more, in which the last way is asked in another phrasing of the same edit.
-    guidance_scale: None is the model's own. batch: edits at a time, of no influence on their results but rounding.
+    guidance_scale, token_temperature: None is the model's own. batch: edits at a time, of no influence on their
+    results but rounding.
     seed: edit i decodes with seed + i; also of the intervals.
 
     Raises SettingError for a setting out of range.
@@ -63,7 +65,8 @@ def evaluate(
         rows={row: [] for row in (COPY, TARGET, *ways)},
         seconds=dict.fromkeys(ways, 0.0),
     )
-    options = {"steps": steps, "guidance_scale": guidance_scale, "strength": strength}
+    options = {"steps": steps, "guidance_scale": guidance_scale, "token_temperature": token_temperature}
+    options["strength"] = strength
     blocks = range(len(editor.transformer.blocks))
     with tqdm(total=count * len(ways), desc="evaluating", unit="edit", disable=not progress) as bar:
         for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from ..attention import capture_attention, capture_memory
 from ..consolidation import consolidate
 from ..decoding import RegionHoldSampler, guide
 from ..editor import Editor, load
-from ..errors import LabError, SettingError
+from ..errors import SettingError, command
 from ..text import TextCondition
 from .truth import picture_size
 
@@ -165,26 +164,22 @@ def against(value: float, bar: float) -> str:
     return "within the bar of" if value <= bar else "over the bar of"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the report, save it if asked; returns the exit status, 2 after a LabError."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the report, save it if asked."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.bench", description=__doc__)
     parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--output", type=Path, help="JSON file to save to")
     options = parser.parse_args(arguments)
-    try:
-        result = bench(options.model, steps=options.steps, repetitions=options.repetitions)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    result = bench(options.model, steps=options.steps, repetitions=options.repetitions)
     print(report(result))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print("saved:", options.output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,31 +10,29 @@ not chosen.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..crisp import SPLITS, EditSample
+from ..crisp import EditSample
 from ..decoding import HOLDS
 from ..editor import Editor, load
-from ..errors import CheckpointError, LabError
+from ..errors import CheckpointError, command
 from ..images import to_tensor
 from ..settings import DEFAULTS_FILE, Defaults
 from .metrics import summary
+from .options import measuring
 from .report import align, cell
 from .truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of, with_hold
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
-    "token_temperature": (1.0, 0.7, 0.5, 0.3, 0.2, 0.1),
+    "token_temperature": (1.0, 0.5, 0.3, 0.2, 0.1, 0.05),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
 }
 CALLS: dict[str, tuple[Any, ...]] = {
@@ -150,11 +148,11 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
     down to two, each without the block that it does best without. One decoding serves them all.
 
-    Localisation here is the mean over the decoding steps, each of which holds by its own heat map.
+    Localisation is that of the last step's heat map, which is the one that an edit returns.
     """
     began = time.perf_counter()
     answers = [
-        truth.edit_with_maps(editor, seed, **options)[1]
+        truth.edit_with_maps(editor, seed, **options)[1][-1]
         for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
     ]
     seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
@@ -162,9 +160,8 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     def localise(blocks: tuple[int, ...]) -> Trial:
         values: list[float] = []
         for truth, maps in zip(truths, answers, strict=True):
-            heats = [heat_of(of_step, blocks) for of_step in maps]
-            for i in range(len(truth.samples)):
-                values.append(fmean(truth.localisation(heat, i) for heat in heats))
+            heat = heat_of(maps, blocks)
+            values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
         return Trial("blocks", blocks, {"localisation": values}, seconds)
 
     kept = tuple(range(len(editor.transformer.blocks)))
@@ -212,30 +209,22 @@ def report(table: Sequence[Trial]) -> str:
     return align(lines, left=3)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table, save it, write lab.json if asked; returns the exit status, 2 after a LabError."""
-    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.choose", description=__doc__)
-    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
-    parser.add_argument("--split", default="validation", choices=SPLITS)
-    parser.add_argument("--count", type=int, default=100, help="edits of every trial; there are about twenty trials")
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table, save it, write lab.json if asked."""
+    counted, output = "edits of every trial; there are about twenty trials", Path("outputs") / "choices.json"
+    parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
     parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
-    parser.add_argument("--batch", type=int, default=20, help="edits at a time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("outputs") / "choices.json", help="JSON file to save to")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
-    try:
-        if options.write and not (options.write / "editmgt").is_dir():
-            raise CheckpointError(
-                f"{options.write} is no editor's folder",
-                expected="a folder with editmgt/ in it, such as data_samples/tiny",
-                fix="check the path",
-            )
-        chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if options.write and not (options.write / "editmgt").is_dir():
+        raise CheckpointError(
+            f"{options.write} is no editor's folder",
+            expected="a folder with editmgt/ in it, such as data_samples/tiny",
+            fix="check the path",
+        )
+    chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
     saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}
@@ -245,8 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write:
         write_defaults(options.write, chosen)
         print("written:", options.write / DEFAULTS_FILE)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

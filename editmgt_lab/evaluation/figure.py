@@ -12,9 +12,7 @@ printed and kept in the JSON: the passes that were run, and those of the same cu
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,12 +26,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import crisp
+from ..crisp import CATEGORIES
 from ..editor import Editor, load
-from ..errors import LabError, SettingError
+from ..errors import SettingError, command
 from ..images import to_images, to_tensor
 from .curves import METRICS, PASTE, PUBLISHED, LambdaCurves
 from .lambda_plot import categories_figure, controls_figure, lambda_figure
+from .options import add_decoding, measuring
 from .sweep import HEAT, MASK, RANDOM, Hold, Swept, sweep
 from .truth import Truth, draw_truths
 
@@ -55,6 +54,7 @@ def measure(
     editor: Editor,
     *,
     split: str = "test",
+    category: str | None = None,
     count: int = 200,
     random_count: int = 60,
     thresholds: Sequence[float] = PUBLISHED["lambda"],
@@ -65,16 +65,16 @@ def measure(
 ) -> tuple[LambdaCurves, dict[str, Example]]:
     """The curves over the edits 0 … count - 1 of a split, and the edit of each category in SHOWN that falls most.
 
-    random_count: the random hold is measured on so many of the first edits, in whole batches. thresholds: λ, rising
-    from 0. batch: edits at a time, of no influence on their results but rounding. options: as in `Editor.edit`; without
-    any, the model's own. Raises SettingError.
+    category: one, or None for all in the published proportions. random_count: the random hold is measured on so many of
+    the first edits, in whole batches. thresholds: λ, rising from 0. batch: edits at a time, of no influence on their
+    results but rounding. options: as in `Editor.edit`; without any, the model's own. Raises SettingError.
     """
     check_thresholds(thresholds)
     above = thresholds[1:]
     known: dict[str, dict[str, list[np.ndarray]]] = {}
     categories, examples, passes, alone = [], {}, 0, 0
     with tqdm(total=count, desc="sweeping λ", unit="edit", disable=not progress) as bar:
-        for truth in draw_truths(editor, split=split, count=count, batch=batch):
+        for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):
             holds = [Hold(HEAT, each) for each in thresholds] + [Hold(MASK, thresholds[-1])]
             if truth.numbers[0] < random_count:
                 holds += [Hold(RANDOM, each) for each in above]
@@ -94,7 +94,8 @@ def measure(
     values.setdefault(RANDOM, {metric: np.full((len(thresholds), count), np.nan) for metric in METRICS})
     task = truth.task(editor, seed, **options)
     used = {name: value for name, value in asdict(task.settings).items() if name not in ("hold_threshold", "seeds")}
-    settings = {"split": split, "count": count, "random_count": random_count, "seed": seed}
+    settings = {"split": split, "category": category or "all", "count": count, "random_count": random_count}
+    settings["seed"] = seed
     settings |= used | {"passes": passes, "passes_alone": alone}
     return LambdaCurves(settings, tuple(categories), tuple(thresholds), values), examples
 
@@ -180,35 +181,24 @@ def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path) -> li
     return paths
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table and the checks, save; returns the exit status, 2 after a LabError."""
-    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.figure", description=__doc__)
-    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
-    parser.add_argument("--split", default="test", choices=crisp.SPLITS)
-    parser.add_argument("--count", type=int, default=200, help="edits to measure")
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table and the checks, save."""
+    parser = measuring(__doc__, count=200, counted="edits, each under all its holds", output=Path("outputs"), batch=2)
+    parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument("--random-count", type=int, default=60, help="of them, edits to hold at random as well")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance-scale", type=float, help="else the model's own")
-    parser.add_argument("--token-temperature", type=float, help="else the model's own")
-    parser.add_argument("--batch", type=int, default=2, help="edits at a time, each under all its holds")
-    parser.add_argument("--seed", type=int, default=0, help="edit i decodes with seed + i; also of the intervals")
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to save to")
+    add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model, began = options.pop("output"), options.pop("model"), time.perf_counter()
-    try:
-        curves, examples = measure(load(model), **options)
-        paths = save(curves, examples, output)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    curves, examples = measure(load(model), **options)
+    paths = save(curves, examples, output)
     print(curves.table())
     passes, alone = curves.settings["passes"], curves.settings["passes_alone"]
     print(f"\nshared: {passes} passes of an edit through the network instead of {alone}, {1 - passes / alone:.0%} less")
     seconds = time.perf_counter() - began
     print(f"took {seconds:.0f} s with {torch.get_num_threads()} threads, {1000 * seconds / passes:.1f} ms a pass")
     print("saved:", *paths)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,11 +8,9 @@ being the best or the worst.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -25,9 +23,10 @@ from tqdm.auto import tqdm
 
 from .. import crisp
 from ..editor import Editor, load
-from ..errors import LabError, SettingError
+from ..errors import SettingError, command
 from ..images import to_images, to_tensor
 from . import report
+from .options import add_decoding, measuring
 from .sweep import HEAT, Hold, sweep
 from .truth import Scores, draw_truths
 
@@ -66,16 +65,21 @@ class Gallery:
 
     def share(self, category: str) -> str:
         edits = self.edits[category]
-        return f"{sum(each.held.success for each in edits):.0f} of {len(edits)} succeed"
+        held, free = (sum(getattr(each, way).success for each in edits) for way in ("held", "free"))
+        return f"{held:.0f} of {len(edits)} succeed (with λ = 0: {free:.0f})"
 
     def figure(self) -> Figure:
-        """A line for each pair: a success left, a failure right; an empty place where there is none."""
+        """A line for each pair: a success left, a failure right; where there is none of them at all, it says so."""
         pairs = []
         for category in self.edits:
-            done, failed = self.chosen(category)
-            for i in range(max(len(done), len(failed))):
-                pairs.append(tuple(row_of(side[i]) if i < len(side) else ("", ()) for side in (done, failed)))
-        return report.gallery(f"{self.title}\nleft: successes, right: failures; {', '.join(self.columns)}", pairs)
+            sides = self.chosen(category)
+            none = [f"{category}: none of {len(self.edits[category])} {what}" for what in ("succeeds", "fails")]
+            empty = [("", ()) if side else (text, ()) for side, text in zip(sides, none, strict=True)]
+            for i in range(max(map(len, sides))):
+                row = [row_of(side[i]) if i < len(side) else empty[j] for j, side in enumerate(sides)]
+                pairs.append(tuple(row))
+                empty = [("", ())] * 2
+        return report.gallery(f"{self.title}. Left: successes, right: failures", pairs, self.columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class Gallery:
         return PAGE.format(title=escape(self.title), rule=rule, body="\n".join(parts))
 
     def html_row(self, shown: Shown) -> str:
-        under = ("", in_words(shown.free), in_words(shown.held), "")
+        under = ("", *(in_words(scores).replace(", ", "<br>") for scores in (shown.free, shown.held)), "")
         figures = "".join(
             f'<figure><img src="{data_url(picture)}" width={SIDE} alt="{escape(name)}">'
             f"<figcaption>{escape(name)}<br>{text}</figcaption></figure>"
@@ -185,28 +189,16 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write gallery.html and gallery.png; returns the exit status, 2 after a LabError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m editmgt_lab.evaluation.gallery", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
-    parser.add_argument("--split", default="test", choices=crisp.SPLITS)
-    parser.add_argument("--count", type=int, default=20, help="edits of every category to choose from")
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Write gallery.html and gallery.png."""
+    counted = "edits of every category to choose from"
+    parser = measuring(__doc__, count=20, counted=counted, output=Path("outputs") / "gallery", batch=10)
     parser.add_argument("--lines", type=int, default=2, help="successes and failures to show of every category")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance-scale", type=float, help="else the model's own")
-    parser.add_argument("--token-temperature", type=float, help="else the model's own")
-    parser.add_argument("--batch", type=int, default=10, help="edits at a time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("outputs") / "gallery", help="folder to save to")
+    add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
-    try:
-        gallery = collect(load(model), **options)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    gallery = collect(load(model), **options)
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / "gallery.html", output / "gallery.png"]
     paths[0].write_text(gallery.html(), encoding="utf-8")
@@ -214,8 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     for category in gallery.edits:
         print(f"{category}: {gallery.share(category)}")
     print("saved:", *paths)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

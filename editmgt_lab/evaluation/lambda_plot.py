@@ -90,10 +90,12 @@ def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
         metric: "–" if (value := checks[f"spearman_{metric}"]["value"]) is None else f"{value:.2f}"
         for metric in ("l1", "score")
     }
+    of_what = "all categories" if settings["category"] == "all" else f"{settings['category']} alone"
     text = (
-        f"The small model on {settings['count']} edits of the drawn world ({settings['split']} split, all categories, "
-        f"{settings['steps']} steps, {settings['hold']} hold): mean L1 to the source as the tokenizer shows it, in "
-        "pictures of 0 … 1, and mean edit score (0: nothing done, 10: the target); bands are 95% bootstrap intervals. "
+        f"The small model on {settings['count']} edits of the drawn world ({settings['split']} split, {of_what}, "
+        f"{settings['steps']} steps, guidance scale {settings['guidance_scale']:g}, {settings['hold']} hold): mean L1 "
+        "to the source as the tokenizer shows it, in pictures of 0 … 1, and mean edit score (0: nothing done, 10: the "
+        "target); bands are 95% bootstrap intervals. "
         "Dashed: the published curves of the 1B model (GEdit semantic score, where an unchanged picture still gets "
         "2.7), other pictures and another score, each scaled to begin where ours begins: only the shapes compare. "
         f"Rank correlation with them: L1 {rho['l1']}, score {rho['score']}."

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import load_module, resolve, save
-from ..errors import CheckpointError, LabError
+from ..errors import CheckpointError, command
 
 # Channel shifts and scales of the authors' input layer, for pictures in [-1, 1].
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -126,21 +125,17 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Convert the published files; returns the exit status, 2 after a LabError."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Convert the published files."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.lpips", description=__doc__.split("\n")[0])
     parser.add_argument("backbone", type=Path, help="torchvision's alexnet or vgg16 file")
     parser.add_argument("lins", type=Path, help="the authors' alex.pth or vgg.pth, version 0.1")
     parser.add_argument("folder", type=Path, help="where to write config.json and the safetensors")
     options = parser.parse_args(arguments)
-    try:
-        convert(options.backbone, options.lins, options.folder)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    convert(options.backbone, options.lins, options.folder)
     print("saved:", options.folder)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -28,9 +28,11 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join([rows[0].rstrip(), "─" * len(rows[0]), *rows[1:]])
 
 
-def gallery(title: str, pairs: Sequence[tuple[Row, Row]]) -> Figure:
-    """Two rows of pictures beside each other on every line, each under its caption; a row without pictures is empty."""
-    figure = Figure(figsize=(11, 2.1 * len(pairs) + 0.4), layout="constrained")
+def gallery(title: str, pairs: Sequence[tuple[Row, Row]], names: Sequence[str]) -> Figure:
+    """Two rows of pictures beside each other on every line, each under its caption; a row without pictures has that
+    alone. names: of the pictures of every row."""
+    figure = Figure(figsize=(12, (6 / len(names) + 0.6) * len(pairs) + 0.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     figure.suptitle(title)
     lines = figure.subfigures(max(len(pairs), 1), 2, squeeze=False)
     for line, pair in zip(lines, pairs, strict=False):
@@ -38,7 +40,8 @@ def gallery(title: str, pairs: Sequence[tuple[Row, Row]]) -> Figure:
             part.suptitle(caption, fontsize="small")
             if not pictures:
                 continue
-            for axes, picture in zip(part.subplots(1, len(pictures)), pictures, strict=True):
+            for axes, picture, name in zip(part.subplots(1, len(names)), pictures, names, strict=True):
                 axes.imshow(picture)
+                axes.set_title(name, fontsize="small", color="0.4")
                 axes.axis("off")
     return figure

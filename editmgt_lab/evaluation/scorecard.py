@@ -186,7 +186,7 @@ class ScoreCard:
 
         shown = [category for category in crisp.CATEGORIES if (category, "best") in self.examples]
         pairs = [(row(category, "worst"), row(category, "best")) for category in shown]
-        return gallery(f"{self.settings['shown']}: source, output, target", pairs)
+        return gallery(self.settings["shown"], pairs, ("source", "output", "target"))
 
     def save(self, folder: Path) -> list[Path]:
         """Write scorecard.json, scorecard.txt (the table) and gallery.png; returns their paths."""

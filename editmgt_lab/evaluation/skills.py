@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .. import crisp
 from ..crisp import SKILLS, EditSample, sample_edit, sample_skill
 from ..editor import Editor, load
-from ..errors import LabError
-from ..finetuning import Finetuner, FinetuneSettings
+from ..errors import command
+from ..finetuning import Finetuner, FinetuneSettings, save_adapter
+from ..finetuning.drawn import old_pairs, skill_pairs
 from ..images import to_tensor
-from ..training.pairs import pairs_of
-from ..training.tokens import TokenPairs, token_pairs
+from ..training.tokens import TokenPairs
 from .metrics import summary
 from .options import measuring
 from .report import align, cell, gallery
-from .truth import Scores, Truth, draw_truths, picture_size
+from .truth import Scores, Truth, picture_size
 
 WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=3e-3)}
 REPLAY = 512  # old edits of the training split that are mixed in
@@ -57,22 +55,6 @@ class Lesson:
         """Ready for JSON: means with their 95% intervals in place of single edits, and no pictures."""
         figures = {name: summary(getattr(self, name)) for name in ("before", "after", "old_before", "old_after")}
         return {"skill": self.skill, "way": self.way, "seconds": self.seconds, "share": self.share} | figures
-
-
-def skill_pairs(editor: Editor, skill: str, count: int | None = None) -> TokenPairs:
-    """Tokens of the training pairs of a skill, as many as it ships with or `count`."""
-    numbers = range(SKILLS[skill].count if count is None else count)
-    samples = [sample_skill(i, skill, size=picture_size(editor)) for i in numbers]
-    return token_pairs(editor, pairs_of(samples), progress=False)
-
-
-def old_pairs(editor: Editor, count: int = REPLAY) -> TokenPairs:
-    """Tokens of edits of the training split, of all categories in turn, to be mixed in against forgetting."""
-    categories = crisp.CATEGORIES
-    samples = [
-        sample_edit(i, category=categories[i % len(categories)], size=picture_size(editor)) for i in range(count)
-    ]
-    return token_pairs(editor, pairs_of(samples), progress=False)
 
 
 def answers(
@@ -107,30 +89,30 @@ def measure_skills(
     old_count: int = 200,
     batch: int = 20,
     seed: int = 0,
-) -> list[Lesson]:
-    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories."""
+    adapters: Path | None = None,
+) -> Iterator[Lesson]:
+    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories.
+
+    adapters: a folder to keep the adapters in, by skill.
+    """
     size = picture_size(editor)
-    old = [sample for truth in draw_truths(editor, split=split, count=old_count, batch=batch) for sample in truth.samples]
+    old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
     tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
     old_before, _ = answers(editor, old, seed=seed, batch=batch)
-    replay = old_pairs(editor)
-    lessons = []
+    replay = old_pairs(editor, REPLAY)
     for skill in tqdm(skills, desc="skills", unit="skill"):
         before, first = answers(editor, tried[skill], seed=seed, batch=batch)
         for way, settings in WAYS.items():
             taught, seconds = teach(editor, skill, replace(settings, seed=seed), replay=replay)
+            if adapters and settings.rank:
+                save_adapter(taught.transformer, adapters / skill)
             after, last = answers(taught, tried[skill], seed=seed, batch=batch)
             old_after, _ = answers(taught, old, seed=seed, batch=batch)
             learned = sum(p.numel() for p in taught.transformer.parameters() if p.requires_grad)
             all_weights = sum(p.numel() for p in editor.transformer.parameters())
-            sample = tried[skill][0]
-            lessons.append(
-                Lesson(
-                    skill, way, *(successes(each) for each in (before, after, old_before, old_after)), seconds,
-                    learned / all_weights, (sample.source, first[0], last[0], sample.target),
-                )  # fmt: skip
-            )
-    return lessons
+            example = (tried[skill][0].source, first[0], last[0], tried[skill][0].target)
+            figures = map(successes, (before, after, old_before, old_after))
+            yield Lesson(skill, way, *figures, seconds, learned / all_weights, example)
 
 
 def successes(scores: Sequence[Scores]) -> list[float]:
@@ -173,19 +155,20 @@ def picture(lessons: Sequence[Lesson]) -> Figure:
     return gallery("What fine-tuning taught", list(zip(rows[::2], rows[1::2] or [("", ())], strict=False)))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table and what is met, save JSON and picture; returns the exit status, 2 after a LabError."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table and what is met, save JSON and picture."""
     output = Path("outputs") / "skills.json"
     parser = measuring(__doc__, count=50, counted="unseen edits of each skill", output=output)
     parser.add_argument("--old-count", type=int, default=200, help="edits of the old categories [%(default)s]")
     parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS))
+    parser.add_argument("--adapters", type=Path, help="folder to keep the adapters in")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("skills", "split", "count", "old_count", "seed")}
-    try:
-        lessons = measure_skills(load(options.model), batch=options.batch, **measured)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    lessons = []
+    for lesson in measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured):
+        lessons.append(lesson)
+        tqdm.write(verdicts([lesson]))
     print(table(lessons), verdicts(lessons), sep="\n\n")
     ways = {way: asdict(settings) for way, settings in WAYS.items()}
     saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
@@ -194,8 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     picture(lessons).savefig(options.output.with_suffix(".png"), dpi=100)
     print("saved:", options.output, "and", options.output.with_suffix(".png"))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

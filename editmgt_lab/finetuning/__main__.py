@@ -6,7 +6,6 @@ On several processors put `accelerate launch -m editmgt_lab.finetuning` in place
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,25 +13,27 @@ from accelerate import PartialState
 
 from ..crisp import SKILLS
 from ..editor import Editor, load
-from ..errors import LabError
-from ..evaluation.skills import old_pairs, skill_pairs
+from ..errors import command
 from ..training.build import save_editor
 from ..training.pairs import PairReader
 from ..training.tokens import TokenPairs, token_pairs
 from .adapters import save_adapter
+from .drawn import old_pairs, skill_pairs
 from .finetuner import Finetuner
 from .settings import FinetuneSettings
 
 VALIDATION_SHARE = 0.05  # of the pairs, for the validation loss alone
 
 
-def read(editor: Editor, data: str, *, schema: str | None, split: str | None, limit: int | None, cache: Path):
+def read(
+    editor: Editor, data: str, *, schema: str | None, split: str | None, limit: int | None, cache: Path
+) -> TokenPairs:
     """Tokens of the pairs of a skill of the drawn world, a folder or a hub data set, which are kept in `cache`."""
-    if data in SKILLS:
+    if data in SKILLS and not Path(data).exists():
         return skill_pairs(editor, data, limit)
     reader = PairReader(data, schema=schema, split=split, limit=limit)
     pairs = token_pairs(editor, reader, folder=cache)
-    print(reader.report)
+    print(f"{len(pairs)} pairs", reader.report, sep="\n")
     return pairs
 
 
@@ -66,8 +67,9 @@ def finetune(options: argparse.Namespace, settings: FinetuneSettings) -> None:
         print("The editor is in", options.output)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Read the command line; every setting is an option. Returns the exit status, 2 after a LabError."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line; every setting is an option."""
     parser = argparse.ArgumentParser(
         prog="python -m editmgt_lab.finetuning", description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -89,16 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
             kind = int if field.default is None else type(field.default)
             parser.add_argument(option, type=kind, default=field.default)
     options = parser.parse_args(arguments)
+    settings = {field.name: getattr(options, field.name) for field in fields(FinetuneSettings)}
     try:
-        finetune(options, FinetuneSettings(**{field.name: getattr(options, field.name) for field in fields(FinetuneSettings)}))
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+        finetune(options, FinetuneSettings(**settings))
     except KeyboardInterrupt:
-        print(f"Stopped. Run the same again to go on from the last checkpoint in {options.folder}.", file=sys.stderr)
-        return 130
-    return 0
+        print(f"Stopped. Run the same again to go on from the last checkpoint in {options.folder}.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -17,24 +17,25 @@ class FinetuneSettings:
     share `warm_up` of the steps, from where a cosine falls to 0; clip: largest norm of the gradient.
     rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
     replay_share: of every batch, taken from the pairs to replay, where there are some. text_dropout: share of the pairs
-    that lose their text. look_weight: of what a hidden token looks like, against which code it is. timestep: what the
+    that lose their text. look_weight: of what a hidden token looks like, against which code it is (see
+    `token_losses`; 0 is the paper's loss). timestep: what the
     network is told of the mask ratio, "step index" or "mask ratio" (the released training).
     average_decay: of the moving average of the weights, which is what is kept. checkpointing: less memory, more time.
     save_every, validate_every: steps between two checkpoints, and two validations; patience: stop after so many
     validations that were no better than the best (None: never).
     """
 
-    steps: int = 250
+    steps: int = 120
     batch: int = 16
     micro_batch: int | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-4
     warm_up: float = 0.1
     clip: float = 1.0
     rank: int = 0
     branch: str = "both"
     replay_share: float = 0.5
     text_dropout: float = 0.05
-    look_weight: float = 0.0
+    look_weight: float = 3.0
     timestep: str = "step index"
     average_decay: float = 0.98
     checkpointing: bool = False

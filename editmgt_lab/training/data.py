@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +42,24 @@ def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
-    """Draw and tokenize the training edits of these seeds, the categories in turn.
+    """Draw and tokenize the training edits of these seeds, the categories in turn; see `tokenize_edits`.
 
     In the published proportions one pair in sixty is a motion, and a small model does not learn it.
+    """
+    categories = crisp.CATEGORIES
+    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
+    return tokenize_edits(vq, text, samples)
+
+
+@torch.no_grad()
+def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditSample]) -> dict[str, Tensor]:
+    """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
     target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
 
     Away from the mask the target takes the source's tokens: see keep_unchanged.
     """
-    categories = crisp.CATEGORIES
-    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
-
     source, target = encode(vq, [s.source for s in samples]), encode(vq, [s.target for s in samples])  # (n, h, w)
     masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])  # (n, 1, H, W)
     target = keep_unchanged(source, target, masks, vq.config.factor)

@@ -49,8 +49,8 @@ class Recipe:
     decoder_learning_rate: float = 1e-3
     decoder_muon_learning_rate: float = 0.004
 
-    pairs: int = 48_000
-    samples: int = 280_000
+    pairs: int = 56_000
+    samples: int = 500_000
     caption_share: float = 0.4  # of the batches: text to image, the others are edits
     look_weight: float = 3.0  # of what a hidden token looks like, against which code it is
     reading_weight: float = 0.5  # of what stands where, against the same

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,17 +20,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..editor import Editor
-from ..errors import DataError, ShapeError
+from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import fit_together, to_tensor
+from ..rows import MOST_OFF, Report
+from ..tables import read_json_file
 from ..vq import VQModel
-from .pairs import Pair
+from .pairs import Pair, PairReader
 
-MOST_OFF = 0.02
+SHARD = 256  # pairs; at most so many are tokenized again after a kill
 
 
 @dataclass
 class TokenPairs:
-    """n pairs: source, target: long [n, h, w] on the CPU; instructions; categories, None where there is none.
+    """n pairs: source, target: long [n, h, w] on the CPU; instructions; categories, None where a pair has none.
 
     Raises ShapeError for parts that are not of one length.
     """
@@ -35,9 +40,11 @@ class TokenPairs:
     source: Tensor
     target: Tensor
     instructions: list[str]
-    categories: list[str | None]
+    categories: list[str | None] | None = None
 
     def __post_init__(self) -> None:
+        if self.categories is None:
+            self.categories = [None] * len(self.instructions)
         lengths = [len(part) for part in (self.source, self.target, self.instructions, self.categories)]
         if self.source.shape != self.target.shape or len(set(lengths)) > 1:
             raise ShapeError(
@@ -84,16 +91,8 @@ class TokenPairs:
         small = max((int(each.max()) for each in tokens.values() if each.numel()), default=0) < 2**15
         tokens = {name: each.to(torch.int16 if small else torch.int32).contiguous() for name, each in tokens.items()}
         texts = {"instructions": json.dumps(self.instructions), "categories": json.dumps(self.categories)}
-        part = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tokens, part, metadata=texts)
-            part.replace(path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise DataError(
-                f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
-            ) from error
+        with written_whole(path) as unfinished:
+            save_file(tokens, unfinished, metadata=texts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TokenPairs:
@@ -111,22 +110,49 @@ class TokenPairs:
             ) from error
 
 
-def token_pairs(editor: Editor, pairs: Iterable[Pair], *, batch: int = 16, progress: bool = True) -> TokenPairs:
-    """Tokenizes every pair once. Raises DataError for no pair, ImageError for a pair that does not line up.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` if all goes well. Raises DataError where the disk does not take it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise DataError(
+            f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
+        ) from error
+
+
+def token_pairs(
+    editor: Editor,
+    pairs: Iterable[Pair],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    batch: int = 4,
+    progress: bool = True,
+) -> TokenPairs:
+    """Tokenizes every pair once, `batch` pictures at a time. Raises DataError where there is none.
 
     All pairs get the grid of the editor's square: of a picture of another aspect only the middle square is kept, of
     source and target the same one, so an edit near a far end can be lost. Where a pair has a mask, see keep_unchanged.
+    An instruction that is too long for the editor is one more bad row in a PairReader's report. Of other pairs it is a
+    TextError, and pictures that do not line up are an ImageError.
+
+    folder: keep the tokens of a PairReader there, apart for every combination of VQ model, size and data set. What a
+    killed run had finished is not done again. One process fills it, others read it afterwards.
     """
-    parts, waiting = [], []
-    for pair in tqdm(pairs, desc="tokens", unit="pair", disable=not progress):
-        waiting.append(pair)
-        if len(waiting) == batch:
-            parts.append(_tokenize(editor, waiting))
-            waiting = []
-    if waiting:
-        parts.append(_tokenize(editor, waiting))
+    reader = pairs if isinstance(pairs, PairReader) else None
+    if folder is None:
+        parts = list(_tokenized(editor, pairs, reader, batch, _bar(pairs, 0, progress)))
+    elif reader:
+        parts = _kept(editor, reader, Path(folder) / _fingerprint(editor, reader)[:16], batch, progress)
+    else:
+        raise SettingError("tokens of a list are not kept", expected="a PairReader", fix="leave the folder out")
     if not parts:
-        raise DataError("there is no pair", expected="one or more pairs", fix="check the data set")
+        raise DataError("there is no pair", expected="one or more pairs", fix="check where they come from")
     return TokenPairs.concatenate(parts)
 
 
@@ -148,11 +174,64 @@ def keep_unchanged(source: Tensor, target: Tensor, masks: Tensor, factor: int) -
     return torch.where(changed, target, source)
 
 
+def _kept(editor: Editor, reader: PairReader, folder: Path, batch: int, progress: bool) -> list[TokenPairs]:
+    """All tokens of a reader, in shards that lie in the folder; progress.json says which are whole."""
+    file = folder / "progress.json"
+    state = read_json_file(file) if file.exists() else {"shards": 0, "complete": False, "report": {}}
+    shards = [folder / f"{number:05d}.safetensors" for number in range(state["shards"])]
+    parts, fresh = [TokenPairs.load(shard) for shard in shards], []
+    reader.report = Report(**state["report"])
+
+    def write(complete: bool) -> None:
+        if fresh:
+            parts.append(TokenPairs.concatenate(fresh))
+            parts[-1].save(folder / f"{len(parts) - 1:05d}.safetensors")
+            fresh.clear()
+        state = {"shards": len(parts), "complete": complete, "report": asdict(reader.report)}
+        with written_whole(file) as unfinished:
+            unfinished.write_text(json.dumps(state), encoding="utf-8")
+
+    if not state["complete"]:
+        bar = _bar(reader, sum(map(len, parts)), progress)
+        for group in _tokenized(editor, reader.read(reader.report), reader, batch, bar):
+            fresh.append(group)
+            if sum(map(len, fresh)) >= SHARD:
+                write(complete=False)
+        write(complete=True)
+    return parts
+
+
+def _bar(pairs: Iterable[Pair], done: int, progress: bool) -> tqdm:
+    total = pairs.limit if isinstance(pairs, PairReader) else len(pairs) if isinstance(pairs, Sequence) else None
+    return tqdm(desc="tokens", unit="pair", total=total, initial=done, disable=not progress)
+
+
+def _tokenized(
+    editor: Editor, pairs: Iterable[Pair], reader: PairReader | None, batch: int, bar: tqdm
+) -> Iterator[TokenPairs]:
+    fitting = _of_fitting_length(editor, pairs, reader)
+    with bar:
+        while group := list(islice(fitting, batch)):
+            yield _tokenize(editor, group)
+            bar.update(len(group))
+
+
+def _of_fitting_length(editor: Editor, pairs: Iterable[Pair], reader: PairReader | None) -> Iterator[Pair]:
+    for pair in pairs:
+        try:
+            editor.text_encoder.tokenize([pair.instruction])
+        except TextError as error:
+            if reader is None:
+                raise
+            reader.reject("the instruction is too long for the text encoder", error.problem)
+        else:
+            yield pair
+
+
 def _tokenize(editor: Editor, pairs: Sequence[Pair]) -> TokenPairs:
     size = {"pixels": editor.defaults.image_size, "multiple": editor.multiple, "square": True, "most_off": MOST_OFF}
     fitted = [fit_together(pair.source, pair.target, pair.mask, **size) for pair in pairs]
-    tokens = encode(editor.vq, [each.source for each in fitted] + [each.target for each in fitted], 2 * len(pairs))
-    source, target = tokens.chunk(2)
+    source, target = (encode(editor.vq, [getattr(each, name) for each in fitted]) for name in ("source", "target"))
     unknown = Image.new("L", fitted[0].source.size, "white")
     masks = to_tensor([each.mask or unknown for each in fitted])[:, :1]
     return TokenPairs(
@@ -161,3 +240,13 @@ def _tokenize(editor: Editor, pairs: Sequence[Pair]) -> TokenPairs:
         [pair.instruction for pair in pairs],
         [pair.category for pair in pairs],
     )
+
+
+def _fingerprint(editor: Editor, reader: PairReader) -> str:
+    """Of what the tokens depend on: the VQ model's way from pixels to tokens, the size, and the pairs."""
+    digest = hashlib.sha256(f"{editor.defaults.image_size} {editor.multiple} {reader.fingerprint()}".encode())
+    for part in (editor.vq.encoder, editor.vq.quant_conv, editor.vq.quantize):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

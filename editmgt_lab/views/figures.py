@@ -51,7 +51,9 @@ def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequenc
     first = np.asarray(rows[0][0][0])
     figure = _figure(len(rows[0]), len(rows), first.shape[:2], above=0.8 if titles else 0.4)
     titles = titles or [""] * len(rows)
-    parts = figure.subfigures(len(rows), squeeze=False)
+    heights = [min(len(rows[0]) / len(row), 1) for row in rows]  # the more pictures in a row, the smaller they are
+    figure.set_figheight(figure.get_figheight() * sum(heights) / len(rows))
+    parts = figure.subfigures(len(rows), squeeze=False, height_ratios=heights)
     for row, title, part in zip(rows, titles, parts.flat, strict=True):
         if title:
             part.suptitle(title, fontsize=14, x=0.01, ha="left")
@@ -183,7 +185,7 @@ def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, 
             colour = CONTROL if name.startswith("control") else next(colours)
             axes.plot(x, y, "o-", markersize=4, color=colour, label=name)
         axes.set(xlabel=across, ylabel=up)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.dataLim.y1 or 1)
         axes.spines[["top", "right"]].set_visible(False)
         if any(curves):
             axes.legend(frameon=False)
@@ -248,6 +250,8 @@ def _show(axes: Axes, picture: Picture, title: str, **settings: Any) -> AxesImag
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+    if isinstance(picture, Image.Image):
+        picture = picture.convert("RGB")  # a mask is black and white, not coloured by its values
     return axes.imshow(picture, interpolation="nearest", **settings)
 
 

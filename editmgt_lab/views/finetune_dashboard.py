@@ -22,7 +22,7 @@ from ..training.build import save_editor
 from .finetune_samples import ALL, Edits, Sample, Samples, about, finetune_figure
 from .maps import in_bytes
 from .recording import Progress
-from .widget import WORKER, LabWidget, heat_colours, told
+from .widget import LabWidget, heat_colours, told
 
 if TYPE_CHECKING:  # it takes seconds to import, and who has a finetuner has done so
     from ..finetuning import Finetuner
@@ -169,7 +169,7 @@ class FinetuneDashboard(LabWidget):
             getattr(self, kind)()
             self._tell_status()
         elif kind == "save":
-            WORKER.submit(self._save_beside, content["folder"])
+            threading.Thread(target=self._save_beside, args=(content["folder"],), daemon=True).start()
         elif kind == "since":
             self._send_steps(content["known"])
 

@@ -70,8 +70,7 @@ class HoldStudio(LabWidget):
             self.hold(content["threshold"])
 
     def _open(self, progress: Progress, threshold: float) -> None:
-        progress(0, 3, "the edit without hold, for its heat map")
-        free = self.editor.edit(self.image, self.instruction, hold_threshold=0, **self.settings)
+        free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)
         self.source, self.heat = free.source, free.heat[0].numpy()
         self.before = self.editor.detokenize(free.source_tokens)[0]  # L1 counts from what the tokenizer shows
         self.target = self.mask = None
@@ -85,14 +84,21 @@ class HoldStudio(LabWidget):
     def _make(self, progress: Progress, threshold: float) -> None:
         threshold = round(threshold, 3)
         if threshold not in self.made:
-            progress(1, 3, f"λ = {threshold:g}, by heat")
-            asked = self.image, self.instruction
-            by_heat = self.editor.edit(*asked, hold_threshold=threshold, **self.settings)
-            progress(2, 3, f"λ = {threshold:g}, as many cells at random")
+            by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
             free = random_cells(~by_heat.held[0].numpy(), self.image.size)
-            at_random = self.editor.edit(*asked, hold_threshold=0, mask=free, **self.settings)
+            what = f"λ = {threshold:g}, as many cells at random"
+            at_random = self._edit(progress, 2, what, hold_threshold=0, mask=free)
             self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
         self._show()
+
+    def _edit(self, progress: Progress, number: int, what: str, **hold: Any) -> EditResult:
+        """The edit under this hold, of three the one with this number."""
+
+        def tell(*_: Any) -> None:
+            progress(number, 3, what)
+
+        tell()
+        return self.editor.edit(self.image, self.instruction, on_step=tell, **hold, **self.settings)
 
     def _show(self) -> None:
         if not self.data:

@@ -1,4 +1,4 @@
-"""The injection dial: one edit at several strengths γ side by side, from text to image to a copy of the source."""
+"""The injection dial: one edit at several strengths γ side by side, from text to image to ever more of the source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ MOST = 3.0  # at the dial's end
 def injection_dial(
     editor: Editor, image: Picture, instruction: str, *, strengths: Sequence[float] = STRENGTHS, **settings: Any
 ) -> InjectionDial:
-    """Open the dial on a picture and an instruction; settings: as in `Editor.edit`, the same for every strength."""
+    """Open the dial on a picture and an instruction; settings: as in `Editor.edit`, the same for every strength.
+
+    Nothing is held unless they say so: held tokens would be the source's at any strength.
+    """
     return InjectionDial(editor, image, instruction, strengths, settings)
 
 
@@ -46,7 +49,7 @@ class InjectionDial(LabWidget):
     ):
         super().__init__(bias_text=editor.defaults.bias_text)
         self.editor, self.image, self.instruction = editor, image, instruction
-        self.settings = {"seed": 0} | settings
+        self.settings = {"seed": 0, "hold_threshold": 0} | settings
         self.source: Image.Image | None = None
         self.edits: dict[tuple[float, bool], EditResult] = {}
         self.begin(lambda progress: self._make(progress, strengths, self.bias_text))
@@ -65,9 +68,13 @@ class InjectionDial(LabWidget):
         editor = copy.copy(self.editor)
         editor.defaults = replace(self.editor.defaults, bias_text=bias_text)
         for number, strength in enumerate(strengths):
-            progress(number, len(strengths), f"γ = {strength:g}")
+            at = number, len(strengths), f"γ = {strength:g}"
+            progress(*at)
             if (strength, bias_text) not in self.edits:
-                edit = editor.edit(self.image, self.instruction, strength=strength, **self.settings)
+                edit = editor.edit(
+                    self.image, self.instruction, strength=strength, on_step=lambda _, at=at: progress(*at),
+                    **self.settings,
+                )  # fmt: skip
                 self.source = edit.source
                 self.edits[strength, bias_text] = edit
             self._show()

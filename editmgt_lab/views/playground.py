@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
@@ -12,21 +14,23 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from ..crisp import EditSample
 from ..editor import Editor
 from ..errors import LabError
 from ..images import Picture, fit, load_image
 from ..results import DecodeStep, EditResult
-from ..settings import Settings
 from .export import Saves
 from .figures import edit_figure, panels_figure
 from .overlays import enlarge, heat_overlay, held_overlay
 from .scene_panel import ScenePanel
+from .turns import TURNS, Cancelled
 from .view_tabs import ViewTabs
-from .widget import WORKER, png, told
+from .widget import png, told
 
 PAUSE = 0.4  # seconds of rest before a moved slider or a drawn object asks for a new edit
+FRAME = 0.1  # seconds for which a preview stays at least; the finished edit does not wait
 SIDE = 256  # px of a picture on the screen
 
 
@@ -158,10 +162,12 @@ class Playground(Saves, widgets.VBox):
     def run(self, pause: float = 0) -> Future:
         """Ask for the edit that the controls describe, after a rest of `pause` seconds; older requests are dropped."""
         self.ticket.set()
-        self.ticket = threading.Event()
+        self.ticket = ticket = threading.Event()
+        instruction = self.instruction.value
         chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
         self.progress.layout.visibility, self.cancel_button.disabled = "visible", False
-        self.pending = WORKER.submit(self._edit, self.ticket, pause, self.instruction.value, self.others | chosen)
+        settings = self.others | chosen
+        self.pending = TURNS.submit(lambda give_way: self._edit(give_way, ticket, instruction, settings), ticket, pause)
         return self.pending
 
     def cancel(self) -> None:
@@ -181,17 +187,28 @@ class Playground(Saves, widgets.VBox):
         except Exception as error:  # nobody sees what a callback raises
             self._say(told(error), wrong=True)
 
-    def _edit(self, ticket: threading.Event, pause: float, instruction: str, settings: dict[str, Any]) -> None:
-        """In the worker: one edit, given up as soon as its ticket is set."""
-        if ticket.wait(pause):
-            return
+    def _edit(
+        self, give_way: Callable[[], None], ticket: threading.Event, instruction: str, settings: dict[str, Any]
+    ) -> None:
+        """Beside the page: one edit, given up as soon as its ticket is set."""
+        drawn = -FRAME
+
+        def on_step(step: DecodeStep) -> None:
+            nonlocal drawn
+            if not ticket.is_set():
+                give_way()
+            if ticket.is_set():
+                raise Cancelled
+            self.progress.value = step.index + 1
+            if time.monotonic() - drawn >= FRAME:
+                self._take(step.preview(), step.heat, ticket)
+                drawn = time.monotonic()
+
         try:
             self._say("working …")
-            for step in self.editor.steps(self.image, instruction, **settings):
-                if ticket.is_set():
-                    return
-                self._take(step, ticket)
-            self._finish(step, ticket, instruction, settings)
+            self._finish(self.editor.edit(self.image, instruction, on_step=on_step, **settings), ticket)
+        except Cancelled:
+            return
         except Exception as error:  # nobody sees what a worker raises
             if not ticket.is_set():
                 self._say(told(error), wrong=True)
@@ -199,28 +216,20 @@ class Playground(Saves, widgets.VBox):
             if not ticket.is_set():
                 self._rest()
 
-    def _take(self, step: DecodeStep, ticket: threading.Event) -> None:
-        preview = step.preview()
+    def _take(self, edited: Image.Image, heat: Tensor, ticket: threading.Event) -> None:
         with self._changing:
             if ticket.is_set():
-                return
-            self.edited, self.heat = preview, step.heat[0].numpy()
-            self.progress.value = step.index + 1
-            self.redraw()
+                raise Cancelled
+            self.edited, self.heat = edited, heat[0].numpy()
+            self.redraw("heat", "held", "edit")
 
-    def _finish(self, last: DecodeStep, ticket: threading.Event, instruction: str, settings: dict[str, Any]) -> None:
-        source_tokens = self.editor.tokenize(self.source).cpu()
+    def _finish(self, result: EditResult, ticket: threading.Event) -> None:
         with self._changing:
-            if ticket.is_set():
-                return
+            self._take(result.images[0], result.heat, ticket)
             self._say("")
-            self.result = EditResult(
-                images=[self.edited], tokens=last.tokens, heat=last.heat, held=last.held, instructions=[instruction],
-                settings=Settings.choose(self.editor.defaults, 1, **settings), sources=[self.source],
-                source_tokens=source_tokens,
-            )  # fmt: skip
-            known = self.truth is not None and self.truth.instruction == instruction
-            self.tabs.show(self.result, self.truth if known else None)
+            self.result = result
+            known = self.truth is not None and self.truth.instruction == result.instruction
+            self.tabs.show(result, self.truth if known else None)
 
     def _rest(self) -> None:
         self.progress.value, self.progress.layout.visibility, self.cancel_button.disabled = 0, "hidden", True
@@ -232,22 +241,24 @@ class Playground(Saves, widgets.VBox):
     def redraw(self, *names: str) -> None:
         """Draw these panels, or all of them, from the pictures and the heat map at hand."""
         with self._changing:
-            for name, (picture, caption) in self.panels().items():
-                if not names or name in names:
-                    self.pictures[name].value = png(picture)
-                    self.captions[name].value = f"<b>{caption}</b>"
+            for name in names or self.pictures:
+                picture, caption = self.panel(name)
+                self.pictures[name].value = png(enlarge(picture, SIDE))
+                self.captions[name].value = f"<b>{caption}</b>"
 
-    def panels(self) -> dict[str, tuple[Image.Image, str]]:
-        """Every panel's picture and caption."""
-        shown = enlarge(self.source, SIDE)
-        panels = dict.fromkeys(("heat", "held", "edit"), (Image.new("RGB", shown.size, "silver"), "–"))
-        panels = {"source": (shown, "source")} | panels
-        if self.heat is not None:
+    def panel(self, name: str) -> tuple[Image.Image, str]:
+        """A panel's picture, not enlarged yet, since a small one is coloured faster, and its caption."""
+        small = self.source if max(self.source.size) <= SIDE else enlarge(self.source, SIDE)
+        if name == "source":
+            return small, "source"
+        if self.heat is None:
+            return Image.new("RGB", small.size, "silver"), "–"
+        if name == "heat":
+            return Image.fromarray(heat_overlay(small, self.heat)), "heat map"
+        if name == "held":
             held = self.heat < self.hold_threshold.value
-            panels["heat"] = Image.fromarray(heat_overlay(shown, self.heat)), "heat map"
-            panels["held"] = Image.fromarray(held_overlay(shown, held)), f"held: {held.mean():.0%} (blue)"
-            panels["edit"] = enlarge(self.edited, SIDE), "edit"
-        return panels
+            return Image.fromarray(held_overlay(small, held)), f"held: {held.mean():.0%} (blue)"
+        return self.edited, "edit"
 
     # Export: of the edit; every view in `tabs.views` has its own, a standalone page among it
 
@@ -260,7 +271,7 @@ class Playground(Saves, widgets.VBox):
 
     def still(self) -> Figure:
         """The panels as they are, finished or not."""
-        return panels_figure([list(self.panels().values())], [f"“{self.instruction.value}”"])
+        return panels_figure([[self.panel(name) for name in self.pictures]], [f"“{self.instruction.value}”"])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Of the finished edit: source and edit, uint8 [H, W, 3]; tokens, source_tokens, heat and held, [h, w]."""

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 
 from ..crisp import BACKGROUNDS, COLOURS, KINDS, PLACES, EditSample, Item, Scene, render, sample_edit
 from ..crisp.scenes import GRID
 from ..images import Picture
+from .widget import STATIC
 
 SPLIT = "test"  # its scenes are none that the small model was trained on
 HINT = "A click on a + puts the object there, a click on an object takes it out. The small model knows 1 to 4 objects."
 BRIGHT = 150  # of 255: a colour above it is written on in black
+
+
+class Upload(anywidget.AnyWidget):
+    """A button that calls `picked(content)` with a picture file's bytes; the page makes a file of more than 8 MiB
+    smaller, since no Jupyter server takes a message of more than 10, or says why it cannot."""
+
+    _esm = (STATIC / "upload.js").read_text(encoding="utf-8")
+
+    def __init__(self, picked: Callable[[bytes], Any]):
+        super().__init__()
+        self.on_msg(lambda widget, content, buffers: picked(bytes(buffers[0])))
 
 
 class ScenePanel(widgets.VBox):
@@ -26,7 +40,7 @@ class ScenePanel(widgets.VBox):
     def __init__(self, picked: Callable[..., bool], size: int):
         self.picked, self.size = picked, min(max(size // GRID, 2), 64) * GRID
         self.scene, self.number = Scene(BACKGROUNDS[0], ()), 0
-        self.upload = widgets.FileUpload(accept="image/*", description="Upload a picture", layout={"width": "170px"})
+        self.upload = Upload(self._uploaded)
         self.next_button = widgets.Button(
             description="New scene", icon="random", tooltip="the next scene of the drawn world, with an instruction",
             layout={"width": "130px"},
@@ -39,7 +53,6 @@ class ScenePanel(widgets.VBox):
         self.clear_button = widgets.Button(description="Clear", layout={"width": "80px", "margin": "2px 2px 2px 92px"})
         self.places = {place: widgets.Button(layout={"width": "auto"}) for place in PLACES}
 
-        self.upload.observe(self._uploaded, "value")
         self.next_button.on_click(lambda _: self.next())
         self.draw_toggle.observe(lambda change: self._unfold(change["new"]), "value")
         self.background.observe(lambda change: self.draw(replace(self.scene, background=change["new"])), "value")
@@ -84,12 +97,9 @@ class ScenePanel(widgets.VBox):
         self.background.value = scene.background
         self._label()
 
-    def _uploaded(self, change: dict) -> None:
-        if change["new"]:
-            file: Picture = change["new"][0]["content"]
-            self.upload.value = ()  # so that the same file can be uploaded again
-            if self.picked(file):
-                self._take(replace(self.scene, items=()))
+    def _uploaded(self, file: Picture) -> None:
+        if self.picked(file):
+            self._take(replace(self.scene, items=()))
 
     def _unfold(self, opened: bool) -> None:
         self.board.layout.display = "" if opened else "none"

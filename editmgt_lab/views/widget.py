@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,11 @@ from ..errors import LabError
 from .export import PAGE, Saves, plain
 from .overlays import HEAT_MAP, enlarge
 from .recording import Progress, Run, record
+from .turns import TURNS, Cancelled
 
 STATIC = Path(__file__).parent / "static"
 SHARED = "lab.js"
 LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
-WORKER = ThreadPoolExecutor(1, thread_name_prefix="lab")  # one work at a time, whichever widget asks
-
-
-class Cancelled(Exception):
-    """Raised inside a piece of work that is no longer wanted."""
 
 
 class LabWidget(Saves, anywidget.AnyWidget):
@@ -67,12 +63,12 @@ class LabWidget(Saves, anywidget.AnyWidget):
     # Work beside the page
 
     def begin(self, work: Callable[[Progress], None]) -> Future:
-        """Do `work(progress)` beside the page, in place of the work before it; its calls of progress may raise
-        Cancelled."""
+        """Do `work(progress)` beside the page, in place of the work before it. Its calls of progress let other
+        widgets' newer work go first, and may raise Cancelled."""
         self.ticket.set()
-        self.ticket = threading.Event()
+        self.ticket = ticket = threading.Event()
         self.busy, self.progress = True, 0
-        self.pending = WORKER.submit(self._run, self.ticket, work)
+        self.pending = TURNS.submit(lambda give_way: self._run(give_way, ticket, work), ticket)
         return self.pending
 
     def cancel(self) -> None:
@@ -95,8 +91,10 @@ class LabWidget(Saves, anywidget.AnyWidget):
         except Exception as error:  # nobody sees what a callback raises
             self.say(told(error), wrong=True)
 
-    def _run(self, ticket: threading.Event, work: Callable[[Progress], None]) -> None:
+    def _run(self, give_way: Callable[[], None], ticket: threading.Event, work: Callable[[Progress], None]) -> None:
         def progress(done: int, total: int, what: str) -> None:
+            if not ticket.is_set():
+                give_way()
             if ticket.is_set():
                 raise Cancelled
             self.progress = done / total

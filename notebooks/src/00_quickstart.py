@@ -3,9 +3,10 @@
 #
 # **The claim: an edit that is pushed leaks into places that have nothing to do with it, and holding the source's tokens
 # there stops the leak, if the right places are held.** You will edit a picture with one line, then see the five stages
-# behind that line, then test the claim against a control that must fail.
+# behind that line, then test the claim against a control that must fail. Terms are explained where they first stand in
+# **bold**.
 #
-# About 5 minutes to read, under a minute to run on a laptop's CPU. Nothing is downloaded.
+# About 10 minutes to read, under a minute to run on a laptop's CPU, 10 more for the exercises. Nothing is downloaded.
 
 # %%
 import sys
@@ -38,29 +39,33 @@ for name, version in {
 
 # %%
 editor = lab.load()
-sample = lab.crisp.sample_edit(8, split="test", category="remove")
+sample = lab.crisp.sample_edit(15, split="test", category="remove")
 result = editor.edit(sample.source, sample.instruction, seed=0)
 views.edit_figure(result)
 
 # %% [markdown]
-# From left to right: the **source**; the **heat map**, which shows where the instruction looks; what is **held**,
-# because its heat lies below the hold threshold λ; and the **edit**. Your own picture goes the same way, as a file
-# name: `editor.edit("cat.jpg", "make the background snow")`. The small model only knows its drawn world, so draw, or
-# expect surprises.
+# From left to right: the **source**, the picture before; the **heat map**, bright where the instruction looks; what is
+# **held**, that is, kept as in the source, because its heat lies below the **hold threshold λ** (under the blue veil);
+# and the **edit**. Your own picture goes the same way, as a file name:
+# `editor.edit("cat.jpg", "make the background snow")`. The small model only knows its drawn world, so draw, or expect
+# surprises.
 #
-# The small model's own λ is small: it did best on other edits. Here is the same edit with a second seed and a larger λ,
-# which holds more.
+# λ lies between 0, which holds nothing, and 1; unless you say otherwise it is the model's own, which did best on other
+# pictures. Here is the same edit with a larger λ, which holds more, and with a second seed: other random numbers, so
+# the heat map differs a little, too.
 
 # %%
+print("the model's own λ:", editor.defaults.hold_threshold)
 another = editor.edit(sample.source, sample.instruction, hold_threshold=0.2, seed=1)
 views.edit_figure(another)
 
 # %% [markdown]
 # ## Stage 1: the picture becomes tokens
 #
-# A VQ model cuts the picture into cells and gives each one the number of the most similar entry of its *codebook*.
-# From here on the picture is a small grid of whole numbers, the **source tokens**. Similar codes have similar colours
-# below. The last panel goes the way back: tokens in, picture out. What is lost here, no edit can bring back.
+# A **VQ model** (vector quantisation) cuts the picture into cells and gives each one the number of the most similar
+# entry of its **codebook**, a fixed list of patches. From here on the picture is a small grid of whole numbers, the
+# **source tokens**. In the two panels in the middle a number has a colour, similar entries similar ones; they are not
+# the picture's. The last panel goes the way back: tokens in, picture out. What is lost here, no edit can bring back.
 
 # %%
 tokens = editor.tokenize(sample.source)
@@ -71,8 +76,9 @@ views.tokens_figure(result.source, tokens[0], editor.vq.quantize.embedding.weigh
 # ## Stage 2: the instruction becomes rows
 #
 # A text encoder turns every word into a row of numbers (a column in this picture), and the whole instruction into one
-# more vector, the *pooled* one, which sets the mood of every block. We can always tell which rows belong to a word:
-# that is what makes the next stage readable.
+# more vector, the *pooled* one, which every layer of the network gets besides. We can always tell which rows belong to
+# a word: that is what makes the next stage readable. The numbers themselves are not made to be read; purple is below
+# 0, orange above.
 
 # %%
 text = editor.encode_text(sample.instruction)
@@ -82,9 +88,12 @@ views.text_figure(text)
 # %% [markdown]
 # ## Stage 3: attention, block by block
 #
-# The transformer sees three things side by side: the text, the **image tokens** that it is to find (all of them masked
-# at first), and the source tokens. In every block each of them looks at all others. `capture_attention` records how
-# much the text looks at each place of the image, while an edit runs. The newest pass wins, so this is the last step.
+# The transformer sees three things side by side: the text, the **image tokens** that it is to find (all of them
+# **masked**, that is, unknown, at first), and the source tokens. In every one of its layers, called **blocks**, each of
+# them looks at all others: **attention**. The first blocks have weights of their own for text and pictures
+# (*multi-modal*), the later ones share them (*single-modal*). `capture_attention` records how much the text looks at
+# each place of the image, while an edit runs; it keeps what came last, so this is the last step. The maps are 8 × 8,
+# since the network joins 2 × 2 tokens to one place.
 
 # %%
 blocks = range(len(editor.transformer.blocks))
@@ -94,18 +103,21 @@ with (
 ):
     steps = list(editor.steps(sample.source, sample.instruction, seed=0))
 
-every_block, chosen_blocks = every_block[-1:], chosen_blocks[-1:]  # with guidance there are two passes: the guided one
 views.attention_figure(result.source, every_block, multi_modal=len(editor.transformer.transformer_blocks))
 
 # %% [markdown]
-# Some blocks point at the object, some at the background, some nowhere in particular. Compare them with what had to
-# change. The fourth notebook measures every one of them.
+# Bright is much, dark is little. Some blocks point at the object, some at the background, some nowhere in particular.
+# Compare them with what had to change. `04_attention_per_layer` measures every one of them.
 #
 # ## Stage 4: many maps become one heat map
 #
-# So the maps of the blocks that point best are averaged over blocks, heads and words, stretched to 0 … 1, and filtered:
-# calm where the map is flat, sharp where it peaks. Which blocks these are in the small model was chosen on edits of the
-# validation split. Every cell whose heat is below **λ** is going to be held.
+# So the maps of the blocks that point best are averaged (over these blocks, over the *heads*, of which every block
+# has four that look independently, and over the words), stretched to 0 … 1, and filtered: calm where the map is flat,
+# sharp where it peaks. Which blocks these are was chosen on other edits. Every cell whose heat is below λ is going to
+# be held; the last panel shows which ones λ = 0.2 would take.
+#
+# The hottest place is not always the one that has to change. In other pictures it is what stands beside it.
+# `05_consolidation` measures how often the map is right.
 
 # %%
 raw = lab.consolidate(chosen_blocks, smooth=False)
@@ -119,7 +131,9 @@ views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)
 # ## Stage 5: step by step, the surest tokens first
 #
 # All image tokens start out masked. In each step the transformer guesses all of them, the guesses that it is most
-# confident of are kept, and the rest are masked again. Held cells do not take part: they get the source's token.
+# confident of are kept, and the rest are masked again: a few cells at first, many in the end. Where the heat is below
+# λ, the guess is replaced by the source's token. It competes with the others all the same, so early on most held cells
+# are grey, too; and since every step has a heat map of its own, the blue region changes from step to step.
 
 # %%
 views.steps_figure(steps)
@@ -130,8 +144,9 @@ views.steps_figure(steps)
 # In the drawn world we can measure it, because the picture that should come out is known, and so is the region that
 # the edit covers. Two numbers per edit:
 #
-# - **edit score**, 0 … 10: how much of the way from source to target was gone, where the edit is;
-# - **leakage**, 0 … 1: how much everything else changed. Lower is better.
+# - **edit score**, 0 … 10: how much of the way from source to target was gone, where the edit is. Higher is better;
+# - **leakage**: by how much a pixel elsewhere changed, in the mean, if black is 0 and white is 1. Lower is better, and
+#   0.004 is one grey level of 256.
 
 
 # %%
@@ -148,9 +163,10 @@ def measure(sample, edited):
 # heat map; and the control, just as many cells as the true region leaves, but anywhere. `mask=` takes a region that may
 # change (white) instead of a heat map.
 #
-# The edits are *pushed* by guidance: every step runs with and without the instruction, and goes three times as far as
-# the difference between the two. The released model goes six times as far. The small one does its edits without, and
-# then leaks next to nothing; guided, it shows what a hold is for.
+# The edits are *pushed* by **guidance**: every step runs with and without the instruction, and goes three times as far
+# as the difference between the two. The released model goes six times as far. The small one does its edits without, and
+# then leaks next to nothing; guided, it shows what a hold is for. Ten edits in four ways: this is the cell that takes
+# longest.
 
 
 # %%
@@ -191,8 +207,9 @@ assert means["held by heat"][1] < means["nothing held"][1], "and the attention k
 assert means["held by the true region"][0] > means["held at random"][0] + 1, "a random one stops the edit, too"
 
 # %% [markdown]
-# Read the row *held by heat* between the two others. How near it comes to the true region says how well the attention
-# knows the place. The pictures behind the numbers, three of them:
+# Copying the source leaks nothing either, and does nothing: only both numbers together say something. At random the
+# leakage is low *because* the edit is stopped. *Held by heat* belongs between *nothing held* and *the true region*; how
+# near it comes to the latter says how well the attention knows the place. The pictures behind three of the ten:
 
 # %%
 views.panels_figure(
@@ -215,13 +232,90 @@ views.panels_figure(
 # Type an instruction and press Enter. Move λ: the held region follows at once, and after a short rest the edit is made
 # anew. Try to find the λ at which nothing changes any more, and then one just below it.
 #
-# Words that the small model knows: the objects in the picture, the colours *red, orange, yellow, green, blue, purple,
-# pink, white*, places such as *top left* and *center*, backgrounds such as *snow, beach, forest, night*.
+# Words that the small model knows: these objects and backgrounds, the colours *red, orange, yellow, green, blue,
+# purple, pink, white*, and places such as *top left* and *center*. It does not complain about others; it just does
+# something.
 
 # %%
+print(*lab.crisp.KINDS)
+print(*lab.crisp.BACKGROUNDS)
 views.playground(editor, result)
 
 # %% [markdown]
+# ## Exercises
+#
+# **1. Hold it yourself.** (5 minutes) Here are the network's guesses for every cell of the edit above, from its first
+# step, and a heat map. Write the hold: where the heat is *below* λ, the source's token, elsewhere the guess.
+
+# %%
+guesses, source_tokens = steps[0].sampled, result.source_tokens  # both [1, 16, 16], as the heat map is
+
+
+def hold(guesses, source_tokens, heat, threshold):
+    """Tokens [1, 16, 16]."""
+    ...  # your line here
+
+
+def check_hold(hold):
+    unlike = (source_tokens + 1) % 1024
+    for threshold in (0.0, 0.2, float(result.heat[0, 3, 5]), 1.0):
+        tokens = hold(unlike, source_tokens, result.heat, threshold)
+        assert tokens is not None and tokens.shape == (1, 16, 16), "the function has to return tokens [1, 16, 16]"
+        below = result.heat < threshold
+        assert (tokens == source_tokens)[below].all(), f"λ = {threshold:.2f}: a cell below it has to be held"
+        assert (tokens == unlike)[~below].all(), f"λ = {threshold:.2f}: a cell at or above it has to keep its guess"
+    print("right")
+    return editor.detokenize(hold(guesses, source_tokens, result.heat, 0.2))[0].resize((256, 256), 0)
+
+
+# check_hold(hold)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def hold(guesses, source_tokens, heat, threshold):
+#     return torch.where(heat < threshold, source_tokens, guesses)
+#
+# check_hold(hold)
+# ```
+#
+# </details>
+#
+# **2. As much as it can bear.** (5 minutes) Find a λ at which three quarters of the cells or more are held, and the
+# boat is gone all the same: an edit score of 7 or more.
+
+# %%
+threshold = ...  # your answer, between 0 and 1
+
+
+def check_threshold(threshold):
+    edit = editor.edit(sample.source, sample.instruction, hold_threshold=threshold, seed=0)
+    held, score = edit.held.float().mean(), measure(sample, edit.image)[0]
+    print(f"λ = {threshold}: {held:.0%} held, edit score {score:.1f}")
+    assert held >= 0.75, "hold more"
+    assert score >= 7, "hold less"
+    return views.edit_figure(edit)
+
+
+# check_threshold(threshold)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# for threshold in np.arange(0.1, 1, 0.05).round(2):
+#     edit = editor.edit(sample.source, sample.instruction, hold_threshold=threshold, seed=0)
+#     if edit.held.float().mean() >= 0.75:
+#         break
+#
+# check_threshold(threshold)
+# ```
+#
+# The first λ at which enough is held also has the best chance of an edit that is good enough.
+#
+# </details>
+#
 # ## With the full model
 #
 # The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with

@@ -102,7 +102,7 @@ patches = code_patches(editor, order.numpy())
 wall = patches[:768].reshape(16, 48, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(64, 192, 3)
 print(f"{int((counts > 0).sum())} of {len(codebook)} codes are used; the commonest 100 make up "
       f"{counts[order[:100]].sum() / counts.sum():.0%} of all tokens")
-views.panels_figure([[(wall, "the 768 commonest codes, row by row")]])
+Image.fromarray(wall).resize((960, 320), Image.Resampling.NEAREST)  # the 768 commonest, row by row
 
 # %% [markdown]
 # ## The claim, measured
@@ -121,8 +121,9 @@ def change(grid, row, column, code):
     return difference.view(16, 4, 16, 4).mean((1, 3)), after
 
 
-by_cell, after = change(tokens[0], 8, 8, int(order[5]))
-pictures = [(editor.detokenize(tokens)[0], "decoded"), (to_images(after[None])[0], "another code at (8, 8)")]
+unlike = int(torch.cdist(codebook[tokens[0, 8, 8]][None], codebook).argmax())  # the code farthest from what is there
+by_cell, after = change(tokens[0], 8, 8, unlike)
+pictures = [(editor.detokenize(tokens)[0], "decoded"), (to_images(after[None])[0], "another code at row 8, column 8")]
 views.panels_figure([[*pictures, (plt.cm.magma((by_cell / by_cell.max()).numpy())[..., :3], "change, cell by cell")]])
 
 # %% [markdown]
@@ -175,7 +176,10 @@ views.panels_figure(rows)
 
 # %% [markdown]
 # The blue veil covers the tokens that source and target share. A new colour leaves most of the picture alone; a new
-# style leaves nothing. Hold on to that picture: the last notebook, on region hold, asks the network's *attention* to
+# style leaves nothing. And the holes in the veil far from the edit? There the pictures are the same and the tokens are
+# not: the *encoder* is not as local as the decoder. It normalises over the whole picture, so a new object anywhere
+# moves all latents a little, and where two codes are nearly alike, that decides. Either of them decodes to nearly the
+# same pixels. Hold on to that picture: the last notebook, on region hold, asks the network's *attention* to
 # find that veil without being shown the target.
 #
 # ## Touch it: the token lab
@@ -186,6 +190,7 @@ views.panels_figure(rows)
 # %%
 token_lab = views.token_lab(editor, sample.source)
 token_lab.pending.result()
+token_lab.swap(8, 8, unlike).result()  # one change to begin with; undo takes it back
 token_lab
 
 # %% [markdown]

@@ -61,8 +61,8 @@ for k in range(K):
 
 # %% [markdown]
 # Above: what is still masked (grey) after some of the steps. Below: everything that was guessed in that step, also what
-# is about to be forgotten. The background is settled early; objects come late, since what a cell of an object shows
-# depends on its neighbours.
+# is about to be forgotten. A plain background is right from the first guess on. An object may be torn at first, since
+# each of its cells is drawn without knowing what its neighbours will be; it becomes whole as more of it is known.
 
 # %%
 chosen = (0, 2, 4, 7, 9, 11)
@@ -182,14 +182,15 @@ for name, found_by in zip(names, (by_steps, by_order, by_draw), strict=True):
 views.curves_figure(panels)
 
 # %% [markdown]
-# A picture drawn at the token temperature 1 is spoiled by codes that the network itself holds unlikely: one wrong code
-# is enough to blur a small object, and later steps have to live with it. The released code draws at 1, with a guidance
-# of 6, which makes a draw surer too.
+# A picture drawn at the token temperature 1 is more often spoiled by codes that the network itself holds unlikely: one
+# wrong code is enough to blur a small object, and later steps have to live with it. The released code draws at 1, with
+# a guidance of 6, which makes a draw surer too.
 #
 # ## Guidance
 #
 # Every step can run twice, with the caption and with an empty text, and go further in the direction in which the
-# caption pulls: *unguided + s · (guided − unguided)*. At *s* = 1 it is off. Too much of it makes pictures garish.
+# caption pulls: *unguided + s · (guided − unguided)*. At *s* = 1 it is off. Too much of it litters the picture with
+# scraps of objects: whatever the caption makes a little likelier is now drawn everywhere.
 
 # %%
 strengths = (1.0, 2.0, 4.0, 10.0)

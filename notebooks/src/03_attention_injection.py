@@ -2,16 +2,17 @@
 # # Stage 3: how text to image becomes editing
 #
 # **The claim: no parameter makes an editor out of a text-to-image network. It is enough to let it look at the source's
-# tokens, and one number, γ, says how hard it looks.** At γ = 0 the network makes pictures from text alone; as γ grows
-# it keeps more and more of the source. You will build the joint attention and its bias by hand, turn γ, and check that
-# it is really the *right* source that matters.
+# tokens, and one number, the **strength γ**, says how hard it looks.** At γ = 0 the network makes pictures from text
+# alone; as γ grows it keeps more and more of the source, and far above 1 it forgets what it was asked to do. You will
+# build the joint attention and its bias by hand, turn γ, and check that it is really the *right* source that matters.
 #
-# About 12 minutes to read, under two minutes to run on a laptop's CPU.
+# About 15 minutes to read, under two minutes to run on a laptop's CPU, 15 more for the exercises.
 
 # %%
 import inspect
 import math
 from dataclasses import replace
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +27,7 @@ from editmgt_lab.images import to_tensor
 torch.set_grad_enabled(False)
 editor = lab.load()
 transformer = editor.transformer
-sample = lab.crisp.sample_edit(0, split="test", category="remove")
+sample = lab.crisp.sample_edit(4, split="test", category="color")
 instruction, MASK = sample.instruction, editor.mask_token_id
 
 # %% [markdown]
@@ -34,22 +35,25 @@ instruction, MASK = sample.instruction, editor.mask_token_id
 #
 # The network sees one long row of positions: the **text**, the **image** it is making (all masked at first), and, in an
 # edit, the **source**. Image and source go through the same weights and stand at the same places: the position ids of
-# the second are those of the first, once more.
+# the second are those of the first, once more. Here for two positions of text and pictures of 2 × 2: a line is one
+# position, its last two numbers are row and column. Text stands nowhere, so it has zeros.
 
 # %%
 print(position_ids(text=2, grid=(2, 2), pictures=2))
 
 # %% [markdown]
-# What tells them apart is the **timestep**. It modulates every block. The image's timestep says how far decoding has
-# come; the source's is fixed at 0, as if it were finished, and it is finished. So at the last step, and only there, the
-# network treats both alike.
+# What tells them apart is the **timestep**, the number of steps that are still to come: 11 in the first of 12, 0 in the
+# last. It becomes a vector that *modulates* every block: it sets by how much each channel is scaled and shifted. The
+# image has the step's own vector. The source always has that of timestep 0, as if it were finished, and it is finished.
+# So at the last step, and only there, the network treats both alike.
 
 # %%
 text = editor.encode_text(instruction)
 source = editor.tokenize(sample.source)
-for step in (11, 6, 1, 0):
-    image_condition, source_condition = transformer.conditions(source, text, torch.tensor([step]), None, True)
-    print(f"timestep {step:2}: image and source are modulated {(image_condition - source_condition).norm():6.2f} apart")
+for timestep in (11, 6, 1, 0):
+    vectors = transformer.conditions(source, text, torch.tensor([timestep]), micro_conditions=None, with_source=True)
+    apart = (vectors[0] - vectors[1]).norm() / vectors[1].norm()
+    print(f"timestep {timestep:2}: the image's vector differs from the source's by {apart:.0%} of its length")
 
 # %% [markdown]
 # ## No new parameter
@@ -62,7 +66,7 @@ print(inspect.signature(transformer.forward))
 masked = torch.full_like(source, MASK)
 without = transformer(masked, text, torch.tensor([11.0]))
 with_source = transformer(masked, text, torch.tensor([11.0]), source=source)
-print("the most probable token is the source's:")
+print("of the cells, the most probable token is the source's in")
 print(f"  text to image  {(without.argmax(1) == source).float().mean():.0%}")
 print(f"  with a source  {(with_source.argmax(1) == source).float().mean():.0%}")
 
@@ -70,8 +74,8 @@ print(f"  with a source  {(with_source.argmax(1) == source).float().mean():.0%}"
 # ## The bias, by hand
 #
 # Attention is a softmax over scores. To make the image look at the source γ times as hard, multiply those weights by γ
-# before they are normalised, which is to add **ℰ = log γ** to the scores. Here are four positions of text, three of
-# image and three of source, and a γ of 3.
+# before they are normalised, which is to add **ℰ = log γ** to the scores. γ = 1 adds nothing, less than 1 makes it look
+# away. Here are four positions of text, three of image and three of source, and a γ of 3.
 
 
 # %%
@@ -90,12 +94,17 @@ for form in (False, True):
 
 # %%
 forms = {False: "the paper's bias", True: "the released code's bias"}
-shown = {form: plt.cm.Purples(bias_matrix(4, 3, 3.0, form) / 1.4)[..., :3] for form in forms}
-views.panels_figure([[(shown[form], name) for form, name in forms.items()]])
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
+for axis, (form, name) in zip(axes, forms.items(), strict=True):
+    axis.imshow(bias_matrix(4, 3, 3.0, form), cmap="Purples", vmax=1.4)
+    axis.set(title=name, xlabel="is looked at", ylabel="looks")
+    axis.set_xticks([1.5, 5, 8], ["text", "image", "source"])
+    axis.set_yticks([1.5, 5, 8], ["text", "image", "source"])
+plt.close(figure)
+figure
 
 # %% [markdown]
-# From the left and from the top: four positions of text, three of image, three of source. Rows look, columns are looked
-# at; purple is log γ, white is 0. The paper leaves every pair with text in it alone. The released code strengthens text
+# Purple is log γ, white is 0. The paper leaves every pair with text in it alone. The released code strengthens text
 # ↔ source as well. Both are here; `bias_text` chooses. And this is what the bias does to one row of a softmax: the
 # weights on the source are multiplied by γ, then all are normalised again.
 
@@ -121,25 +130,31 @@ zero = transformer(masked, text, torch.tensor([11.0]), source=source, strength=0
 assert torch.equal(zero, without)
 for form, name in ((True, "released"), (False, "paper's")):
     tiny = transformer(masked, text, torch.tensor([11.0]), source=source, strength=1e-6, bias_text=form)
-    print(f"γ = 0.000001, {name:8} bias: {(tiny - without).abs().max():.5f} from text to image")
+    print(f"γ = 0.000001, {name:8} bias: logits up to {(tiny - without).abs().max():.4f} from those of text to image")
 
 # %% [markdown]
 # ## Turn it
 #
-# The same edit at rising γ, the same seed. Watch the objects that the instruction does not name.
+# The same edit at rising γ, the same seed, nothing held. ℰ is a logarithm, so γ rises by factors. Watch the objects
+# that the instruction does not name.
 
 # %%
-strengths = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+strengths = (0.0, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 edits = [editor.edit(sample.source, instruction, strength=s, hold_threshold=0, seed=0) for s in strengths]
 row = [(sample.source, "source"), *((e.image, f"γ = {s:g}") for s, e in zip(strengths, edits, strict=True))]
-views.panels_figure([row[:4], row[4:]], [f"“{instruction}”", ""])
+views.panels_figure([row[:5], [*row[5:], (sample.target, "target")]], [f"“{instruction}”", ""])
 
 # %% [markdown]
-# Now the numbers, on 16 edits without guidance, with both forms of the bias: **L1 to the source**, how much changes at
-# all, and the **edit score**, how much of the asked change was made (0 … 10).
+# An instruction is no caption, so what text to image makes of it at γ = 0 is anything. A trace of γ brings the
+# background, through the text, as we have just seen; then come the objects; around 1, where the network was trained,
+# the edit is done; and where the source is all that it sees, the edit goes wrong.
+#
+# Now the numbers, on 12 edits of all kinds, with both forms of the bias. **L1 to the source** is how much changes at
+# all: the mean difference over pixels and channels, if black is 0 and white is 1. The **edit score** is how much of the
+# asked change was made, 0 … 10. This cell takes longest.
 
 # %%
-samples = [lab.crisp.sample_edit(seed, split="test") for seed in range(16)]
+samples = [lab.crisp.sample_edit(seed, split="test") for seed in range(12)]
 pictures, instructions = [s.source for s in samples], [s.instruction for s in samples]
 before, wanted = (to_tensor(editor.detokenize(editor.tokenize(p))) for p in (pictures, [s.target for s in samples]))
 inside = to_tensor([s.mask for s in samples])[:, 0] > 0.5
@@ -162,13 +177,17 @@ for form in (False, True):
 editor.defaults = replace(editor.defaults, bias_text=False)
 
 # %%
-panels = []
+panels, names = [], [f"{s:g}" for s in strengths]
 for which, name in enumerate(("L1 to the source", "edit score")):
-    by_form = {forms[form]: (strengths, [point[which] for point in points]) for form, points in curves.items()}
+    by_form = {forms[form]: (names, [point[which] for point in points]) for form, points in curves.items()}
     panels.append(("γ", name, by_form))
 views.curves_figure(panels)
 
 # %% [markdown]
+# The left curves fall: more and more of the source. The right ones rise and fall again: too little of it and the rest
+# of the picture is not there, too much and nothing is changed. The steps along γ are not even; mind that when you
+# compare slopes.
+#
 # ## The control: another source
 #
 # If the network only needed *some* picture to look at, any would do. So give each edit the source of its neighbour. The
@@ -201,8 +220,11 @@ for name, distance in distances.items():
 own_l1, wrong_l1, swapped_l1 = distances.values()
 assert swapped_l1 < 0.7 * wrong_l1, "the edit follows the source that it is shown ..."
 assert wrong_l1 > 1.3 * own_l1, "... and that alone"
-l1 = [point[0] for point in curves[False]]
-assert l1[0] > 1.5 * l1[3], "γ = 0 makes another picture"
+l1, score = zip(*curves[False], strict=True)
+at_one = strengths.index(1.0)
+assert l1[0] > 1.5 * l1[at_one], "γ = 0 makes another picture"
+assert l1[1] > l1[at_one] > l1[-1], "as γ grows, more of the source is kept"
+assert score[at_one] > score[0] + 2 and score[at_one] > score[-1] + 1, "and the edit needs a γ between"
 
 # %% [markdown]
 # ## What can go wrong
@@ -222,7 +244,7 @@ assert torch.equal(before_it, transformer(masked, text, torch.tensor([11.0]), so
 # switch between the two forms of the bias.
 
 # %%
-dial = views.injection_dial(editor, sample.source, instruction)
+dial = views.injection_dial(editor, sample.source, instruction, strengths=(0, 0.01, 0.1, 0.3, 1, 3))
 dial.pending.result()
 dial
 
@@ -237,6 +259,7 @@ share = ...  # your answer, between 0 and 1
 
 
 def check_share(share):
+    assert isinstance(share, float), "a number between 0 and 1"
     assert abs(share - 0.8 / 1.4) < 0.01, "multiply by γ, then make the sum 1 again"
     print("right:", round(share, 3))
 
@@ -254,21 +277,39 @@ def check_share(share):
 # </details>
 #
 # **2. Which way does it flow?** (10 minutes) The bias is symmetric: it also makes the source look at the image. Does
-# that matter? Build a bias that strengthens only *image looks at source*, and leaves *source looks at image* at 0.
+# that matter? Build a bias that strengthens only *image looks at source*, and leaves *source looks at image* at 0. The
+# check then puts it into the network and shows both.
 
 
 # %%
 def one_way(text, image, strength):
-    """[T, T] with T = text + 2 · image."""
+    """[T, T] with T = text + 2 · image; rows look, columns are looked at."""
     ...  # your lines here
 
 
 def check_one_way(one_way):
-    E = one_way(4, 3, 3.0)
-    assert E.shape == (10, 10) and torch.allclose(E[4:7, 7:], torch.tensor(math.log(3.0)))
-    E[4:7, 7:] = 0
-    assert not E.any(), "every other pair stays at 0"
+    for text, image, strength in ((4, 3, 3.0), (2, 5, 0.5)):
+        E = one_way(text, image, strength)
+        assert E is not None and E.shape == (text + 2 * image,) * 2, "the function has to return [T, T]"
+        looks, looked_at = slice(text, text + image), slice(text + image, None)
+        assert torch.allclose(E[looks, looked_at], torch.tensor(math.log(strength))), "log γ where image looks"
+        others = E.clone()
+        others[looks, looked_at] = 0
+        assert not others.any(), "every other pair stays at 0"
     print("right")
+    return compared(one_way)
+
+
+def compared(one_way, some=(0.1, 3.0, 10.0)):
+    """The edits with the paper's bias, and below them with yours: your function takes the place of the network's."""
+
+    def mine(text, image, strength, **_):
+        return one_way(text, image, strength)
+
+    above = [(edits[strengths.index(s)].image, f"γ = {s:g}, both ways") for s in some]
+    with mock.patch("editmgt_lab.transformer.injection_bias", mine):
+        made = [editor.edit(sample.source, instruction, strength=s, hold_threshold=0, seed=0) for s in some]
+    return views.panels_figure([above, [(e.image, f"γ = {s:g}, one way") for s, e in zip(some, made, strict=True)]])
 
 
 # check_one_way(one_way)
@@ -285,7 +326,7 @@ def check_one_way(one_way):
 # check_one_way(one_way)
 # ```
 #
-# To try it on the network, patch `editmgt_lab.transformer.injection_bias` with it.
+# What differs between the rows is what the source learns from the image. The image learns of the source either way.
 #
 # </details>
 #

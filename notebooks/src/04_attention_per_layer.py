@@ -167,6 +167,10 @@ for name in dict.fromkeys(names):
 views.panels_figure([row], [f"block {best[0]}, the mean of its heads, word by word"])
 
 # %% [markdown]
+# One would expect “the” to look nowhere. But the rows of text look at each other, too, in the text encoder and in every
+# block, so that each comes to know the whole instruction, and words that say nothing of a place point at one all the
+# same. That is why averaging over words does little harm.
+#
 # A word that is not in the instruction is an error that says so. In the released code it gives a map of nothing, and
 # silently no hold:
 

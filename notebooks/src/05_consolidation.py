@@ -49,7 +49,7 @@ print("maps:", tuple(maps.shape), "= edits, blocks, heads, text rows, positions"
 # blocks, over heads, and over the rows that are words.
 
 # %%
-i = 2
+i = 3
 by_word = maps[i, list(chosen)].mean(dim=(0, 1))  # [32, 64]
 mean = by_word[words[i]].mean(dim=0).view(8, 8)
 print(f"“{samples[i].instruction}”: from {mean.min():.4f} to {mean.max():.4f}")
@@ -109,7 +109,7 @@ rows = {
     "a block at random: the mean of all, one by one": np.mean(single),
     "mean of all blocks' maps": localisation(blocks, smooth=False),
     "mean of the chosen blocks' maps": localisation(chosen, smooth=False),
-    "the same, filtered: the heat map": localisation(chosen),
+    "the chosen blocks', filtered: the heat map": localisation(chosen),
     "control: the heat map, places shuffled": np.nanmean([roc_auc(h, m) for h, m in zip(shuffled, masks, strict=True)]),
 }
 for name, value in rows.items():

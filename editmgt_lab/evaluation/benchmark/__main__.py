@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from ...editor import load
-from ...errors import LabError, SettingError
+from ...errors import SettingError, command
 from ..backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE
 from ..measures import Tools
 from . import BENCHMARKS, editor_answers, run
@@ -17,8 +16,9 @@ from . import BENCHMARKS, editor_answers, run
 EDITING = ("hold_threshold", "steps", "guidance_scale", "strength")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table and save it; returns the exit status, 2 after a LabError."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table and save it."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.evaluation.benchmark", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument(
@@ -39,14 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
     parser.add_argument("--output", type=Path, help="folder to save to [outputs/benchmarks/NAME]")
     options = parser.parse_args(arguments)
-    try:
-        card = _run(options)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    card = _run(options)
     print(card.table())
     print("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
-    return 0
 
 
 def _run(options: argparse.Namespace) -> Any:
@@ -93,4 +88,4 @@ def _named(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -12,7 +12,8 @@ as skipped. Targets of "outpaint" and others have another aspect than their sour
 
 Scored as anybench/eval/anybench_gen_eval.py does: L1, CLIP-I (ViT-B/32) and DINO (ViT-S/16) to the target, CLIP-T to
 the output caption, by type. That script resizes the target to the output and leaves out black outputs; here the output
-is resized to the target, as MagicBrush does, and black ones count. Outputs lie as {type}/{name of the source's file}.
+is resized to the target, as MagicBrush does, and black ones count. Outputs lie as {type}/{name of the source's file},
+where that script looks for them: as PNG, even where the name ends otherwise.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rows import Opened
+from ...tables import picture_bytes, read_json_file, read_rows
 from ..measures import TARGET, TARGET_CAPTION, Measure
-from .edits import Opened, Row, by_group
-from .tables import picture_bytes, read_json_file, read_rows
+from .edits import Row, by_group
 
 RESULTS = "edit_result.json"
 
@@ -49,16 +51,15 @@ class AnyBench:
         for number, (row, root) in enumerate(_zipped(tables) if tables else _on_the_hub(data, self.split)):
             row = row if isinstance(row, dict) else {}
             kind = str(row.get("edit_type"))
-            name = row.get("image_id") or (
-                Path(str(row["image_file"])).stem if tables and row.get("image_file") else ""
-            )
+            source = Path(str(row["image_file"])) if tables and row.get("image_file") else Path()
+            name = row.get("image_id") or source.stem
             key = f"{kind}/{name or f'row{number}'}"
             key = f"{key}_{number}" if key in seen else key
             seen.add(key)
             visual = kind.startswith("visual_")
             yield Row(
                 key=key,
-                file=f"{key}.png",
+                file=f"{key}{source.suffix or '.png'}",
                 group=kind,
                 instruction=row.get("edit", row.get("edit_instruction")),
                 source=picture_bytes(row.get("image_file"), root),

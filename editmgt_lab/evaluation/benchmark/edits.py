@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
-from ...errors import DataError, ImageError
-from ...images import load_image
+from ...rows import BadRow, Opened, open_edit
 from ..measures import Measure, Plan
-
-SHORTEST = 16  # px; a smaller picture is a placeholder
-MOST_OFF = 0.02  # by which the aspect ratios of pictures may differ that line up
 
 
 @dataclass(frozen=True)
@@ -47,37 +43,20 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The pictures of a row, whole and RGB (mask: "L", of the source's size)."""
-
-    source: Image.Image
-    target: Image.Image | None
-    mask: Image.Image | None
-
-
 def open_row(row: Row) -> Opened:
-    """Open and check all that a row has. Raises DataError, ImageError."""
+    """Open and check all that a row has; its mask "L" and of the source's size. Raises BadRow."""
     if Path(row.file).is_absolute() or ".." in Path(row.file).parts:
-        raise DataError(f"its output would lie at {row.file}", expected="a plain name", fix="it is left out")
+        raise BadRow("its output would lie elsewhere", f"its output would lie at {row.file}", expected="a plain name")
     if row.problem:
-        raise DataError(row.problem, expected="a row in the published schema", fix="it is left out")
-    if not isinstance(row.instruction, str) or not row.instruction.strip():
-        raise DataError("the instruction is empty", expected="a sentence", fix="it is left out")
-    source = _picture(row.source, "source")
-    target = None if row.target is None and not row.wants_target else _picture(row.target, "target")
-    mask = None if row.mask is None else _picture(row.mask, "mask")
-    for name, picture in (("target", target), ("mask", mask)):
-        if row.lines_up and picture is not None and _aspects_differ(picture.size, source.size):
-            raise DataError(
-                f"the {name} is {picture.width}×{picture.height} px and the source {source.width}×{source.height} px",
-                expected="pictures that line up",
-                fix="it is left out",
-            )
-    if mask is not None:
-        mask = mask.resize(source.size, Image.Resampling.NEAREST)
-        mask = (row.read_mask(mask, source) if row.read_mask else mask).convert("L")
-    return Opened(source, target, mask)
+        raise BadRow(row.problem, expected="a row in the published schema")
+    opened = open_edit(
+        row.instruction, row.source, row.target, row.mask, wants_target=row.wants_target, lines_up=row.lines_up
+    )
+    if opened.mask is None:
+        return opened
+    mask = opened.mask.resize(opened.source.size, Image.Resampling.NEAREST)
+    mask = row.read_mask(mask, opened.source) if row.read_mask else mask
+    return replace(opened, mask=mask.convert("L"))
 
 
 class Benchmark(Protocol):
@@ -125,24 +104,3 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     picture.save(unfinished, format="PNG")
     unfinished.replace(path)
-
-
-def _picture(value: Any, name: str) -> Image.Image:
-    if value is None:
-        raise DataError(f"the {name} is missing", expected=f"a {name} picture", fix="it is left out")
-    try:
-        picture = load_image(value)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error.problem}", expected=error.expected, fix="it is left out") from error
-    if min(picture.size) < SHORTEST:
-        raise ImageError(
-            f"the {name} is {picture.width}×{picture.height} px",
-            expected=f"at least {SHORTEST} px",
-            fix="it is left out",
-        )
-    return picture
-
-
-def _aspects_differ(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    ratio = size[0] * other[1] / (size[1] * other[0])
-    return abs(ratio - 1) > MOST_OFF

@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rows import Opened
+from ...tables import picture_bytes, read_rows
 from ..measures import SOURCE, TARGET_CAPTION, Measure
-from .edits import Opened, Row, by_group
-from .tables import picture_bytes, read_rows
+from .edits import Row, by_group
 
 
 class EmuEdit:

@@ -8,8 +8,9 @@ answered it). Rows in Chinese belong to the other half: they are passed over, no
 Scored by VIEScore with a judge (run_gedit_score.py there, kept in weichow23/EditMGT as eval/geditbench/rate.py):
 pictures of 512² px of area, SC and PQ as the smaller of their parts, overall √(SC·PQ) for each row; the mean of a task,
 then the mean of the tasks. Outputs lie as fullset/{task_type}/en/{key}.png, at the size of the source, beside
-{key}_SRCIMG.png; scores as csv/{judge}/{answer}_{task_type}_en_vie_score.csv, with the columns (and the spelling) that
-calculate_statistics.py reads. There is no target; L1 to the source is ours, for the λ figure.
+{key}_SRCIMG.png; scores as csv/{answer}/{judge}/{answer}_{task_type}_en_vie_score.csv, with the columns (and the
+spelling) that calculate_statistics.py reads (kept as eval/geditbench/stat.py; csv/ is its --save_path). There is no
+target; L1 to the source is ours, for the λ figure.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rows import Opened
+from ...tables import picture_bytes, read_rows
 from ..measures import SOURCE, Measure
-from .edits import Opened, Row, by_group, folder_name, save_picture
-from .tables import picture_bytes, read_rows
+from .edits import Row, by_group, folder_name, save_picture
 
 GROUPS = (
     "background_change", "color_alter", "material_alter", "motion_change", "ps_human", "style_change", "subject-add",
@@ -82,7 +84,8 @@ class GEdit:
             means = {}
             for task, places in by_group(rows).items():
                 judged = [rows[i] for i in places if QUALITY in rows[i]["scores"][answer]]
-                file = folder / "csv" / folder_name(judges[0]) / f"{folder_name(answer)}_{task}_en_vie_score.csv"
+                name, judge = folder_name(answer), folder_name(judges[0])
+                file = folder / "csv" / name / judge / f"{name}_{task}_en_vie_score.csv"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("w", newline="", encoding="utf-8") as stream:
                     writer = csv.writer(stream)

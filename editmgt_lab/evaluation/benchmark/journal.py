@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, SettingError
-from .tables import read_json_file
+from ...tables import read_json_file
 
 
 class Journal:

@@ -27,9 +27,10 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
+from ...rows import Opened
+from ...tables import picture_bytes, read_json_file, read_rows
 from ..measures import TARGET, TARGET_CAPTION, Measure
-from .edits import Opened, Row, save_picture
-from .tables import picture_bytes, read_json_file, read_rows
+from .edits import Row, save_picture
 
 ALL_TURNS, FINAL_TURN = "all turns", "final turn"
 WHITE = 250  # and brighter; JPEG leaves no pure white

@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 from ...editor import Editor
 from ...errors import DataError, LabError, SettingError
 from ...images import load_image
+from ...rows import Opened, Report
 from ..measured import MeasuredCard, Shown
 from ..measures import SOURCE_CAPTION, TARGET_CAPTION, Comparison, Measure, Tools, build_measures, evaluate_comparison
 from ..scorecard import COPY, NO_HOLD
-from .edits import Benchmark, Opened, Row, folder_name, open_row, save_picture
+from .edits import Benchmark, Row, folder_name, open_row, save_picture
 from .journal import Journal
 
 Answer: TypeAlias = Callable[[Image.Image, str, int], Image.Image]  # source, instruction, number of the row → output
@@ -192,13 +193,13 @@ def _once(rows: Iterator[Row]) -> Iterator[Row]:
 def _notes(benchmark: Benchmark, journal: Journal) -> Iterator[str]:
     yield benchmark.about
     rows = list(journal.rows.values())
-    reasons = Counter(row["skipped"] for row in rows if "skipped" in row)
-    yield f"{sum(reasons.values())} of {len(rows)} rows were skipped" + (":" if reasons else "")
-    for reason, times in reasons.most_common(MOST_REASONS):
-        example = next(row["key"] for row in rows if row.get("skipped") == reason)
-        yield f"  {times} × {reason} (such as {example})"
-    if len(reasons) > MOST_REASONS:
-        yield f"  and {len(reasons) - MOST_REASONS} other reasons: see rows.jsonl"
+    report = Report(rows=len(rows))
+    for row in rows:
+        if "skipped" in row:
+            report.skip(row["skipped"], row["key"])
+    yield from report.lines(MOST_REASONS)
+    if len(report.skipped) > MOST_REASONS:
+        yield f"  and {len(report.skipped) - MOST_REASONS} other reasons: see rows.jsonl"
     failed = Counter(
         (key, why) for row in rows for values in row.get("failed", {}).values() for key, why in values.items()
     )

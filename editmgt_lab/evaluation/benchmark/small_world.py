@@ -9,8 +9,9 @@ from typing import Any
 
 from ...crisp import sample_edit
 from ...errors import SettingError
+from ...rows import Opened
 from ..measures import SOURCE, TARGET, TARGET_CAPTION, Measure
-from .edits import Opened, Row, by_group
+from .edits import Row, by_group
 
 
 class SmallWorld:

@@ -1,0 +1,112 @@
+"""Widgets share one network: the newest request goes first, older work waits for it and comes out as if alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from editmgt_lab import views
+from editmgt_lab.views.turns import TURNS, Turns
+
+INSTRUCTION = "make the ball blue"
+
+
+@pytest.fixture
+def turns():
+    return Turns()
+
+
+def test_newer_work_overtakes_older_where_it_gives_way(turns):
+    order, begun, go = [], threading.Event(), threading.Event()
+
+    def older(give_way):
+        order.append("older begins")
+        begun.set()
+        assert go.wait(20)
+        give_way()
+        order.append("older goes on")
+
+    first = turns.submit(older, threading.Event())
+    assert begun.wait(20)
+    second = turns.submit(lambda give_way: order.append("newer"), threading.Event())
+    while not turns._waiting:
+        assert not second.done(), "two works at a time"
+    go.set()
+    first.result(20)
+    assert order == ["older begins", "newer", "older goes on"]
+
+
+def test_older_work_does_not_overtake_newer(turns):
+    order, begun, go = [], threading.Event(), threading.Event()
+
+    def newer(give_way):
+        begun.set()
+        assert go.wait(20)
+        give_way()
+        order.append("newer")
+
+    rested = threading.Event()  # the older work's, whose pause ends once the newer one is under way
+    rested.wait = lambda pause: not begun.wait(20)
+    older = turns.submit(lambda give_way: order.append("older"), rested, pause=20)
+    newest = turns.submit(newer, threading.Event())
+    while not turns._waiting:
+        assert not older.done(), "two works at a time"
+    go.set()
+    newest.result(20)
+    older.result(20)
+    assert order == ["newer", "older"]
+
+
+def test_work_that_fails_gives_its_turn_back(turns):
+    with pytest.raises(ZeroDivisionError):
+        turns.submit(lambda give_way: 1 / 0, threading.Event()).result(20)
+    assert turns.submit(lambda give_way: 1, threading.Event()).exception(20) is None
+
+
+def test_work_that_is_not_wanted_any_more_does_not_begin(turns):
+    dropped = threading.Event()
+    done = []
+    work = turns.submit(lambda give_way: done.append(1), dropped, pause=20)
+    dropped.set()
+    work.result(10)
+    assert done == []
+
+
+def test_the_playground_does_not_wait_for_another_views_long_work(editor, picture):
+    playground = views.playground(editor, picture(), steps=3)
+    dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=np.linspace(0, 3, 2000))
+    playground.instruction.value = INSTRUCTION
+    playground.pending.result(60)
+    assert playground.result is not None and dial.busy and not dial.pending.done()
+    dial.cancel()
+    dial.pending.result(60)
+    assert len(dial.edits) < 2000
+
+
+def test_what_is_overtaken_comes_out_as_if_alone(editor, picture):
+    """The explorer is overtaken in every step, and captures its own attention and no other."""
+    settings = {"steps": 4, "seed": 3, "hold_threshold": 0.4}
+    alone = views.record(editor, picture(), INSTRUCTION, attention=True, progress=lambda *_: None, **settings)
+
+    class Interrupted:
+        """An editor beside which other work is asked for in every step."""
+
+        others = []
+
+        def __getattr__(self, name):
+            return getattr(editor, name)
+
+        def steps(self, *arguments, **chosen):
+            for step in editor.steps(*arguments, **chosen):
+                self.others.append(views.decode_player(editor, picture(seed=1), "remove the ball", steps=2))
+                while not TURNS._waiting:
+                    assert not self.others[-1].pending.done(), "two works at a time"
+                yield step
+
+    interrupted = Interrupted()
+    explorer = views.attention_explorer(interrupted, picture(), INSTRUCTION, **settings)
+    explorer.pending.result(60)
+    assert len(interrupted.others) == 4 and all(other.run for other in interrupted.others)
+    expected = alone.arrays()
+    for name, array in explorer.run.arrays().items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
