@@ -383,8 +383,8 @@ def test_the_settings_of_an_edit_make_it_again(editor, picture):
 
 
 def test_the_signatures_are_the_contract():
-    arguments = list(inspect.signature(lab.Editor.edit).parameters)
-    assert arguments == list(inspect.signature(lab.Editor.steps).parameters)
+    arguments = list(inspect.signature(lab.Editor.steps).parameters)
+    assert list(inspect.signature(lab.Editor.edit).parameters) == [*arguments, "on_step"]
     assert arguments == [
         "self", "image", "instruction", "hold_threshold", "strength", "steps", "guidance_scale", "temperature",
         "seed", "blocks", "focus", "negative", "mask", "token_temperature",
