@@ -210,11 +210,15 @@ def test_after_an_error_it_goes_on_from_the_last_checkpoint(fresh, picture, samp
 
 def test_it_opens_on_a_run_that_was_interrupted(tiny_folder, picture, samples, tmp_path):
     first, second = (lab.load(tiny_folder, device="cpu") for _ in range(2))
-    trained = finetuner(first, picture, tmp_path)
+    trained = finetuner(first, picture, tmp_path, learning_rate=0.1)
     trained.show = lambda editor: trained.cancel()  # at step 3
     trained.run(bar=False)
-    dashboard = views.finetune_dashboard(finetuner(second, picture, tmp_path), samples)
+    dashboard = views.finetune_dashboard(finetuner(second, picture, tmp_path, learning_rate=0.1), samples)
     assert dashboard.state == "ready" and dashboard.status["done"] == 3 == len(dashboard.curves)
+    dashboard.pending.result(timeout=60)
+    stopped = first.edit([samples[0].source, samples[1][0]], [samples[0].instruction, INSTRUCTION], seed=0)
+    for picture_, edit in zip(dashboard.samples.edits["before"].pictures, stopped.images, strict=True):
+        np.testing.assert_array_equal(np.asarray(picture_), np.asarray(edit), "with averaged weights")
     dashboard.start()
     dashboard.wait(60)
     assert (dashboard.before["step"], dashboard.now["step"]) == (3, 6) and len(dashboard.curves) == 6
@@ -255,12 +259,16 @@ def test_opened_again_it_is_the_same(fresh, picture, samples):
     assert len(state["curves"]) == 1 and state["status"]["state"] == "training"
 
     other = finetuner(fresh, picture, rank=0)
-    second = views.finetune_dashboard(other, samples)
-    assert second is not dashboard
     with pytest.raises(lab.LabError, match="another dashboard"):
-        second.start()
+        views.finetune_dashboard(other, samples)
     gate.go.release(10)
     dashboard.wait(60)
+    second = views.finetune_dashboard(other, samples)
+    assert second is not dashboard and second.state == "ready"
+    second.start()
+    with pytest.raises(lab.LabError, match="another dashboard"):
+        dashboard.start()
+    second.wait(60)
 
 
 def test_a_page_that_missed_something_gets_it(fresh, picture, samples, monkeypatch):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # it takes seconds to import, and who has a finetuner has don
 
 EVERY = 0.2  # seconds between two looks at the training
 SMOOTH = 0.9  # of the loss's moving average: over about the last ten steps
-ASKED = ("start", "pause", "resume", "stop")
 
 
 def finetune_dashboard(
@@ -42,10 +41,8 @@ def finetune_dashboard(
     A finetuner has one dashboard: opened again, after a page reload say, it is that one, with all that is under way.
     Raises ImageError, TextError and SettingError.
     """
-    for dashboard in FinetuneDashboard.opened:
-        if dashboard.finetuner is finetuner:
-            return dashboard
-    return FinetuneDashboard(finetuner, samples, word)
+    known = [dashboard for dashboard in FinetuneDashboard.opened if dashboard.finetuner is finetuner]
+    return known[0] if known else FinetuneDashboard(finetuner, samples, word)
 
 
 class FinetuneDashboard(LabWidget):
@@ -70,6 +67,7 @@ class FinetuneDashboard(LabWidget):
     saved = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, finetuner: Finetuner, samples: Sequence[Sample], word: str | None = None):
+        check_free(finetuner.editor)
         self.finetuner, self.samples = finetuner, Samples(finetuner.editor, samples, word)
         self.error: Exception | None = None
         self.training = self._stopping = self._ended = self._editing = False
@@ -94,16 +92,11 @@ class FinetuneDashboard(LabWidget):
     def start(self) -> None:
         """Begin, or go on: after a stop or an error from the last checkpoint, where there is one.
 
-        Raises SettingError while another dashboard trains the same editor.
+        Raises SettingError while another dashboard trains this editor.
         """
         if self.training:
             return
-        if any(other.training and other.finetuner.editor is self.finetuner.editor for other in self.opened):
-            raise SettingError(
-                "another dashboard is training this editor",
-                expected="one training of an editor at a time",
-                fix="stop the other one, or load the editor once more",
-            )
+        check_free(self.finetuner.editor)
         if not self.before and self.pending.done():  # it was cancelled, or went wrong
             self.begin(self._edit_before)
         again, self.training, self._ended, self.error = self._thread is not None, True, False, None
@@ -111,7 +104,6 @@ class FinetuneDashboard(LabWidget):
         self._thread.start()
 
     def pause(self) -> None:
-        """Rest before the next step."""
         self.finetuner.pause()
 
     def resume(self) -> None:
@@ -164,7 +156,7 @@ class FinetuneDashboard(LabWidget):
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         kind = content.get("kind")
-        if kind in ASKED:
+        if kind in ("start", "pause", "resume", "stop"):
             self.say("")
             getattr(self, kind)()
             self._tell_status()
@@ -174,6 +166,7 @@ class FinetuneDashboard(LabWidget):
             self._send_steps(content["known"])
 
     def _save_beside(self, folder: str) -> None:
+        self.pending.result()  # its progress would be said over what is said here
         try:
             if not folder.strip():
                 raise SettingError("no folder is named", expected="a path", fix="write one beside the button")
@@ -215,7 +208,8 @@ class FinetuneDashboard(LabWidget):
 
     def _edit_before(self, progress: Progress) -> None:
         progress(0, 1, "editing the samples before the training")
-        edits = self._edit()
+        with self.finetuner.between_steps():  # with averaged weights, as all that follow
+            edits = self._edit()
         progress(1, 1, "")
         self.samples.edits = {"before": edits, "now": edits}
         self.before = self.now = edits.packed()
@@ -262,8 +256,7 @@ class FinetuneDashboard(LabWidget):
             values = entry["loss"], self._mean / (1 - SMOOTH ** entry["step"]), entry["learning_rate"]
             self.curves.append([float(f"{value:.5g}") for value in values])
         validations = [[entry["step"], entry["validation"]] for entry in new if "validation" in entry]
-        if validations:
-            self.validations = [*self.validations, *validations]
+        self.validations = [*self.validations, *validations]
         if new:
             self._send_steps(known)
         self._tell_status()
@@ -274,11 +267,10 @@ class FinetuneDashboard(LabWidget):
     def _tell_status(self) -> None:
         done, settings, left = self.finetuner.done, self.finetuner.settings, self.finetuner.seconds_left
         if left is not None:  # the edits that are still to come take their time too
-            left += self._pace * (-(-settings.steps // settings.validate_every) - done // settings.validate_every)
-            left = round(left)
-        self.status = {
-            "state": self.state, "done": done, "steps": settings.steps, "left": left, "editing": self._editing,
-        }  # fmt: skip
+            edits = -(-settings.steps // settings.validate_every) - done // settings.validate_every
+            left = round(left + self._pace * edits)
+        status = {"state": self.state, "done": done, "steps": settings.steps, "left": left}
+        self.status = status | {"editing": self._editing}
 
     # Export
 
@@ -295,6 +287,15 @@ class FinetuneDashboard(LabWidget):
 
     def described(self) -> dict[str, Any]:
         """The training's settings, the samples' instructions, the words of the heat maps, and the steps done."""
-        instructions = [sample.instruction for sample in self.samples.shown]
-        samples = {"instructions": instructions, "words": self.samples.words, "done": self.finetuner.done}
-        return asdict(self.finetuner.settings) | samples
+        shown = {"instructions": [sample.instruction for sample in self.samples.shown], "words": self.samples.words}
+        return asdict(self.finetuner.settings) | shown | {"done": self.finetuner.done}
+
+
+def check_free(editor: Editor) -> None:
+    """Raise SettingError while a dashboard trains this editor."""
+    if any(dashboard.training and dashboard.finetuner.editor is editor for dashboard in FinetuneDashboard.opened):
+        raise SettingError(
+            "another dashboard is training this editor",
+            expected="one training of an editor at a time",
+            fix="stop that one, or load the editor once more",
+        )
