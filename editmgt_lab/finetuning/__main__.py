@@ -14,10 +14,8 @@ from accelerate import PartialState
 from ..crisp import SKILLS
 from ..editor import Editor, load
 from ..errors import command
-from ..training.build import save_editor
 from ..training.pairs import PairReader
 from ..training.tokens import TokenPairs, token_pairs
-from .adapters import save_adapter
 from .drawn import old_pairs, skill_pairs
 from .finetuner import Finetuner
 from .settings import FinetuneSettings
@@ -57,14 +55,9 @@ def finetune(options: argparse.Namespace, settings: FinetuneSettings) -> None:
         validation=validation, folder=options.folder,
     )  # fmt: skip
     tuner.run()
-    if not state.is_main_process:
-        return
-    if settings.rank:
-        print("The adapter is", save_adapter(editor.transformer, options.output))
-    else:
-        parts = editor.vq, editor.text_encoder, editor.transformer
-        save_editor(options.output, *parts, editor.defaults.image_size, editor.defaults)
-        print("The editor is in", options.output)
+    if state.is_main_process:
+        tuner.save(options.output)
+        print("The adapter is in" if settings.rank else "The editor is in", options.output)
 
 
 @command

@@ -22,12 +22,13 @@ from tqdm.auto import tqdm
 
 from ..editor import Editor
 from ..errors import CheckpointError, SettingError, TrainingError
+from ..training.build import save_editor
 from ..training.objective import code_likeness, token_losses
 from ..training.optimizer import has_bfloat16
 from ..training.run import Run, warm_cosine
 from ..training.tokens import TokenPairs
 from ..transformer import AESTHETIC_SCORE
-from .adapters import add_adapter, fingerprint
+from .adapters import add_adapter, fingerprint, save_adapter
 from .batch import Batch, draw_batch
 from .settings import FinetuneSettings
 
@@ -200,11 +201,12 @@ class Finetuner:
         processes = self.accelerator.num_processes
         share = batch[self.accelerator.process_index :: processes]
         micro_batches, loss = share.split(self.settings.micro_batch or len(share)), 0.0
+        total = batch.total.to(self.accelerator.device)
         for number, part in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 # Processes average their gradients; all together this is the sum over the batch by its total.
-                part_loss = processes * self.loss(part) / batch.total.to(self.accelerator.device)
+                part_loss = processes * self.loss(part) / total
                 self.accelerator.backward(part_loss)
             loss += part_loss.detach()
         loss = self.accelerator.reduce(loss, "mean").item()
@@ -273,6 +275,15 @@ class Finetuner:
         return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
     # Checkpoints
+
+    def save(self, folder: Path) -> None:
+        """Write what an edit needs: the adapter alone, or where all weights are trained the whole editor."""
+        editor = self.editor
+        if self.settings.rank:
+            save_adapter(editor.transformer, folder)
+        else:
+            parts = editor.vq, editor.text_encoder, editor.transformer
+            save_editor(folder, *parts, editor.defaults.image_size, editor.defaults)
 
     def _save(self) -> None:
         if self.run_folder is None or not self.accelerator.is_main_process:

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 
 from ..editor import Editor
 from ..errors import SettingError
-from ..training.build import save_editor
 from .finetune_samples import ALL, Edits, Sample, Samples, about, finetune_figure
 from .maps import in_bytes
 from .recording import Progress
@@ -132,17 +131,11 @@ class FinetuneDashboard(LabWidget):
                     expected="an empty folder, or one that is not there yet",
                     fix="name another",
                 )
-            with self.finetuner.between_steps() as editor:
+            with self.finetuner.between_steps():
                 step = self.finetuner.done
                 folder.mkdir(parents=True, exist_ok=True)
                 self._mine.add(folder)
-                if self.finetuner.settings.rank:
-                    from ..finetuning import save_adapter
-
-                    save_adapter(editor.transformer, folder)
-                else:
-                    parts = editor.vq, editor.text_encoder, editor.transformer
-                    save_editor(folder, *parts, editor.defaults.image_size, editor.defaults)
+                self.finetuner.save(folder)
         except (OSError, SafetensorError) as error:
             raise SettingError(
                 f"cannot save to {folder}: {error}",
