@@ -13,7 +13,7 @@ import torch
 from test_finetuning import QUICK, random_pairs
 
 import editmgt_lab as lab
-from editmgt_lab.finetuning import Finetuner, finetuner
+from editmgt_lab.finetuning import Finetuner, objective
 from editmgt_lab.training.run import Run
 
 KILLS = 20
@@ -22,7 +22,7 @@ SETTINGS = {**vars(QUICK), "steps": 12, "save_every": 1}
 
 def gradients(folder: str, output: str) -> None:
     """The joint batch's gradient, as the processes that accelerate has launched find it together."""
-    finetuner.has_bfloat16 = lambda device: False
+    objective.has_bfloat16 = lambda device: False
     editor = lab.load(folder, device="cpu")
     tuner = Finetuner(editor, random_pairs(editor), QUICK)
     loss = tuner.gradients(tuner.joint_batch(0))

@@ -20,6 +20,7 @@ from editmgt_lab.finetuning import (
     add_adapter,
     finetuner,
     load_adapter,
+    objective,
     save_adapter,
 )
 from editmgt_lab.finetuning.adapters import WEIGHTS
@@ -52,7 +53,7 @@ def tuned(editor):
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    monkeypatch.setattr(finetuner, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda device: False)
 
 
 def weights(tuner: Finetuner) -> list[torch.Tensor]:
@@ -115,8 +116,38 @@ def test_text_encoder_and_tokenizer_stay(tuned, editor):
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_micro_batches_give_the_gradient_of_the_whole(tuned, in_float32, rank):
-    whole, parts = tuned(change={"rank": rank}), tuned(change={"rank": rank, "micro_batch": 1, "checkpointing": True})
+def test_old_pairs_ask_for_what_was_said_before(tuned, editor, in_float32, rank):
+    change = {"rank": rank, "replay_share": 0.5}
+    with_it, without = (
+        tuned(change=change | {"distillation": weight}, replay=random_pairs(editor)) for weight in (2.0, 0.0)
+    )
+    batch = with_it.joint_batch(0)
+    old, new = batch[batch.replayed], batch[~batch.replayed]
+
+    def losses(tuner, part):
+        return tuner.objective.loss(tuner.model, part).item()
+
+    assert losses(with_it, old) == pytest.approx(losses(without, old)), "nothing has changed yet"
+    with torch.no_grad():
+        for tuner in (with_it, without):
+            for weight in tuner.trained:
+                weight.add_(0.05)
+    assert losses(with_it, new) == pytest.approx(losses(without, new)), "new pairs are free to change"
+    now, before = (
+        with_it.objective.logits(each, old).double().softmax(-1) for each in (with_it.model, editor.transformer)
+    )
+    gone = (before * (before / now).log()).sum(-1)  # [n]
+    weights = old.weights[:, None, None].expand_as(old.hidden)[old.hidden]
+    expected = 2.0 * (gone * weights).sum().item()
+    assert expected > 0.01
+    assert losses(with_it, old) - losses(without, old) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_micro_batches_give_the_gradient_of_the_whole(tuned, editor, in_float32, rank):
+    change, replay = {"rank": rank, "replay_share": 0.5}, random_pairs(editor, seed=1)
+    whole = tuned(change=change, replay=replay)
+    parts = tuned(change=change | {"micro_batch": 1, "checkpointing": True}, replay=replay)
     losses = [tuner.gradients(tuner.joint_batch(0)) for tuner in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert_same_gradients(whole.trained, [p.grad for p in parts.trained])

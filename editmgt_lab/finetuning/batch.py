@@ -15,20 +15,23 @@ from .settings import FinetuneSettings
 @dataclass(frozen=True)
 class Batch:
     """Pairs of one step with their noise. source, target: [B, h, w]; hidden: bool [B, h, w], what of the target the
-    network does not see; timestep, weights: [B]; texts: B instructions."""
+    network does not see; timestep, weights: [B]; replayed: bool [B], the old ones; texts: B instructions."""
 
     source: Tensor
     target: Tensor
     hidden: Tensor
     timestep: Tensor
     weights: Tensor
+    replayed: Tensor
     texts: list[str]
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, part: slice) -> Batch:
-        return Batch(**{name: value[part] for name, value in vars(self).items()})
+    def __getitem__(self, part: slice | Tensor) -> Batch:
+        """Some of the pairs, by a slice or by bool [B]."""
+        texts = [self.texts[i] for i in torch.arange(len(self))[part].tolist()]
+        return Batch(**{name: texts if name == "texts" else value[part] for name, value in vars(self).items()})
 
     def __add__(self, other: Batch) -> Batch:
         return Batch(
@@ -47,7 +50,14 @@ class Batch:
         return (self.hidden.flatten(1).sum(dim=1) * self.weights).sum()
 
 
-def draw_batch(pairs: TokenPairs, chosen: Tensor, settings: FinetuneSettings, generator: torch.Generator) -> Batch:
+def draw_batch(
+    pairs: TokenPairs,
+    chosen: Tensor,
+    settings: FinetuneSettings,
+    generator: torch.Generator,
+    *,
+    replayed: bool = False,
+) -> Batch:
     """The chosen pairs [B], with a mask ratio, hidden tokens, timestep and dropped texts drawn for each."""
     source, target = pairs.source[chosen], pairs.target[chosen]
     u = torch.rand(len(chosen), generator=generator)
@@ -58,5 +68,6 @@ def draw_batch(pairs: TokenPairs, chosen: Tensor, settings: FinetuneSettings, ge
         hidden=hidden,
         timestep=TIMESTEPS[settings.timestep](u, generator).float(),
         weights=edit_weights(source, target),
+        replayed=torch.full((len(chosen),), replayed),
         texts=drop_conditions([pairs.instructions[i] for i in chosen.tolist()], settings.text_dropout, generator),
     )

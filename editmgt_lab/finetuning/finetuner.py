@@ -15,21 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..editor import Editor
 from ..errors import CheckpointError, SettingError, TrainingError
 from ..training.build import save_editor
-from ..training.objective import code_likeness, token_losses
-from ..training.optimizer import has_bfloat16
 from ..training.run import Run, warm_cosine
 from ..training.tokens import TokenPairs
-from ..transformer import AESTHETIC_SCORE
 from .adapters import add_adapter, fingerprint, save_adapter
 from .batch import Batch, draw_batch
+from .objective import Objective
 from .settings import FinetuneSettings
 
 
@@ -73,6 +69,7 @@ class Finetuner:
             )
         for part in (editor.vq, editor.text_encoder, editor.transformer):
             part.to(self.accelerator.device)
+        self.objective = Objective(editor, self.settings, replay=bool(replay))
         if self.settings.rank:
             add_adapter(
                 editor.transformer, rank=self.settings.rank, branch=self.settings.branch, seed=self.settings.seed
@@ -82,9 +79,6 @@ class Finetuner:
         self.average = [p.detach().clone() for p in self.trained]
         optimizer = torch.optim.AdamW(self.trained, lr=self.settings.learning_rate, betas=(0.9, 0.98))
         self.model, self.optimizer = self.accelerator.prepare(editor.transformer, optimizer)
-        self.likeness = None
-        if self.settings.look_weight:
-            self.likeness = code_likeness(editor.vq.quantize.embedding.weight.detach())
         self.restore()
 
     # From another thread
@@ -171,29 +165,8 @@ class Finetuner:
         batch = draw_batch(self.pairs, chosen, self.settings, generator)
         if old:
             chosen = torch.randint(len(self.replay), (old,), generator=generator)
-            batch = batch + draw_batch(self.replay, chosen, self.settings, generator)
+            batch = batch + draw_batch(self.replay, chosen, self.settings, generator, replayed=True)
         return batch
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Weighted sum of the losses of the batch's hidden tokens, in nats: the masked-token objective."""
-        editor, device = self.editor, self.accelerator.device
-        source, target, hidden = (x.to(device) for x in (batch.source, batch.target, batch.hidden))
-        height, width = (editor.vq.config.factor * side for side in source.shape[1:])
-        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(len(batch), 5)
-        with torch.no_grad():
-            text = editor.text_encoder(batch.texts)
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            logits = self.model(
-                target.masked_fill(hidden, editor.mask_token_id), text, batch.timestep.to(device), source=source,
-                micro_conditions=micro, only=hidden,
-            )  # [n, codebook]  # fmt: skip
-        weights = batch.weights.to(device)[:, None, None].expand_as(hidden)[hidden]  # [n]
-        if self.likeness is None:
-            losses = F.cross_entropy(logits.float(), target[hidden], reduction="none")
-        else:
-            exact, look = token_losses(logits.float(), target[hidden], self.likeness)
-            losses = exact + self.settings.look_weight * look
-        return (losses * weights).sum()
 
     def gradients(self, batch: Batch) -> float:
         """Leave the gradient of the joint batch's mean loss on the weights, each process from its share of the batch.
@@ -206,7 +179,7 @@ class Finetuner:
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 # Processes average their gradients; all together this is the sum over the batch by its total.
-                part_loss = processes * self.loss(part) / total
+                part_loss = processes * self.objective.loss(self.model, part) / total
                 self.accelerator.backward(part_loss)
             loss += part_loss.detach()
         loss = self.accelerator.reduce(loss, "mean").item()
@@ -266,7 +239,8 @@ class Finetuner:
         settings = replace(self.settings, text_dropout=0.0)
         batch = draw_batch(self.validation, torch.arange(len(self.validation)), settings, generator)
         parts = batch.split(self.settings.micro_batch or self.settings.batch)
-        return (sum(self.loss(part) for part in parts) / batch.total.to(self.accelerator.device)).item()
+        total = sum(self.objective.loss(self.model, part) for part in parts)
+        return (total / batch.total.to(total.device)).item()
 
     def _is_over(self) -> bool:
         """Whether the last `patience` validations were no better than the best one before them."""

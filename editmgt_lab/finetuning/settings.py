@@ -16,8 +16,9 @@ class FinetuneSettings:
     computes at once (None: all its share), the gradients add up; learning_rate: AdamW's highest, reached after the
     share `warm_up` of the steps, from where a cosine falls to 0; clip: largest norm of the gradient.
     rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
-    replay_share: of every batch, taken from the pairs to replay, where there are some. text_dropout: share of the pairs
-    that lose their text. look_weight: of what a hidden token looks like, against which code it is (see
+    replay_share: of every batch, taken from the pairs to replay, where there are some; distillation: weight of keeping
+    to what the network said of these before, for which a copy of it is kept. text_dropout: share of the pairs that lose
+    their text. look_weight: of what a hidden token looks like, against which code it is (see
     `token_losses`; 0 is the paper's loss). timestep: what the
     network is told of the mask ratio, "step index" or "mask ratio" (the released training).
     average_decay: of the moving average of the weights, which is what is kept. checkpointing: less memory, more time.
@@ -34,6 +35,7 @@ class FinetuneSettings:
     rank: int = 0
     branch: str = "both"
     replay_share: float = 0.5
+    distillation: float = 5.0
     text_dropout: float = 0.05
     look_weight: float = 3.0
     timestep: str = "step index"

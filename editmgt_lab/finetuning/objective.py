@@ -1,0 +1,66 @@
+"""What fine-tuning minimises: the masked-token loss, and for old pairs how far the network goes from what it was."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..editor import Editor
+from ..training.objective import code_likeness, distillation_losses, token_losses
+from ..training.optimizer import has_bfloat16
+from ..transformer import AESTHETIC_SCORE
+from .batch import Batch
+from .settings import FinetuneSettings
+
+
+class Objective:
+    """The loss of a batch, for an editor and settings. Where there are pairs to replay, it keeps a copy of the
+    transformer as it is now, before an adapter is put on it."""
+
+    def __init__(self, editor: Editor, settings: FinetuneSettings, *, replay: bool):
+        self.editor, self.settings = editor, settings
+        self.likeness = self.before = None
+        if settings.look_weight:
+            self.likeness = code_likeness(editor.vq.quantize.embedding.weight.detach())
+        if replay and settings.distillation:
+            self.before = copy.deepcopy(editor.transformer).requires_grad_(False).eval()
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Sum over the hidden tokens in nats, each by its pair's weight; `Batch.total` makes it a mean."""
+        hidden = batch.hidden.to(self.editor.device)
+        answers = batch.target.to(self.editor.device)[hidden]  # [n]
+        logits = self.logits(network, batch)  # [n, codebook]
+        if self.likeness is None:
+            losses = F.cross_entropy(logits, answers, reduction="none")
+        else:
+            exact, look = token_losses(logits, answers, self.likeness)
+            losses = exact + self.settings.look_weight * look
+        if self.before is not None and batch.replayed.any():
+            with torch.no_grad():
+                before = self.logits(self.before, batch[batch.replayed])
+            old = by_token(batch.replayed, hidden)
+            losses[old] += self.settings.distillation * distillation_losses(logits[old], before)
+        return (losses * by_token(batch.weights, hidden)).sum()
+
+    def logits(self, network: nn.Module, batch: Batch) -> Tensor:
+        """What a network says of the batch's hidden tokens: [n, codebook] in float32."""
+        editor, device = self.editor, self.editor.device
+        source, target, hidden = (x.to(device) for x in (batch.source, batch.target, batch.hidden))
+        height, width = (editor.vq.config.factor * side for side in source.shape[1:])
+        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(len(batch), 5)
+        with torch.no_grad():
+            text = editor.text_encoder(batch.texts)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            logits = network(
+                target.masked_fill(hidden, editor.mask_token_id), text, batch.timestep.to(device), source=source,
+                micro_conditions=micro, only=hidden,
+            )  # fmt: skip
+        return logits.float()
+
+
+def by_token(of_pairs: Tensor, hidden: Tensor) -> Tensor:
+    """A value of every pair [B], for each of its hidden tokens: [n]. hidden: bool [B, h, w]."""
+    return of_pairs.to(hidden.device).repeat_interleave(hidden.flatten(1).sum(dim=1))
