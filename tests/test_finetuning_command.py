@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import editmgt_lab as lab
-from editmgt_lab.evaluation.skills import Lesson, table, verdicts
+from editmgt_lab.evaluation.skills import Lesson, picture, table, verdicts
 from editmgt_lab.finetuning import load_adapter
 from editmgt_lab.finetuning.__main__ import main
 from editmgt_lab.finetuning.adapters import WEIGHTS
@@ -80,7 +80,9 @@ def lesson(way: str, after: float, old_after: float, share: float) -> Lesson:
     def rate(x: float) -> list[float]:
         return [1.0] * round(100 * x) + [0.0] * round(100 * (1 - x))
 
-    return Lesson("wrap", way, rate(0), rate(after), rate(0.9), rate(old_after), 60.0, share, ())
+    return Lesson(
+        "wrap", way, 0.1, rate(0), rate(after), rate(0.9), rate(old_after), 60.0, share, (Image.new("RGB", (8, 8)),) * 4
+    )
 
 
 def test_verdicts():
@@ -90,3 +92,4 @@ def test_verdicts():
     assert verdicts([lesson("all weights", 0.9, 0.8, 1.0)]).count("NO") == 1
     assert verdicts([good[0], lesson("LoRA", 0.84, 0.9, 0.06)]).count("NO") == 2
     assert "90 (" in table(good) and "4.0%" in table(good)
+    assert len(picture(good).subfigs) == 2
