@@ -48,7 +48,7 @@ ablations: $(VENV)/installed ## change one part of the method at a time: hold, b
 gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
 	$(BIN)/python -m editmgt_lab.evaluation.gallery $(ARGS)
 
-finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 500"]
+finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 1000"]
 	$(BIN)/python -m editmgt_lab.finetuning $(ARGS)
 
 skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets

@@ -192,8 +192,12 @@ def test_a_stop_before_the_first_step_is_not_lost(fresh, picture, samples):
 
 def test_after_an_error_it_goes_on_from_the_last_checkpoint(fresh, picture, samples, tmp_path, monkeypatch):
     trained = finetuner(fresh, picture, tmp_path)
-    dashboard, loss, bad = views.finetune_dashboard(trained, samples), trained.loss, [True]
-    monkeypatch.setattr(trained, "loss", lambda batch: loss(batch) * (np.nan if bad and trained.done == 5 else 1))
+    dashboard, loss, bad = views.finetune_dashboard(trained, samples), trained.objective.loss, [True]
+
+    def broken(*asked):
+        return loss(*asked) * (np.nan if bad and trained.done == 5 else 1)
+
+    monkeypatch.setattr(trained.objective, "loss", broken)
     dashboard.start()
     with pytest.raises(lab.LabError, match="the loss of step 5"):
         dashboard.wait(60)

@@ -184,12 +184,16 @@ def test_a_batch_is_shared_out_whole(tuned, monkeypatch):
         tuned()
 
 
-def test_replay_takes_its_share(tuned, editor):
+def test_replay_takes_a_share_that_rises(tuned, editor):
     tuner = tuned(change={"replay_share": 0.25, "text_dropout": 0.0}, replay=random_pairs(editor, seed=1))
-    batch = tuner.joint_batch(0)
-    assert len(batch) == 4
-    old = [any(torch.equal(row, other) for other in tuner.replay.source) for row in batch.source]
-    assert old == [False, False, False, True]
+    shares = []
+    for step in range(tuner.settings.steps):
+        batch = tuner.joint_batch(step)
+        old = [any(torch.equal(row, other) for other in tuner.replay.source) for row in batch.source]
+        assert old == batch.replayed.tolist() and len(old) == 4
+        shares.append(sum(old))
+    assert shares == [1, 2, 2, 3], "one pair is new to the end"
+    assert not tuned(change={"replay_share": 0.0}, replay=tuner.replay).joint_batch(3).replayed.any()
 
 
 def test_early_stop(tuned, monkeypatch):

@@ -33,8 +33,8 @@ from .options import measuring
 from .report import align, cell, gallery
 from .truth import Scores, Truth, picture_size
 
-WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=3e-3)}
-REPLAY = 512  # old edits of the training split that are mixed in
+WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=5e-3)}
+REPLAY = 1024  # old edits of the training split that are mixed in
 PASSED, LOST, ALIKE, SHARE = 0.8, 0.03, 0.05, 0.05  # what is asked for: see `verdicts`
 
 

@@ -160,13 +160,20 @@ class Finetuner:
     def joint_batch(self, step: int) -> Batch:
         """What all processes together learn from in one step; only the seed and the step decide."""
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
-        old = round(self.settings.batch * self.settings.replay_share) if self.replay else 0
+        old = self._replayed(step) if self.replay else 0
         chosen = torch.randint(len(self.pairs), (self.settings.batch - old,), generator=generator)
         batch = draw_batch(self.pairs, chosen, self.settings, generator)
         if old:
             chosen = torch.randint(len(self.replay), (old,), generator=generator)
             batch = batch + draw_batch(self.replay, chosen, self.settings, generator, replayed=True)
         return batch
+
+    def _replayed(self, step: int) -> int:
+        """How many pairs of a batch are old ones: ever more, so that what is lost at first is found again at last."""
+        batch, share = self.settings.batch, self.settings.replay_share
+        if not share:
+            return 0
+        return min(round(batch * (share + (1 - share) * step / self.settings.steps)), batch - 1)
 
     def gradients(self, batch: Batch) -> float:
         """Leave the gradient of the joint batch's mean loss on the weights, each process from its share of the batch.

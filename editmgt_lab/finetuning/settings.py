@@ -16,8 +16,9 @@ class FinetuneSettings:
     computes at once (None: all its share), the gradients add up; learning_rate: AdamW's highest, reached after the
     share `warm_up` of the steps, from where a cosine falls to 0; clip: largest norm of the gradient.
     rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
-    replay_share: of every batch, taken from the pairs to replay, where there are some; distillation: weight of keeping
-    to what the network said of these before, for which a copy of it is kept. text_dropout: share of the pairs that lose
+    replay_share: of the first batch, taken from the pairs to replay, where there are some; it rises evenly to all but
+    one pair of the last, and 0 means none ever. distillation: weight of keeping to what the network said of these
+    before, for which a copy of it is kept. text_dropout: share of the pairs that lose
     their text. look_weight: of what a hidden token looks like, against which code it is (see
     `token_losses`; 0 is the paper's loss). timestep: what the
     network is told of the mask ratio, "step index" or "mask ratio" (the released training).
@@ -26,16 +27,16 @@ class FinetuneSettings:
     validations that were no better than the best (None: never).
     """
 
-    steps: int = 120
-    batch: int = 16
+    steps: int = 180
+    batch: int = 32
     micro_batch: int | None = None
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     warm_up: float = 0.1
     clip: float = 1.0
     rank: int = 0
     branch: str = "both"
-    replay_share: float = 0.5
-    distillation: float = 5.0
+    replay_share: float = 0.2
+    distillation: float = 10.0
     text_dropout: float = 0.05
     look_weight: float = 3.0
     timestep: str = "step index"
