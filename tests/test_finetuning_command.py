@@ -88,6 +88,7 @@ def lesson(way: str, after: float, old_after: float, share: float) -> Lesson:
 def test_verdicts():
     good = [lesson("all weights", 0.9, 0.88, 1.0), lesson("LoRA", 0.86, 0.9, 0.04)]
     assert "NO" not in verdicts(good)
+    assert "NO" not in verdicts([lesson("all weights", 0.8, 0.87, 1.0)]), "the limits themselves are allowed"
     assert verdicts([lesson("all weights", 0.7, 0.9, 1.0)]).count("NO") == 1
     assert verdicts([lesson("all weights", 0.9, 0.8, 1.0)]).count("NO") == 1
     assert verdicts([good[0], lesson("LoRA", 0.84, 0.9, 0.06)]).count("NO") == 2
