@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..editor import Editor
-from ..training.objective import code_likeness, distillation_losses, token_losses
+from ..training.objective import code_likeness, token_losses
 from ..training.optimizer import has_bfloat16
 from ..transformer import AESTHETIC_SCORE
 from .batch import Batch
@@ -64,3 +64,12 @@ class Objective:
 def by_token(of_pairs: Tensor, hidden: Tensor) -> Tensor:
     """A value of every pair [B], for each of its hidden tokens: [n]. hidden: bool [B, h, w]."""
     return of_pairs.to(hidden.device).repeat_interleave(hidden.flatten(1).sum(dim=1))
+
+
+def distillation_losses(logits: Tensor, before: Tensor) -> Tensor:
+    """How far a network has gone from what it was, for every hidden token: KL(before ‖ now) in nats.
+
+    Learning without forgetting (Li and Hoiem, 2016): what the network said before, with all its doubts, tells more of
+    an old edit than the one token that came. logits, before: [n, codebook]; returns [n].
+    """
+    return F.kl_div(logits.log_softmax(dim=-1), before.log_softmax(dim=-1), log_target=True, reduction="none").sum(-1)

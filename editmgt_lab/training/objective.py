@@ -76,15 +76,6 @@ def token_losses(logits: Tensor, target: Tensor, likeness: Tensor) -> Tensor:
     return torch.stack([exact, -torch.logsumexp(log_p + likeness[target], dim=-1)])
 
 
-def distillation_losses(logits: Tensor, before: Tensor) -> Tensor:
-    """How far a network has gone from what it was, for every hidden token: KL(before ‖ now) in nats.
-
-    Learning without forgetting (Li and Hoiem, 2016): what the network said before, with all its doubts, tells more of
-    an old edit than the one token that came. logits, before: [n, codebook]; returns [n].
-    """
-    return F.kl_div(logits.log_softmax(dim=-1), before.log_softmax(dim=-1), log_target=True, reduction="none").sum(-1)
-
-
 def edit_weights(source: Tensor, target: Tensor) -> Tensor:
     """How much each sample counts: as one over the root of its number of changed tokens, 1 on average.
 
