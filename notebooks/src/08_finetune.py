@@ -196,7 +196,9 @@ shown(("with the adapter", pictures_lora), ("target", targets))
 # the cell again.
 
 # %%
-watched = Finetuner(lab.load(), pairs, FinetuneSettings(rank=7, learning_rate=5e-3, validate_every=15), replay=replay)
+seen, kept_back = pairs.subset(range(112)), pairs.subset(range(112, 128))
+adapter = FinetuneSettings(rank=7, learning_rate=5e-3, validate_every=15)
+watched = Finetuner(lab.load(), seen, adapter, replay=replay, validation=kept_back)
 dashboard = views.finetune_dashboard(watched, unseen[:3])
 dashboard.start()
 dashboard.wait(15)
