@@ -104,7 +104,7 @@ def measure_skills(
 
     adapters: a folder to keep the adapters in, by skill.
     """
-    size, holds = picture_size(editor), dict.fromkeys((0.0, editor.defaults.hold_threshold))
+    size, holds = picture_size(editor), sorted({0.0, editor.defaults.hold_threshold})
     old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
     tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
 

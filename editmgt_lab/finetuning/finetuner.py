@@ -52,8 +52,9 @@ class Finetuner:
         folder: Path | None = None,
         show: Callable[[Editor], None] = lambda editor: None,
     ):
-        self.editor, self.pairs, self.replay, self.validation = editor, pairs, replay, validation
         self.settings, self.show = settings or FinetuneSettings(), show
+        self.editor, self.pairs, self.validation = editor, pairs, validation
+        self.replay = replay if self.settings.replay_share else None
         self.done, self.history = 0, []
         self.run_folder = Run(folder) if folder else None
         self.base = fingerprint(editor.transformer)
@@ -69,7 +70,7 @@ class Finetuner:
             )
         for part in (editor.vq, editor.text_encoder, editor.transformer):
             part.to(self.accelerator.device)
-        self.objective = Objective(editor, self.settings, replay=bool(replay))
+        self.objective = Objective(editor, self.settings, replay=bool(self.replay))
         if self.settings.rank:
             add_adapter(
                 editor.transformer, rank=self.settings.rank, branch=self.settings.branch, seed=self.settings.seed
@@ -171,8 +172,6 @@ class Finetuner:
     def _replayed(self, step: int) -> int:
         """How many pairs of a batch are old ones: ever more, so that what is lost at first is found again at last."""
         batch, share = self.settings.batch, self.settings.replay_share
-        if not share:
-            return 0
         return min(round(batch * (share + (1 - share) * step / self.settings.steps)), batch - 1)
 
     def gradients(self, batch: Batch) -> float:

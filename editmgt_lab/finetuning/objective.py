@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..editor import Editor
-from ..training.objective import code_likeness, token_losses
+from ..training.objective import by_token, code_likeness, token_losses
 from ..training.optimizer import has_bfloat16
 from ..transformer import AESTHETIC_SCORE
 from .batch import Batch
@@ -59,11 +59,6 @@ class Objective:
                 micro_conditions=micro, only=hidden,
             )  # fmt: skip
         return logits.float()
-
-
-def by_token(of_pairs: Tensor, hidden: Tensor) -> Tensor:
-    """A value of every pair [B], for each of its hidden tokens: [n]. hidden: bool [B, h, w]."""
-    return of_pairs.to(hidden.device).repeat_interleave(hidden.flatten(1).sum(dim=1))
 
 
 def distillation_losses(logits: Tensor, before: Tensor) -> Tensor:

@@ -85,3 +85,8 @@ def edit_weights(source: Tensor, target: Tensor) -> Tensor:
     changed = (source != target).flatten(1).sum(dim=1).clamp(min=1)
     weights = changed.rsqrt()
     return weights / weights.mean()
+
+
+def by_token(of_pairs: Tensor, hidden: Tensor) -> Tensor:
+    """A value of every pair [B], for each of its hidden tokens: [n]. hidden: bool [B, h, w]."""
+    return of_pairs.to(hidden.device).repeat_interleave(hidden.flatten(1).sum(dim=1))

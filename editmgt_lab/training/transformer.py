@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import code_likeness, edit_weights, hide, mask_ratio, step_index, token_losses
+from .objective import by_token, code_likeness, edit_weights, hide, mask_ratio, step_index, token_losses
 from .optimizer import has_bfloat16, load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
@@ -77,7 +77,7 @@ def training_loss(
     losses = token_losses(logits.float(), target[hidden], likeness)  # [2, n]
     if source is None:
         return *losses.mean(dim=1), read
-    weights = edit_weights(source, target)[:, None, None].expand_as(hidden)[hidden]
+    weights = by_token(edit_weights(source, target), hidden)
     return *((losses * weights).sum(dim=1) / weights.sum()), read
 
 

@@ -62,10 +62,12 @@ shown(("source", sources), ("before", pictures_before), ("target", targets))
 #
 # A pair becomes tokens once. In every step each pair gets a **mask ratio** cos(πu/2) with u uniform, so that few hidden
 # tokens and nearly all of them are both met; that share of the *target's* tokens is hidden. The source's tokens are
-# never hidden: they are what the model looks at.
+# never hidden: they are what the model looks at. Sixteen pairs are kept back, to see later how those are guessed that
+# were not learned from.
 
 # %%
-pairs = skill_pairs(editor, SKILL)
+drawn = skill_pairs(editor, SKILL)
+pairs, kept_back = drawn.subset(range(16, len(drawn))), drawn.subset(range(16))
 torch.manual_seed(0)
 u = torch.tensor([0.1, 0.4, 0.7, 0.9])
 tokens, hidden = hide(pairs.target[:4], mask_ratio(u), editor.mask_token_id)
@@ -111,8 +113,7 @@ replay = old_pairs(editor, 280)
 
 
 def taught(pairs):
-    learned, kept_back = pairs.subset(range(112)), pairs.subset(range(112, 128))
-    tuner = Finetuner(copy.deepcopy(editor), learned, SETTINGS, replay=replay, validation=kept_back)
+    tuner = Finetuner(copy.deepcopy(editor), pairs, SETTINGS, replay=replay, validation=kept_back)
     tuner.run()
     return tuner
 
@@ -196,9 +197,8 @@ shown(("with the adapter", pictures_lora), ("target", targets))
 # the cell again.
 
 # %%
-seen, kept_back = pairs.subset(range(112)), pairs.subset(range(112, 128))
 adapter = FinetuneSettings(rank=7, learning_rate=5e-3, validate_every=15)
-watched = Finetuner(lab.load(), seen, adapter, replay=replay, validation=kept_back)
+watched = Finetuner(lab.load(), pairs, adapter, replay=replay, validation=kept_back)
 dashboard = views.finetune_dashboard(watched, unseen[:3])
 dashboard.start()
 dashboard.wait(15)
