@@ -25,34 +25,34 @@ test: $(VENV)/installed-test ## set up, then run every test and the linter
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 
 bench: $(VENV)/installed ## time an edit, with and without capture
-	$(BIN)/python -m editmgt_lab.evaluation.bench $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)
 
 benchmark: $(VENV)/installed ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
-	$(BIN)/python -m editmgt_lab.evaluation.benchmark $(ARGS)
+	$(BIN)/python -m editmgt_lab.benchmarks $(ARGS)
 
 evaluate: $(VENV)/installed ## score the edits on the small world's test split
-	$(BIN)/python -m editmgt_lab.evaluation $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.evaluate $(ARGS)
 
 captions: $(VENV)/installed ## judge generated scenes: are the caption's objects, colours and places right?
-	$(BIN)/python -m editmgt_lab.evaluation.captions $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.captions $(ARGS)
 
 choose: $(VENV)/installed ## measure the settings on the validation split [ARGS="--write data_samples/tiny" keeps the best]
-	$(BIN)/python -m editmgt_lab.evaluation.choose $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.choose $(ARGS)
 
 figure: $(VENV)/installed ## the λ figure: what holding buys and costs, beside the published curve and the controls
-	$(BIN)/python -m editmgt_lab.evaluation.figure $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.hold_figure $(ARGS)
 
 ablations: $(VENV)/installed ## change one part of the method at a time: hold, blocks, filter, words, injection
-	$(BIN)/python -m editmgt_lab.evaluation.ablations $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.ablations $(ARGS)
 
 gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
-	$(BIN)/python -m editmgt_lab.evaluation.gallery $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.gallery $(ARGS)
 
 finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 1000"]
 	$(BIN)/python -m editmgt_lab.finetuning $(ARGS)
 
 skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets
-	$(BIN)/python -m editmgt_lab.evaluation.skills $(ARGS)
+	$(BIN)/python -m editmgt_lab.studies.skills $(ARGS)
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)

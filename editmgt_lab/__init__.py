@@ -1,6 +1,6 @@
 """EditMGT Lab: see how a masked generative transformer edits an image, stage by stage."""
 
-from . import crisp
+from . import world
 from .attention import capture_attention
 from .consolidation import consolidate
 from .consolidation import smooth_heat as smooth
@@ -13,5 +13,5 @@ from .transformer import MaskedGenerativeTransformer
 
 __all__ = [
     "DecodeStep", "EditResult", "Editor", "LabError", "MaskedGenerativeTransformer", "RegionHoldSampler",
-    "TextCondition", "capture_attention", "consolidate", "crisp", "load", "smooth",
+    "TextCondition", "capture_attention", "consolidate", "load", "smooth", "world",
 ]  # fmt: skip

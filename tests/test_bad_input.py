@@ -11,13 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
 from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, ImageError, LabError, SettingError, ShapeError, TextError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.vq import VQModel
+from tests.support.tiny import RECIPE
 
 INSTRUCTION = "make the ball blue"
 

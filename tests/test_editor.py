@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE, enliven, save_language_model
 from PIL import Image
 
 import editmgt_lab as lab
@@ -20,6 +19,7 @@ from editmgt_lab.checkpoints import save
 from editmgt_lab.errors import CheckpointError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
+from tests.support.tiny import RECIPE, enliven, save_language_model
 
 INSTRUCTION = "make the ball blue"
 CODES, MASK = 32, 39

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
-from conftest import RECIPE, save_language_model
 from safetensors.torch import load_file, save_file
 
 from editmgt_lab.errors import CheckpointError, TextError
 from editmgt_lab.text import TextCondition, load_text_encoder
+from tests.support.tiny import RECIPE, save_language_model
 
 LENGTH = RECIPE.text_length
 INSTRUCTION = "make the ball blue"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RECIPE, enliven
 
 from editmgt_lab.errors import CheckpointError, ShapeError
 from editmgt_lab.vq import VQConfig, VQModel
+from tests.support.tiny import RECIPE, enliven
 
 PARITY = Path(__file__).parent / "parity"
 

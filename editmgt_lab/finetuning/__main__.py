@@ -11,11 +11,11 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from ..crisp import SKILLS
+from ..data.pairs import PairReader
 from ..editor import Editor, load
 from ..errors import command
-from ..training.pairs import PairReader
 from ..training.tokens import TokenPairs, token_pairs
+from ..world import SKILLS
 from .drawn import old_pairs, skill_pairs
 from .finetuner import Finetuner
 from .settings import FinetuneSettings

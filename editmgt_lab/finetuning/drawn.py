@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ..crisp import CATEGORIES, SKILLS, sample_edit, sample_skill
+from collections.abc import Sequence
+
+from ..data.pairs import Pair
 from ..editor import Editor
-from ..evaluation.truth import picture_size
-from ..training.pairs import pairs_of
+from ..metrics.truth import picture_size
 from ..training.tokens import TokenPairs, token_pairs
+from ..world import CATEGORIES, SKILLS, EditSample, sample_edit, sample_skill
 
 
 def skill_pairs(editor: Editor, skill: str, count: int | None = None) -> TokenPairs:
@@ -21,3 +23,8 @@ def old_pairs(editor: Editor, count: int) -> TokenPairs:
     size = picture_size(editor)
     samples = [sample_edit(i, category=CATEGORIES[i % len(CATEGORIES)], size=size) for i in range(count)]
     return token_pairs(editor, pairs_of(samples), progress=False)
+
+
+def pairs_of(samples: Sequence[EditSample]) -> list[Pair]:
+    """Drawn edits as pairs, with their masks."""
+    return [Pair(each.source, each.target, each.instruction, each.category, each.mask) for each in samples]

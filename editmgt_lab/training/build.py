@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .. import crisp
+from .. import world
 from ..checkpoints import save
 from ..settings import DEFAULTS_FILE, Defaults
 from ..text import TextEncoder
@@ -39,7 +39,7 @@ def build_tokenizer(sentences: list[str], length: int) -> CLIPTokenizer:
 
 def build_text_encoder(recipe: Recipe) -> TextEncoder:
     """A CLIP text model as wide as the transformer, as base Meissonic's is."""
-    tokenizer = build_tokenizer(crisp.phrases(), recipe.text_length)
+    tokenizer = build_tokenizer(world.phrases(), recipe.text_length)
     width = recipe.transformer.width
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import crisp
+from .. import world
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
@@ -24,7 +24,7 @@ def pictures(count: int, size: int) -> Tensor:
     """Sources and targets of `count / 2` edits of the training split, uint8 [count, 3, size, size]."""
     stack = []
     for seed in tqdm(range(count // 2), desc="drawing pictures", unit="edit"):
-        sample = crisp.sample_edit(seed, size=size)
+        sample = world.sample_edit(seed, size=size)
         stack.append((to_tensor([sample.source, sample.target]) * 255).round().to(torch.uint8))
     return torch.cat(stack)
 
@@ -35,7 +35,7 @@ def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
     """
     stack, same = [], []
     for seed in tqdm(range(count), desc="drawing pairs", unit="edit"):
-        sample = crisp.sample_edit(seed, category="background" if seed % 2 else None, size=size)
+        sample = world.sample_edit(seed, category="background" if seed % 2 else None, size=size)
         stack.append((to_tensor([sample.source, sample.target]) * 255).round().to(torch.uint8))
         same.append(to_tensor([sample.mask.convert("RGB")])[:, :1] < 0.5)
     return torch.stack(stack, dim=1), torch.cat(same)
@@ -46,17 +46,17 @@ def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict
 
     In the published proportions one pair in sixty is a motion, and a small model does not learn it.
     """
-    categories = crisp.CATEGORIES
-    samples = [crisp.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
+    categories = world.CATEGORIES
+    samples = [world.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
     return tokenize_edits(vq, text, samples)
 
 
 @torch.no_grad()
-def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditSample]) -> dict[str, Tensor]:
+def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[world.EditSample]) -> dict[str, Tensor]:
     """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
-    target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
+    target_labels: int16 [n, 3, 16, 16], as `world.label_map` has them.
 
     Away from the mask the target takes the source's tokens: see keep_unchanged.
     """
@@ -67,7 +67,7 @@ def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditS
     for name in ("instruction", "source_caption", "target_caption"):
         shard[name] = text.tokenize([getattr(s, name) for s in samples])[0]["input_ids"]
     for name in ("source", "target"):
-        maps = [crisp.label_map(getattr(s, f"{name}_scene")) for s in samples]
+        maps = [world.label_map(getattr(s, f"{name}_scene")) for s in samples]
         shard[f"{name}_labels"] = torch.from_numpy(np.stack(maps))
     return {name: tensor.to(torch.int16).contiguous() for name, tensor in shard.items()}
 

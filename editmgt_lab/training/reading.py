@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..crisp import BACKGROUNDS, COLOURS, KINDS
-from ..crisp.scenes import PARTS
 from ..transformer import MaskedGenerativeTransformer
+from ..world import BACKGROUNDS, COLOURS, KINDS
+from ..world.scenes import PARTS
 
-ANSWERS = (len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1, PARTS + 1)  # of each layer of `crisp.label_map`
+ANSWERS = (len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1, PARTS + 1)  # of each layer of `world.label_map`
 
 
 class SceneReader(nn.Module):
@@ -55,7 +55,7 @@ class SceneReader(nn.Module):
     def loss(self, streams: dict[str, list[Tensor]], labels: Sequence[Tensor]) -> Tensor:
         """Cross-entropy in nats a token, boxes of objects and the rest alike, the mean over blocks and streams.
 
-        labels: what the image and, in an edit, the source show, [B, 3, h, w] as `crisp.label_map`.
+        labels: what the image and, in an edit, the source show, [B, 3, h, w] as `world.label_map`.
         """
         losses = []
         for name, head in self.heads.items():

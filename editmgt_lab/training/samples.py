@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from torch import nn
 
-from .. import crisp
+from .. import world
 from ..editor import Editor
-from ..views.figures import panels_figure
+from ..metrics.report import gallery
 from ..vq import VQModel
 from .build import small_defaults
 from .recipe import Recipe
@@ -18,8 +19,8 @@ from .recipe import Recipe
 def sample_drawer(path: Path, vq: VQModel, recipe: Recipe) -> Callable[[nn.ModuleDict], None]:
     """A function that draws what the averaged modules do with a few edits they never saw, into the picture `path`."""
     samples = [
-        crisp.sample_edit(0, split="validation", category=category, size=recipe.image_size)
-        for category in crisp.CATEGORIES
+        world.sample_edit(0, split="validation", category=category, size=recipe.image_size)
+        for category in world.CATEGORIES
     ]
     defaults = small_defaults(recipe.transformer, recipe.image_size)
 
@@ -29,10 +30,12 @@ def sample_drawer(path: Path, vq: VQModel, recipe: Recipe) -> Callable[[nn.Modul
         edits = editor.edit([sample.source for sample in samples], instructions, hold_threshold=0, seed=0)
         scene = editor.generate(samples[0].target_caption, seed=0)
         rows = [
-            [(sample.source, "source"), (edit, "edit"), (sample.target, "target")]
+            (sample.instruction, (sample.source, edit, sample.target))
             for sample, edit in zip(samples, edits.images, strict=True)
         ]
-        rows.append([(scene.image, "from the caption"), (samples[0].target, "the scene that it tells")])
-        panels_figure(rows, [*instructions, samples[0].target_caption]).savefig(path, dpi=50)
+        nothing = Image.new("RGB", scene.image.size, "white")
+        rows.append((samples[0].target_caption, (nothing, scene.image, samples[0].target)))
+        pairs = list(zip(rows[::2], rows[1::2], strict=True))
+        gallery("What it can do so far", pairs, ("source", "answer", "target")).savefig(path, dpi=50)
 
     return draw

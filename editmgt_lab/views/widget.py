@@ -25,7 +25,7 @@ from .overlays import HEAT_MAP, enlarge
 from .recording import Progress, Run, record
 from .turns import TURNS, Cancelled
 
-STATIC = Path(__file__).parent / "static"
+HERE = Path(__file__).parent
 SHARED = "lab.js"
 LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
 
@@ -33,13 +33,13 @@ LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
 class LabWidget(Saves, anywidget.AnyWidget):
     """A page that shows `data` once some work beside it has made it; without a kernel, a static picture.
 
-    A kind of widget names its `module`, a file in static/, and says what its `figure()`, `arrays()` and `described()`
-    are. Every work has a ticket, a threading.Event that is set once its outcome is no longer wanted; `pending` is the
-    newest work's Future, and what goes wrong stands in `message`, with `wrong` set.
+    A kind of widget names its `script`, the module of its page, and says what its `figure()`, `arrays()` and
+    `described()` are. Every work has a ticket, a threading.Event that is set once its outcome is no longer wanted;
+    `pending` is the newest work's Future, and what goes wrong stands in `message`, with `wrong` set.
     """
 
-    _css = (STATIC / "lab.css").read_text(encoding="utf-8")
-    module: str
+    _css = (HERE / "lab.css").read_text(encoding="utf-8")
+    script: Path
     title: str
 
     data = traitlets.Dict().tag(sync=True)
@@ -50,8 +50,8 @@ class LabWidget(Saves, anywidget.AnyWidget):
     live = traitlets.Bool(True, help="whether a kernel answers; False in an exported page").tag(sync=True)
 
     def __init_subclass__(cls, **options: Any):
-        if "module" in vars(cls):  # neither in a base nor in the classes that traitlets makes when it adds a trait
-            cls._esm = source(cls.module)
+        if "script" in vars(cls):  # neither in a base nor in the classes that traitlets makes when it adds a trait
+            cls._esm = source(cls.script)
         super().__init_subclass__(**options)
 
     def __init__(self, **traits: Any):
@@ -160,13 +160,13 @@ class RunWidget(LabWidget):
         return self.run.described()
 
 
-def source(name: str) -> str:
+def source(script: Path) -> str:
     """A widget's module with the shared one in front, since anywidget takes a single module: only the import between
     the two goes."""
-    shared, own = ((STATIC / file).read_text(encoding="utf-8") for file in (SHARED, f"{name}.js"))
-    head, found, rest = own.partition(f'}} from "./{SHARED}";\n')
+    shared, own = (file.read_text(encoding="utf-8") for file in (HERE / SHARED, script))
+    head, found, rest = own.partition(f'}} from "../{SHARED}";\n')
     if not found or not head.lstrip().startswith("import {"):
-        raise ValueError(f"{name}.js has to begin with its import from {SHARED}")
+        raise ValueError(f"{script.name} has to begin with its import from {SHARED}")
     return shared + rest
 
 

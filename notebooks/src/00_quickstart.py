@@ -19,8 +19,8 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.evaluation import edit_score, leakage
 from editmgt_lab.images import to_tensor
+from editmgt_lab.metrics import edit_score, leakage
 
 for name, version in {
     "python": sys.version.split()[0],
@@ -39,7 +39,7 @@ for name, version in {
 
 # %%
 editor = lab.load()
-sample = lab.crisp.sample_edit(15, split="test", category="remove")
+sample = lab.world.sample_edit(15, split="test", category="remove")
 result = editor.edit(sample.source, sample.instruction, seed=0)
 views.edit_figure(result)
 
@@ -177,7 +177,7 @@ def shuffled(held):
 
 
 # %%
-samples = [lab.crisp.sample_edit(seed, split="test", category="remove") for seed in range(20, 30)]
+samples = [lab.world.sample_edit(seed, split="test", category="remove") for seed in range(20, 30)]
 pictures, instructions = [sample.source for sample in samples], [sample.instruction for sample in samples]
 
 
@@ -237,8 +237,8 @@ views.panels_figure(
 # something.
 
 # %%
-print(*lab.crisp.KINDS)
-print(*lab.crisp.BACKGROUNDS)
+print(*lab.world.KINDS)
+print(*lab.world.BACKGROUNDS)
 views.playground(editor, result)
 
 # %% [markdown]

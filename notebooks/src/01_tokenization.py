@@ -18,8 +18,8 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.evaluation.metrics import psnr
 from editmgt_lab.images import to_images, to_tensor
+from editmgt_lab.metrics.arithmetic import psnr
 from editmgt_lab.views.overlays import held_overlay
 from editmgt_lab.views.recording import code_patches
 from editmgt_lab.vq import VQModel
@@ -27,7 +27,7 @@ from editmgt_lab.vq import VQModel
 torch.set_grad_enabled(False)
 editor = lab.load()
 vq = editor.vq
-sample = lab.crisp.sample_edit(4, split="test", category="color")
+sample = lab.world.sample_edit(4, split="test", category="color")
 sample.source.resize((256, 256), Image.Resampling.NEAREST)
 
 # %% [markdown]
@@ -73,7 +73,7 @@ views.tokens_figure(sample.source, tokens[0], codebook, editor.detokenize(tokens
 # good, 40 hard to tell from the original.
 
 # %%
-samples = [lab.crisp.sample_edit(seed, split="test") for seed in range(100)]
+samples = [lab.world.sample_edit(seed, split="test") for seed in range(100)]
 originals = to_tensor([each.source for each in samples])
 grids = vq.encode(originals)
 decoded = vq.decode(grids)
@@ -166,7 +166,7 @@ assert near[1:].sum() / near.sum() > 0.3, "... but it is not its own cell alone:
 # %%
 rows, shares = [], []
 for category in ("color", "remove", "add", "style"):
-    edit = lab.crisp.sample_edit(4, split="test", category=category)
+    edit = lab.world.sample_edit(4, split="test", category=category)
     source, target = editor.tokenize([edit.source, edit.target])
     differs = (source != target).numpy()
     shown = held_overlay(edit.target, ~differs)
@@ -225,16 +225,16 @@ def check_saved(saved):
 # somewhere else, and decode. You need nothing but slices.
 
 # %%
-item = lab.crisp.Item("ball", "red", "left", "big")
-scene = lab.crisp.Scene("snow", (item,))
+item = lab.world.Item("ball", "red", "left", "big")
+scene = lab.world.Scene("snow", (item,))
 left, top, right, bottom = item.box  # in cells: one unit of the drawn world is one token
-before = editor.tokenize(lab.crisp.render(scene))[0]
+before = editor.tokenize(lab.world.render(scene))[0]
 moved = before.clone()
 # your slices here
 
 
 def check_moved(moved):
-    wanted = lab.crisp.render(lab.crisp.Scene("snow", (lab.crisp.Item("ball", "red", "right", "big"),)))
+    wanted = lab.world.render(lab.world.Scene("snow", (lab.world.Item("ball", "red", "right", "big"),)))
     quality = psnr(to_tensor(editor.detokenize(moved[None]))[0], to_tensor([wanted])[0])
     assert quality > 23, f"{quality:.1f} dB: not there yet"
     print(f"right: {quality:.1f} dB")

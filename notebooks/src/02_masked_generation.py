@@ -18,15 +18,15 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.decoding import RegionHoldSampler, cosine_schedule
-from editmgt_lab.evaluation.captions import compare
-from editmgt_lab.evaluation.judge import read_scene
+from editmgt_lab.metrics.judge import read_scene
+from editmgt_lab.studies.captions import compare
 
 torch.set_grad_enabled(False)
 editor = lab.load()
-scene = lab.crisp.sample_scene(6, split="test")
-caption = lab.crisp.caption(scene)
+scene = lab.world.sample_scene(6, split="test")
+caption = lab.world.caption(scene)
 result = editor.generate(caption, seed=0)
-told = lab.crisp.render(scene)
+told = lab.world.render(scene)
 views.panels_figure([[(result.image, "generated"), (told, "a scene that it tells")]], [f"“{caption}”"])
 
 # %% [markdown]
@@ -104,8 +104,8 @@ views.curves_figure([("steps done", "cells still masked", curves)])
 # own objects, and we count how many objects of the caption it finds, with the right kind and colour in the right place.
 
 # %%
-scenes = [lab.crisp.sample_scene(seed, split="test") for seed in range(32)]
-captions = [lab.crisp.caption(each) for each in scenes]
+scenes = [lab.world.sample_scene(seed, split="test") for seed in range(32)]
+captions = [lab.world.caption(each) for each in scenes]
 texts = editor.encode_text(captions)
 
 
@@ -138,7 +138,7 @@ ways = {
     "at random, 12 steps": generate(12, by_luck=True),
     "control: all at once": generate(1),
 }
-ceiling = found(editor.detokenize(editor.tokenize([lab.crisp.render(each) for each in scenes])))
+ceiling = found(editor.detokenize(editor.tokenize([lab.world.render(each) for each in scenes])))
 scores = {name: found(pictures) for name, pictures in ways.items()}
 for name, share in scores.items():
     print(f"{name:30} {share:.0%} of the objects")
@@ -247,9 +247,9 @@ def halves(left_scene, right_caption, steps=12):
 
 
 def check_halves(halves):
-    left = lab.crisp.Scene("snow", (lab.crisp.Item("ball", "red", "left"),))
+    left = lab.world.Scene("snow", (lab.world.Item("ball", "red", "left"),))
     tokens = halves(left, "snow, blue cat right")
-    before = editor.tokenize(lab.crisp.render(left))
+    before = editor.tokenize(lab.world.render(left))
     assert torch.equal(tokens[..., :8], before[..., :8]), "the left half has changed"
     assert tokens.max() < MASK and (tokens[..., 8:] != before[..., 8:]).any(), "the right half is not filled in"
     print("right")
@@ -263,7 +263,7 @@ def check_halves(halves):
 #
 # ```python
 # def halves(left_scene, right_caption, steps=12):
-#     tokens = editor.tokenize(lab.crisp.render(left_scene))
+#     tokens = editor.tokenize(lab.world.render(left_scene))
 #     tokens[..., 8:] = MASK
 #     text, sampler = editor.encode_text(right_caption), RegionHoldSampler(MASK, steps, token_temperature=T)
 #     fixed = tokens != MASK

@@ -21,13 +21,13 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.attention import attention_probabilities, injection_bias, position_ids
-from editmgt_lab.evaluation import edit_score
 from editmgt_lab.images import to_tensor
+from editmgt_lab.metrics import edit_score
 
 torch.set_grad_enabled(False)
 editor = lab.load()
 transformer = editor.transformer
-sample = lab.crisp.sample_edit(4, split="test", category="color")
+sample = lab.world.sample_edit(4, split="test", category="color")
 instruction, MASK = sample.instruction, editor.mask_token_id
 
 # %% [markdown]
@@ -154,7 +154,7 @@ views.panels_figure([row[:5], [*row[5:], (sample.target, "target")]], [f"“{ins
 # asked change was made, 0 … 10. This cell takes longest.
 
 # %%
-samples = [lab.crisp.sample_edit(seed, split="test") for seed in range(12)]
+samples = [lab.world.sample_edit(seed, split="test") for seed in range(12)]
 pictures, instructions = [s.source for s in samples], [s.instruction for s in samples]
 before, wanted = (to_tensor(editor.detokenize(editor.tokenize(p))) for p in (pictures, [s.target for s in samples]))
 inside = to_tensor([s.mask for s in samples])[:, 0] > 0.5

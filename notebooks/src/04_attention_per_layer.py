@@ -18,14 +18,14 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.attention import Recorder, capture_memory
-from editmgt_lab.evaluation import roc_auc
+from editmgt_lab.metrics import roc_auc
 from editmgt_lab.views.overlays import heat_overlay
 
 torch.set_grad_enabled(False)
 editor = lab.load()
 transformer = editor.transformer
 blocks = range(len(transformer.blocks))
-sample = lab.crisp.sample_edit(2, split="test", category="color")
+sample = lab.world.sample_edit(2, split="test", category="color")
 print(sample.instruction)
 sample.source.resize((192, 192), 0)
 
@@ -105,7 +105,7 @@ views.attention_figure(result.source, captured, multi_modal=len(transformer.tran
 
 # %%
 local = ("add", "replace", "remove", "color")
-samples = [lab.crisp.sample_edit(i, split="test", category=local[i % 4]) for i in range(40)]
+samples = [lab.world.sample_edit(i, split="test", category=local[i % 4]) for i in range(40)]
 with lab.capture_attention(transformer, blocks) as captured:
     editor.edit([s.source for s in samples], [s.instruction for s in samples], guidance_scale=1.0, seed=0,
                 hold_threshold=0)  # fmt: skip
@@ -265,7 +265,7 @@ def check_fair(fair_choice):
 #
 # ```python
 # def fair_choice():
-#     chosen = [lab.crisp.sample_edit(i, split="validation", category=local[i % 4]) for i in range(40)]
+#     chosen = [lab.world.sample_edit(i, split="validation", category=local[i % 4]) for i in range(40)]
 #     with lab.capture_attention(transformer, blocks) as captured:
 #         editor.edit([s.source for s in chosen], [s.instruction for s in chosen], guidance_scale=1.0, seed=0,
 #                     hold_threshold=0)

@@ -17,7 +17,7 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.consolidation import consolidate, gaussian_matrix, local_variance, smooth_heat, stretch
-from editmgt_lab.evaluation import roc_auc
+from editmgt_lab.metrics import roc_auc
 from editmgt_lab.views.overlays import heat_overlay
 
 torch.set_grad_enabled(False)
@@ -31,7 +31,7 @@ print("blocks that the small model's heat map is made of:", list(chosen))
 def edit(split, count=40):
     """Local edits of a split, and what every block's attention was in the last step: [edits, blocks, heads, 32, 64]."""
     local = ("add", "replace", "remove", "color")
-    samples = [lab.crisp.sample_edit(i, split=split, category=local[i % 4]) for i in range(count)]
+    samples = [lab.world.sample_edit(i, split=split, category=local[i % 4]) for i in range(count)]
     pictures, instructions = [s.source for s in samples], [s.instruction for s in samples]
     with lab.capture_attention(editor.transformer, blocks) as captured:
         editor.edit(pictures, instructions, hold_threshold=0, seed=0)
@@ -139,7 +139,7 @@ assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 
 # %%
 texts = editor.encode_text([s.instruction for s in samples])
-named = [next(w for w in reversed(s.instruction.split()) if w in lab.crisp.KINDS) for s in samples]
+named = [next(w for w in reversed(s.instruction.split()) if w in lab.world.KINDS) for s in samples]
 by_object = texts.rows([[name] for name in named])
 print(f"all words      {localisation(chosen):.3f}")
 print(f"the object     {localisation(chosen, words=by_object):.3f}")

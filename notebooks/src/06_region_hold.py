@@ -19,15 +19,15 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.evaluation.figure import measure
-from editmgt_lab.evaluation.lambda_plot import controls_figure, lambda_figure
-from editmgt_lab.evaluation.sweep import HEAT, MASK, RANDOM, Hold, sweep
-from editmgt_lab.evaluation.truth import draw_truths
 from editmgt_lab.images import to_tensor
+from editmgt_lab.metrics.truth import draw_truths
+from editmgt_lab.studies.hold_figure import measure
+from editmgt_lab.studies.hold_figure.plot import controls_figure, lambda_figure
+from editmgt_lab.studies.sweep import HEAT, MASK, RANDOM, Hold, sweep
 
 torch.set_grad_enabled(False)
 editor = lab.load()
-sample = lab.crisp.sample_edit(15, split="test", category="remove")
+sample = lab.world.sample_edit(15, split="test", category="remove")
 free = editor.edit(sample.source, sample.instruction, hold_threshold=0, seed=0)
 held = editor.edit(sample.source, sample.instruction, hold_threshold=0.2, seed=0)
 views.edit_figure(held)

@@ -17,14 +17,14 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.checkpoints import data_folder
-from editmgt_lab.crisp import SKILLS, sample_skill
-from editmgt_lab.evaluation.skills import answers
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, load_adapter
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.finetuning.drawn import old_pairs, skill_pairs
+from editmgt_lab.studies.skills import answers
 from editmgt_lab.training.objective import drop_conditions, hide, mask_ratio
 from editmgt_lab.training.run import warm_cosine
 from editmgt_lab.views.overlays import held_overlay
+from editmgt_lab.world import SKILLS, sample_skill
 
 editor = lab.load()
 SKILL = "cactus"  # or another of SKILLS: then run the notebook again
@@ -161,7 +161,7 @@ shown(("taught by pairs that do not agree", pictures_control), ("target", target
 # said of them.
 
 # %%
-old = [lab.crisp.sample_edit(i, split="test") for i in range(21)]
+old = [lab.world.sample_edit(i, split="test") for i in range(21)]
 old_before, old_after = (share(answers(each, old)[0]) for each in (editor, tuner.editor))
 print(f"old edits: {old_before:.0%} before, {old_after:.0%} after")
 

@@ -18,12 +18,13 @@ import torch
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.evaluation import ablations, bootstrap_interval, edit_score, leakage, roc_auc, success, training_size
-from editmgt_lab.evaluation.choose import Trial, report
-from editmgt_lab.evaluation.measured import MeasuredCard
-from editmgt_lab.evaluation.measures import SOURCE, TARGET, Comparison, Tools, build_measures, evaluate_comparison
-from editmgt_lab.evaluation.truth import draw_truths
 from editmgt_lab.images import to_images, to_tensor
+from editmgt_lab.metrics import bootstrap_interval, edit_score, leakage, roc_auc, success
+from editmgt_lab.metrics.measured import MeasuredCard
+from editmgt_lab.metrics.measures import SOURCE, TARGET, Comparison, Tools, build_measures, evaluate_comparison
+from editmgt_lab.metrics.truth import draw_truths
+from editmgt_lab.studies import ablations, training_size
+from editmgt_lab.studies.choose import Trial, report
 from editmgt_lab.views.overlays import heat_overlay
 
 editor = lab.load()
@@ -276,8 +277,8 @@ assert little["leakage"]["mean"] > 1.2 * much["leakage"]["mean"], "the harder it
 # here is a smaller question, answered by training: the shipped editor is taught a kind of edit that its training never
 # had, *a new size* (“make the cat big”), from few pairs or from many, always for the same number of samples. This takes
 # about twenty minutes of one core, so the notebook shows what
-# [`evaluation/training_size.py`](../editmgt_lab/evaluation/training_size.py) saved; you can make it again by
-# `python -m editmgt_lab.evaluation.training_size`.
+# [`studies/training_size.py`](../editmgt_lab/studies/training_size.py) saved; you can make it again by
+# `python -m editmgt_lab.studies.training_size`.
 
 # %%
 saved = json.loads(Path("../data_samples/training_size.json").read_text())
@@ -338,7 +339,7 @@ def check_in_pairs(in_pairs):
 # </details>
 #
 # **2. An ablation of your own.** (10 minutes) Change one thing that is not in the table, and measure it on the same
-# edits with the same seeds. `try_out` from `editmgt_lab.evaluation.choose` makes a `Trial`: it wants the editor, a name
+# edits with the same seeds. `try_out` from `editmgt_lab.studies.choose` makes a `Trial`: it wants the editor, a name
 # for what is changed and for the change, `truths=[truth]`, `seed=0`, `progress=False`, and takes whatever `Editor.edit`
 # takes. Try a guidance scale of 3.
 
@@ -362,7 +363,7 @@ def check_my_ablation(my_ablation):
 # <details><summary>Solution</summary>
 #
 # ```python
-# from editmgt_lab.evaluation.choose import try_out
+# from editmgt_lab.studies.choose import try_out
 #
 # def my_ablation():
 #     options = {"hold_threshold": 0.2, "steps": STEPS, "guidance_scale": 3.0}

@@ -1,0 +1,91 @@
+"""`python -m editmgt_lab.benchmarks NAME`: run a published benchmark, or go on with it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from ..editor import load
+from ..errors import SettingError, command
+from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE
+from ..metrics.measures import Tools
+from . import BENCHMARKS, editor_answers, run
+
+EDITING = ("hold_threshold", "steps", "guidance_scale", "strength")
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table and save it."""
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.benchmarks", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument(
+        "--data", help="a local folder or hub name (else the published one); small-world: how many edits"
+    )
+    parser.add_argument("--split", help="else the one that is reported: see the benchmark's file")
+    parser.add_argument("--count", type=int, help="rows at most; a later run with more goes on")
+    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
+    parser.add_argument("--editor", metavar="MODULE:FUNCTION", help="instead: (picture, instruction, number) → picture")
+    parser.add_argument("--hold-threshold", type=float, metavar="λ", help="else the model's own")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--guidance-scale", type=float, help="else the model's own")
+    parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, source in (("clip", CLIP_SOURCE), ("dino", DINO_SOURCE), ("dinov2", DINOV2_SOURCE), ("lpips", "none")):
+        parser.add_argument(f"--{name}", default=source, help="a folder, a hub name, or none [%(default)s]")
+    parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
+    parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
+    parser.add_argument("--output", type=Path, help="folder to save to [outputs/benchmarks/NAME]")
+    options = parser.parse_args(arguments)
+    card = _run(options)
+    print(card.table())
+    print("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
+
+
+def _run(options: argparse.Namespace) -> Any:
+    benchmark = BENCHMARKS[options.name](options.split)
+    data = options.data or benchmark.hub
+    if data is None:
+        raise SettingError("no data was given", expected="how many edits to draw", fix="pass --data 100")
+    asked = {name: getattr(options, name) for name in EDITING}
+    tools = Tools(
+        **{
+            name: None if getattr(options, name) == "none" else getattr(options, name)
+            for name in ("clip", "dino", "dinov2", "lpips")
+        },
+        judge=_named(options.judge) if options.judge else None,
+        judge_name=options.judge or "none",
+    )
+    if options.editor:
+        answers, settings = {options.editor: _named(options.editor)}, {"editor": options.editor}
+    else:
+        editor = load(options.model)
+        tools.device = editor.device
+        answers, settings = editor_answers(editor, seed=options.seed, **asked), {"model": options.model, **asked}
+    return run(
+        benchmark,
+        data,
+        answers,
+        options.output or Path("outputs") / "benchmarks" / options.name,
+        tools=tools,
+        settings=settings | {"seed": options.seed, "split": options.split},
+        count=options.count,
+        rescore=options.rescore,
+        seed=options.seed,
+    )
+
+
+def _named(name: str) -> Any:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(
+            f"{name!r} cannot be imported: {error}", expected="MODULE:FUNCTION", fix="run where the module lies"
+        ) from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

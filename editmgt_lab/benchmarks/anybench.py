@@ -1,0 +1,94 @@
+"""AnyBench, the test set of AnyEdit (Yu et al. 2025): 25 types of edits with ground truth.
+
+Two published forms are read. AnyEdit-Test.zip, which the readme of weichow23/AnySD links: a folder for each type with
+edit_result.json, a list of {edit (the instruction), "edited object", input, output (captions), edit_type, visual_input,
+image_file, edited_file}; file names are relative to the folder that holds the types' folder (the readme of
+DCDmllm/AnyEdit has such an item). And the hub's Bin1117/AnyEdit, split "validation" (its dataset card): image_id,
+edit_instruction, edit_type, image_file, edited_file, visual_input (pictures), input, output. The zip's folders were not
+seen; what is written here of them is what the authors' scripts open.
+
+The seven visual_* types want a reference picture beside the instruction, which no editor here takes: they are reported
+as skipped. Targets of "outpaint" and others have another aspect than their source: they are kept, as by the authors.
+
+Scored as anybench/eval/anybench_gen_eval.py does: L1, CLIP-I (ViT-B/32) and DINO (ViT-S/16) to the target, CLIP-T to
+the output caption, by type. That script resizes the target to the output and leaves out black outputs; here the output
+is resized to the target, as MagicBrush does, and black ones count. Outputs lie as {type}/{name of the source's file},
+where that script looks for them: as PNG, even where the name ends otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.rows import Opened
+from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
+from .edits import Row, by_group
+
+RESULTS = "edit_result.json"
+
+
+class AnyBench:
+    """split: of the hub's files; the zip is one split."""
+
+    name, hub, masks = "anybench", "Bin1117/AnyEdit", False
+    plan = (
+        ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("L1", TARGET), ("L2", TARGET), ("DINO", TARGET),
+        ("DINOv2", TARGET), ("LPIPS", TARGET), ("L1", "source"),
+    )  # fmt: skip
+    about = "types that want a reference picture (visual_*) are skipped"
+
+    def __init__(self, split: str | None = None):
+        self.split = split or "validation"
+
+    def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
+        folder = Path(data).expanduser()
+        tables = sorted(folder.rglob(RESULTS)) if folder.is_dir() else []
+        seen: set[str] = set()
+        for number, (row, root) in enumerate(_zipped(tables) if tables else _on_the_hub(data, self.split)):
+            row = row if isinstance(row, dict) else {}
+            kind = str(row.get("edit_type"))
+            source = Path(str(row["image_file"])) if tables and row.get("image_file") else Path()
+            name = row.get("image_id") or source.stem
+            key = f"{kind}/{name or f'row{number}'}"
+            key = f"{key}_{number}" if key in seen else key
+            seen.add(key)
+            visual = kind.startswith("visual_")
+            yield Row(
+                key=key,
+                file=f"{key}{source.suffix or '.png'}",
+                group=kind,
+                instruction=row.get("edit", row.get("edit_instruction")),
+                source=picture_bytes(row.get("image_file"), root),
+                target=picture_bytes(row.get("edited_file"), root),
+                wants_target=True,
+                lines_up=False,
+                source_caption=row.get("input") or None,
+                target_caption=row.get("output") or None,
+                problem=f"{kind} wants a reference picture" if visual else None if name else "it has no picture's name",
+            )
+
+    def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+        return by_group(rows)
+
+    def keep(self, row: Row, opened: Opened, folder: Path) -> None:
+        """Nothing: sources and targets are in the data set."""
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
+        """Nothing: the script reads pictures only."""
+
+
+def _zipped(tables: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    for table in tables:
+        # anybench/{type}/edit_result.json names anybench/{type}/…: relative to what holds "anybench".
+        for row in read_json_file(table):
+            named = row.get("image_file") if isinstance(row, dict) else None
+            roots = list(table.parents)[:4]
+            yield row, next((root for root in roots if named and (root / str(named)).exists()), roots[0])
+
+
+def _on_the_hub(data: str | os.PathLike[str], split: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    return ((row, None) for row in read_rows(data, split))

@@ -1,0 +1,106 @@
+"""One edit of a benchmark, before and after its pictures are opened; and what a benchmark is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from ..data.rows import BadRow, Opened, open_edit
+from ..metrics.measures import Measure, Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as its data set has it; pictures are whatever `images.load_image` takes, unopened, or None.
+
+    key: its own in the benchmark; file: where its output goes, in the layout of the authors' scripts, without folder
+    of the answer; group: what it is averaged with (the benchmark's task). after: the key of the row whose output this
+    one edits further; its source is then that output. lines_up: whether target and mask must have the source's aspect.
+    read_mask: (mask as opened, source) → "L", white where the edit is; None: it is that already. problem: why the
+    reader could not make anything of it. extra: what the benchmark's own files need of it.
+    """
+
+    key: str
+    file: str
+    group: str
+    instruction: Any
+    source: Any
+    target: Any = None
+    mask: Any = None
+    source_caption: str | None = None
+    target_caption: str | None = None
+    wants_target: bool = False
+    lines_up: bool = True
+    after: str | None = None
+    read_mask: Callable[[Image.Image, Image.Image], Image.Image] | None = None
+    problem: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_row(row: Row) -> Opened:
+    """Open and check all that a row has; its mask "L" and of the source's size. Raises BadRow."""
+    if Path(row.file).is_absolute() or ".." in Path(row.file).parts:
+        raise BadRow("its output would lie elsewhere", f"its output would lie at {row.file}", expected="a plain name")
+    if row.problem:
+        raise BadRow(row.problem, expected="a row in the published schema")
+    opened = open_edit(
+        row.instruction, row.source, row.target, row.mask, wants_target=row.wants_target, lines_up=row.lines_up
+    )
+    if opened.mask is None:
+        return opened
+    mask = opened.mask.resize(opened.source.size, Image.Resampling.NEAREST)
+    mask = row.read_mask(mask, opened.source) if row.read_mask else mask
+    return replace(opened, mask=mask.convert("L"))
+
+
+class Benchmark(Protocol):
+    """What `run` needs of a benchmark.
+
+    name, hub: of the data set there (None where it has none); plan: its authors' measures and what they compare with,
+    then ours; masks: whether rows come with masks; about: what is to be said under the table.
+    """
+
+    name: str
+    hub: str | None
+    plan: Plan
+    masks: bool
+    about: str
+
+    def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
+        """All rows, in order, bad ones included. Raises DataError for data that is none of this benchmark."""
+
+    def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+        """Which of the finished rows (as in rows.jsonl) are averaged together."""
+
+    def keep(self, row: Row, opened: Opened, folder: Path) -> None:
+        """Write what the authors' scripts need beside the outputs, such as source or ground truth."""
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
+        """Write what the authors' scripts write or read once all is done, such as tables of scores."""
+
+
+def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """The rows of each group, groups in the order of their names."""
+    found: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(row["group"], []).append(index)
+    return dict(sorted(found.items()))
+
+
+def folder_name(answer: str) -> str:
+    """Of an answer's name, without what a file system or a script could stumble over."""
+    return re.sub(r"[^\w.-]+", "_", answer).strip("_")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    picture.save(unfinished, format="PNG")
+    unfinished.replace(path)

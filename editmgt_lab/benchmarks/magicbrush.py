@@ -1,0 +1,155 @@
+"""MagicBrush (Zhang et al. 2023): edits of one or more turns, with ground truth and masks.
+
+Two published forms are read. On the hub, osunlp/MagicBrush (its dataset card; parquet files data/dev-* and
+data/train-*): img_id (string), turn_index (int32, from 1), source_img, mask_img, instruction, target_img; a later
+turn's source is the target of the turn before; the edit region of mask_img is white. And the test split, a zip from the
+authors' page: edit_sessions.json, {img_id: [{input, mask, output, instruction}, …]} with file names, the pictures in
+images/{img_id}/, and local_descriptions.json and global_descriptions.json, {img_id: {file name: caption}}. The zip was
+not seen: its form is what public code that reads it opens (anybench/eval/utils.py of weichow23/AnySD, for one).
+The hub's rows have no captions, so CLIP-T is only for the zip; as the authors' readme does, with the local ones.
+
+Scored as evaluation/image_eval.py of OSU-NLP-Group/MagicBrush does: L1, L2, CLIP-I (ViT-B/32) and DINO (ViT-S/16)
+to the ground truth, the output resized to it, and CLIP-T to its caption; over "all turns" (each turn from the true
+picture before it) and "final turn" (the last turn, from the editor's own outputs). Outputs lie where that script looks
+for them: {img_id}/{img_id}_1.png, {img_id}_inde_{k}.png (from the truth) and {img_id}_iter_{k}.png (from the own
+output); of the hub's rows the truth is written beside them as ground_truth/{img_id}/{img_id}-output{k}.png, as its
+--gt_path wants it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.rows import Opened
+from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..errors import DataError
+from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
+from .edits import Row, save_picture
+
+ALL_TURNS, FINAL_TURN = "all turns", "final turn"
+WHITE = 250  # and brighter; JPEG leaves no pure white
+
+
+class MagicBrush:
+    """split: of the hub's files, "dev" or "train"; the zip is one split."""
+
+    name, hub, masks = "magicbrush", "osunlp/MagicBrush", True
+    plan = (
+        ("L1", TARGET), ("L2", TARGET), ("CLIP-I", TARGET), ("DINO", TARGET), ("CLIP-T", TARGET_CAPTION),
+        ("DINOv2", TARGET), ("LPIPS", TARGET), ("SSIM", TARGET), ("PSNR", TARGET), ("L1", "source"),
+    )  # fmt: skip
+    about = "all turns: from the true picture; final turn: the last one, from the editor's own outputs"
+
+    def __init__(self, split: str | None = None):
+        self.split = split or "dev"
+
+    def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
+        folder = Path(data).expanduser()
+        sessions = sorted(folder.rglob("edit_sessions.json")) if folder.is_dir() else []
+        turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))
+        last: dict[str, Row] = {}
+        for image, turn, fields in turns:
+            name = f"{image}_1" if turn == 1 else f"{image}_inde_{turn}"
+            extra = {"image": image, "turn": turn}
+            whole = {"group": ALL_TURNS, "wants_target": True, "read_mask": edit_region, "extra": extra}
+            single = Row(key=name, file=f"{image}/{name}.png", **whole, **fields)
+            yield single
+            own = single
+            if turn > 1:
+                before = last.get(image)
+                lost = (
+                    None if before and before.extra["turn"] == turn - 1 else f"turn {turn - 1} does not come before it"
+                )
+                name = f"{image}_iter_{turn}"
+                after = before.key if before else None
+                problem = fields.get("problem") or lost
+                own = Row(
+                    key=name, file=f"{image}/{name}.png", after=after, **whole, **(fields | {"problem": problem})
+                )  # fmt: skip
+                yield own
+            last = {image: own}  # the turns of a picture follow each other
+
+    def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+        final: dict[str, int] = {}
+        for index, row in enumerate(rows):
+            image, turn = row["extra"]["image"], row["extra"]["turn"]
+            own = turn == 1 or "_iter_" in row["key"]
+            if own and turn >= rows[final.get(image, index)]["extra"]["turn"]:
+                final[image] = index
+        each = [index for index, row in enumerate(rows) if "_iter_" not in row["key"]]
+        return {ALL_TURNS: each, FINAL_TURN: sorted(final.values())}
+
+    def keep(self, row: Row, opened: Opened, folder: Path) -> None:
+        image, turn = row.extra["image"], row.extra["turn"]
+        if isinstance(row.target, Path) or row.after:  # the zip has the truth in place already
+            return
+        truth = folder / "ground_truth" / image
+        save_picture(opened.target, truth / f"{image}-output{turn}.png")
+        if turn == 1:
+            save_picture(opened.source, truth / f"{image}-input.png")
+        if opened.mask is not None:
+            save_picture(opened.mask, truth / f"{image}-mask{turn}.png")
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
+        """Nothing: the script reads pictures only."""
+
+
+def _on_the_hub(table: Iterator[dict[str, Any]]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for number, row in enumerate(table):
+        turn = row.get("turn_index")
+        known = isinstance(turn, int) and turn >= 1 and row.get("img_id")
+        yield (
+            str(row["img_id"]) if known else f"row{number}",
+            turn if known else 1,
+            {
+                "instruction": row.get("instruction"),
+                "source": picture_bytes(row.get("source_img")),
+                "target": picture_bytes(row.get("target_img")),
+                "mask": picture_bytes(row.get("mask_img")),
+                "problem": None if known else "it has no img_id and turn_index",
+            },
+        )
+
+
+def _zipped(sessions: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    captions = {}
+    for kind in ("local", "global"):
+        file = sessions.with_name(f"{kind}_descriptions.json")
+        captions[kind] = read_json_file(file) if file.exists() else {}
+    content = read_json_file(sessions)
+    if not isinstance(content, dict):
+        raise DataError(f"{sessions} is no object", expected="{img_id: [turn, …]}", fix="download it again")
+    for image, turns in content.items():
+        folder = sessions.parent / "images" / image
+        for turn, fields in enumerate(turns, start=1):
+            files = {name: folder / fields[name] if fields.get(name) else None for name in ("input", "output", "mask")}
+            yield (
+                image,
+                turn,
+                {
+                    "instruction": fields.get("instruction"),
+                    "source": files["input"],
+                    "target": files["output"],
+                    "mask": files["mask"],
+                    "source_caption": captions["global"].get(image, {}).get(fields.get("input")),
+                    "target_caption": captions["local"].get(image, {}).get(fields.get("output")),
+                },
+            )
+
+
+def edit_region(mask: Image.Image, source: Image.Image) -> Image.Image:
+    """RGB mask and source of one size → "L", white where the edit is.
+
+    The published masks show the source with the region in white, or cut out, which opens as white. Where the source is
+    white itself that cannot be told, and counts as outside. Of a mask of black and white all white is the region.
+    """
+    shown, below = (np.asarray(picture).astype(int) for picture in (mask, source))
+    white, black = shown.min(axis=2) >= WHITE, shown.max(axis=2) <= 255 - WHITE
+    changed = white if (white | black).all() else white & (abs(shown - below).max(axis=2) > 255 - WHITE)
+    return Image.fromarray((255 * changed).astype(np.uint8))

@@ -1,0 +1,235 @@
+"""The run of a benchmark: row by row edited, kept, measured and written down; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..data.rows import Opened, Report
+from ..editor import Editor
+from ..errors import DataError, LabError, SettingError
+from ..images import load_image
+from ..metrics.measured import MeasuredCard, Shown
+from ..metrics.measures import (
+    SOURCE_CAPTION,
+    TARGET_CAPTION,
+    Comparison,
+    Measure,
+    Tools,
+    build_measures,
+    evaluate_comparison,
+)
+from ..metrics.scorecard import COPY, NO_HOLD
+from .edits import Benchmark, Row, folder_name, open_row, save_picture
+from .journal import Journal
+
+Answer: TypeAlias = Callable[[Image.Image, str, int], Image.Image]  # source, instruction, number of the row → output
+MOST_REASONS, MOST_SHOWN = 10, 8
+
+
+def copy_answer(source: Image.Image, instruction: str, number: int) -> Image.Image:
+    """Do nothing."""
+    return source
+
+
+def editor_answers(
+    editor: Editor, *, hold_threshold: float | None = None, seed: int = 0, **options: Any
+) -> dict[str, Answer]:
+    """*No hold* and the hold at λ (None: the model's own), of an editor; row i decodes with seed + i.
+
+    options: others of `Editor.edit`. Outputs have the size of their source; what the grid cuts off comes from it.
+    """
+    own = editor.defaults.hold_threshold if hold_threshold is None else hold_threshold
+
+    def at(threshold: float) -> Answer:
+        def answer(source: Image.Image, instruction: str, number: int) -> Image.Image:
+            result = editor.edit(source, instruction, hold_threshold=threshold, seed=seed + number, **options)
+            return result.geometry.paste_back(result.image, source)
+
+        return answer
+
+    return {NO_HOLD: at(0.0)} | ({f"hold {own:g}": at(own)} if own else {})
+
+
+def run(
+    benchmark: Benchmark,
+    data: str | os.PathLike[str],
+    answers: Mapping[str, Answer],
+    folder: Path,
+    *,
+    tools: Tools | None = None,
+    settings: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    rescore: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> MeasuredCard:
+    """Run a benchmark with any editors and save the results in `folder`; a run that was stopped goes on.
+
+    data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
+    depend on, so that a folder is not gone on with by others; count: rows at most (None: all); rescore: measure the
+    pictures that are there again, with other networks perhaps. seed: of the bootstrap.
+
+    Each answer's pictures lie in a folder of its name, in the layout of the benchmark's own scripts. rows.jsonl has a
+    line for each row; bad rows are in it with their reason, and counted. Raises DataError for data that cannot be
+    read, SettingError for a folder begun otherwise; an answer's error other than a LabError stops the run.
+    """
+    if count is not None and count < 1:
+        raise SettingError(f"count is {count}", expected="1 or more", fix="leave it out for all rows")
+    answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
+    tools = tools or Tools()
+    measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
+    edits = {"benchmark": benchmark.name, "data": os.fspath(data), "answers": list(answers), **(settings or {})}
+    journal = Journal(folder, edits, {each.key: each.describe() for each in measures}, afresh=rescore)
+    with tqdm(desc=benchmark.name, unit="row", total=count, disable=not progress) as bar:
+        for number, row in enumerate(islice(_once(benchmark.rows(data)), count)):
+            if row.key not in journal.rows:
+                journal.add(_do(benchmark, row, number, answers, measures, tools, journal, folder))
+            bar.update()
+            bar.set_postfix(skipped=sum("skipped" in done for done in journal.rows.values()))
+    card = make_card(benchmark, journal, measures, absent, list(answers), folder, seed)
+    card.save(folder)
+    benchmark.finish([done for done in journal.rows.values() if "scores" in done], measures, folder)
+    return card
+
+
+def make_card(
+    benchmark: Benchmark,
+    journal: Journal,
+    measures: list[Measure],
+    absent: Mapping[str, str],
+    answers: list[str],
+    folder: Path,
+    seed: int = 0,
+) -> MeasuredCard:
+    """The results of the rows in a journal."""
+    done = [row for row in journal.rows.values() if "scores" in row]
+    return MeasuredCard(
+        title=f"{benchmark.name}: {len(done)} of {len(journal.rows)} rows",
+        measures=measures,
+        answers=answers,
+        scored=[row["scores"] for row in done],
+        groups=benchmark.groups(done),
+        absent=absent,
+        notes=list(_notes(benchmark, journal)),
+        shown=list(_shown(done, answers, folder)),
+        seed=seed,
+    )
+
+
+def _do(
+    benchmark: Benchmark,
+    row: Row,
+    number: int,
+    answers: Mapping[str, Answer],
+    measures: list[Measure],
+    tools: Tools,
+    journal: Journal,
+    folder: Path,
+) -> dict[str, Any]:
+    """One row, finished: its line for the journal."""
+    line = {"key": row.key, "group": row.group, "file": row.file, "extra": dict(row.extra)}
+    try:
+        opened = open_row(row)
+        line |= {"instruction": row.instruction, "seconds": {}, "scores": {}, "failed": {}, "cut": {}}
+        for name, answer in answers.items():
+            source = _source(row, opened, name, journal, folder)
+            output, line["seconds"][name] = _answer(answer, source, row, number, folder / folder_name(name) / row.file)
+            comparison = Comparison(
+                output, source, row.instruction, opened.target, opened.mask, row.source_caption, row.target_caption
+            )
+            line["scores"][name], line["failed"][name] = evaluate_comparison(measures, comparison)
+    except LabError as error:
+        return {name: line[name] for name in ("key", "group", "file", "extra")} | {"skipped": error.problem}
+    line["cut"] = _cut(row, measures, tools)
+    benchmark.keep(row, opened, folder)
+    if opened.target is not None and all(
+        other["group"] != row.group for other in journal.rows.values() if "scores" in other
+    ):
+        save_picture(opened.target, folder / "shown" / f"{folder_name(row.key)}.png")
+    return line
+
+
+def _answer(answer: Answer, source: Image.Image, row: Row, number: int, path: Path) -> tuple[Image.Image, float | None]:
+    """The output and the seconds it took; one that is there already, of a run that was stopped, is not made again."""
+    if path.exists():
+        return load_image(path), None
+    began = time.perf_counter()
+    output = answer(source, row.instruction, number).convert("RGB")
+    seconds = time.perf_counter() - began
+    save_picture(output, path)
+    return output, seconds
+
+
+def _source(row: Row, opened: Opened, answer: str, journal: Journal, folder: Path) -> Image.Image:
+    """What an answer has to edit: the row's source, or for a later turn the answer's own output before it."""
+    if row.after is None:
+        return opened.source
+    before = journal.rows.get(row.after, {})
+    if "scores" not in before:
+        raise DataError("the turn before it was skipped", expected="all turns before it", fix="it is left out")
+    return load_image(folder / folder_name(answer) / before["file"])
+
+
+def _cut(row: Row, measures: list[Measure], tools: Tools) -> dict[str, bool]:
+    """Caption → whether CLIP sees only its beginning, of the captions that are compared."""
+    if not any(each.name in ("CLIP-T", "CLIP-dir") for each in measures):
+        return {}
+    texts = {SOURCE_CAPTION: row.source_caption, TARGET_CAPTION: row.target_caption}
+    return {name: tools.get("clip").too_long(text) for name, text in texts.items() if text}
+
+
+def _once(rows: Iterator[Row]) -> Iterator[Row]:
+    """All rows; one whose key came before is given another key and is bad."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        if row.key in seen:
+            row = replace(row, key=f"{row.key} (row {number})", problem=f"the key {row.key} came before")
+        seen.add(row.key)
+        yield row
+
+
+def _notes(benchmark: Benchmark, journal: Journal) -> Iterator[str]:
+    yield benchmark.about
+    rows = list(journal.rows.values())
+    report = Report(rows=len(rows))
+    for row in rows:
+        if "skipped" in row:
+            report.skip(row["skipped"], row["key"])
+    yield from report.lines(MOST_REASONS)
+    if len(report.skipped) > MOST_REASONS:
+        yield f"  and {len(report.skipped) - MOST_REASONS} other reasons: see rows.jsonl"
+    failed = Counter(
+        (key, why) for row in rows for values in row.get("failed", {}).values() for key, why in values.items()
+    )
+    for (key, why), times in failed.most_common(MOST_REASONS):
+        yield f"not measured: {times} × {key}: {why}"
+    captions = [(name, cut) for row in rows for name, cut in row.get("cut", {}).items()]
+    for name in (SOURCE_CAPTION, TARGET_CAPTION):
+        cuts = [cut for which, cut in captions if which == name]
+        if cuts:
+            yield f"CLIP saw only the beginning of {sum(cuts)} of {len(cuts)} {name}s"
+    for answer in {name: None for row in rows for name in row.get("seconds", {})}:
+        times = [row["seconds"][answer] for row in rows if row.get("seconds", {}).get(answer) is not None]
+        if times:
+            yield f"{answer}: {sum(times) / len(times):.3f} s an edit"
+
+
+def _shown(done: list[dict[str, Any]], answers: list[str], folder: Path) -> Iterator[Shown]:
+    """The first finished row of each group, as far as they fit on a page."""
+    first = {row["group"]: row for row in reversed(done)}
+    for group in sorted(first)[:MOST_SHOWN]:
+        row = first[group]
+        files = {"source" if name == COPY else name: folder / folder_name(name) / row["file"] for name in answers}
+        target = folder / "shown" / f"{folder_name(row['key'])}.png"
+        files |= {"target": target} if target.exists() else {}
+        yield Shown(f"{group}: {row['instruction']}", {name: load_image(file) for name, file in files.items()})

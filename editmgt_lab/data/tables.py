@@ -1,0 +1,174 @@
+"""Rows of a data set as the hub keeps them: parquet, arrow or JSON, in a local folder or streamed from the hub.
+
+The `datasets` library reads parquet and arrow, a file and a batch at a time, so that one bad file costs no other.
+Pictures stay bytes until a row is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+KINDS = (".parquet", ".arrow", ".jsonl", ".json")
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+BATCH = 16  # rows in memory at a time: with their pictures some 50 MB
+_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_NUMBERED = re.compile(r"(.*?[-_])(\d+)((?:-of-\d+)?\.\w+)")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of rows. name: in its data set; url: where it lies, "hf://…" on the hub; stamp: changes with it."""
+
+    name: str
+    url: str
+    stamp: str
+
+
+def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[Table]:
+    """The files of a data set, in order. source and split: see read_rows. Raises DataError for none."""
+    path = Path(source).expanduser()
+    if path.exists():
+        root = path.parent if path.is_file() else path
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        tables = [Table(each.relative_to(root).as_posix(), str(each), file_stamp(each)) for each in files]
+    elif _HUB_NAME.fullmatch(os.fspath(source)):
+        tables = _on_the_hub(os.fspath(source))
+    else:
+        raise DataError(
+            f"there is no data set {os.fspath(source)!r}",
+            expected="a local folder, or a hub name such as facebook/emu_edit_test_set",
+            fix="check the path, or download the data set there",
+        )
+    tables = sorted((each for each in tables if _holds_rows(each.name, split)), key=lambda each: each.name)
+    if not tables:
+        raise DataError(
+            f"{os.fspath(source)} holds no rows" + (f" of the split {split!r}" if split else ""),
+            expected=f"files of {', '.join(KINDS)}" + (f" whose name begins with {split}" if split else ""),
+            fix="check the folder and the split",
+        )
+    return tables
+
+
+def rows_of(table: Table) -> Iterator[dict[str, Any]]:
+    """The rows of one file, in order. Raises DataError, perhaps after some rows, for one that is not whole."""
+    try:
+        if table.name.endswith((".parquet", ".arrow")):
+            yield from _column_rows(table.url, Path(table.name).suffix[1:])
+        else:
+            yield from _json_rows(table)
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow, JSON and the hub's client have their own kinds
+        raise DataError(
+            f"{table.name} cannot be read: {str(error).strip() or type(error).__name__}",
+            expected="a whole parquet, arrow or JSON file",
+            fix="download it again (a file of about 130 bytes is a Git LFS pointer)",
+        ) from error
+
+
+def read_rows(source: str | os.PathLike[str], split: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a data set in the order of its files, one at a time.
+
+    source: a local folder or file, or a hub name ("facebook/emu_edit_test_set") of which only what is read is fetched.
+    split: only files whose name or folder begins with it ("test" takes data/test-00000-of-00003.parquet); None: all.
+    Raises DataError for a source that cannot be read.
+    """
+    for table in tables_of(source, split):
+        yield from rows_of(table)
+
+
+def in_split(name: str, split: str) -> bool:
+    """Whether a file's name, or that of a folder above it, begins with the word `split`."""
+    return any(re.match(rf"{re.escape(split)}(?![a-z0-9])", part) for part in Path(name).parts)
+
+
+def absent_files(names: Iterable[str]) -> list[str]:
+    """The files that are not there, as the numbers in the names of the others say (train-00001-of-00003, add_00012)."""
+    groups: dict[tuple[str, str], set[str]] = {}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            groups.setdefault((match[1], match[3]), set()).add(match[2])
+    lost = []
+    for (before, after), numbers in groups.items():
+        total = re.match(r"-of-(\d+)", after)
+        first, end = (0, int(total[1])) if total else (min(map(int, numbers)), max(map(int, numbers)))
+        wanted = [str(number).zfill(len(next(iter(numbers)))) for number in range(first, end)]
+        lost += [before + number + after for number in wanted if number not in numbers]
+    return lost
+
+
+def file_stamp(path: Path) -> str:
+    """Size in bytes and time of the last change."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def picture_bytes(value: Any, root: Path | None = None) -> Any:
+    """What the hub's Image column holds, {"bytes", "path"}, or a path beside the table → bytes, a path, or None."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return (root / value) if value and root else value or None
+    return value
+
+
+def read_json_file(file: Path) -> Any:
+    """The content of a JSON file. Raises DataError."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}", expected="a JSON file", fix="download it again") from error
+
+
+def _holds_rows(name: str, split: str | None) -> bool:
+    path = Path(name)
+    if path.suffix not in KINDS or path.name in NOT_ROWS or path.name.startswith("."):
+        return False
+    return split is None or in_split(name, split)
+
+
+def _column_rows(url: str, kind: str) -> Iterator[dict[str, Any]]:
+    import datasets  # takes a second or two
+
+    sizes = {"batch_size": BATCH} if kind == "parquet" else {}
+    rows = datasets.load_dataset(kind, data_files=[url], split="train", streaming=True, **sizes)
+    # As arrow no picture is decoded: one may be broken. One by one, so that few rows are lost to damage after them.
+    for row in rows.with_format("arrow").iter(1):
+        yield from row.to_pylist()
+
+
+def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
+    import fsspec  # comes with datasets
+
+    with fsspec.open(table.url, "rb") as stream:
+        if table.name.endswith(".jsonl"):
+            yield from (json.loads(line) for line in stream if line.strip())
+            return
+        content = json.load(stream)
+    if not isinstance(content, list):
+        raise DataError(f"{table.name} is no list of rows", expected="a JSON list of objects", fix="check the data set")
+    yield from content
+
+
+def _on_the_hub(name: str) -> list[Table]:
+    import fsspec
+
+    root = f"datasets/{name}"
+    try:
+        files = fsspec.filesystem("hf").find(root, detail=True)
+    except Exception as error:  # offline, gated, misspelt: the hub's client passes on every library's own errors
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(
+            f"{name!r} is no folder here and could not be had from the hub: {reason}",
+            expected="a local folder, or a hub data set that can be reached",
+            fix="check the spelling and the connection, accept its terms on its page, or download it elsewhere",
+        ) from error
+    return [Table(path.removeprefix(root + "/"), f"hf://{path}", str(about["size"])) for path, about in files.items()]

@@ -1,0 +1,240 @@
+"""`python -m editmgt_lab.studies.choose`: choose what a model is used with by measuring it on the validation split.
+
+One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
+without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold: the
+largest λ whose success is at most 2 points below the best, by the rule that then leaks less in local categories.
+Options are listed from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is
+taken. With `--calls`, also temperature, steps and strength, whose defaults are the same for every model: to be seen and
+not chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..decoding import HOLDS
+from ..editor import Editor, load
+from ..errors import CheckpointError, command
+from ..images import to_tensor
+from ..metrics.arithmetic import summary
+from ..metrics.report import align, cell
+from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of, with_hold
+from ..settings import DEFAULTS_FILE, Defaults
+from ..world import EditSample
+from .options import measuring
+
+SWEEPS: dict[str, tuple[Any, ...]] = {
+    "token_temperature": (1.0, 0.5, 0.3, 0.2, 0.1, 0.05),
+    "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
+}
+CALLS: dict[str, tuple[Any, ...]] = {
+    "temperature": ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0)),
+    "steps": (8, 12, 16),
+    "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
+}
+HOLD_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+MAY_LOSE = 0.02  # of success, for the hold
+TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
+COLUMNS = {  # name → head, factor, digits
+    "success": ("success %", 100, 1),
+    "score": ("edit score", 1, 2),
+    "leakage": ("local leakage", 1, 4),
+    "localisation": ("localisation", 1, 3),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One option of one setting, tried out.
+
+    values: metric → one for each edit, NaN where there is none (no leakage outside the local categories); seconds: an
+    edit, for blocks all ranges together; chosen: whether this option was taken.
+    """
+
+    setting: str
+    option: Any
+    values: dict[str, list[float]]
+    seconds: float
+    chosen: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """setting, option, chosen, seconds, and mean, low, high and count of every metric; ready for JSON."""
+        means = {name: summary(self.values.get(name, [])) for name in COLUMNS}
+        return {"setting": self.setting, "option": self.option, "chosen": self.chosen, "seconds": self.seconds} | means
+
+
+def choose_settings(
+    editor: Editor,
+    *,
+    split: str = "validation",
+    count: int = 100,
+    batch: int = 20,
+    seed: int = 0,
+    calls: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any], list[Trial]]:
+    """The settings that do best on the edits 0 … count - 1 of a split, and every trial that led there, in order.
+
+    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. calls: try
+    the CALLS as well. Raises SettingError for a count or batch below 1.
+    """
+    truths = list(draw_truths(editor, split=split, count=count, batch=batch))
+    run = {"truths": truths, "seed": seed, "progress": progress}
+    chosen: dict[str, Any] = {}
+    table: list[Trial] = []
+
+    def take(trials: Sequence[Trial], which: int) -> Any:
+        table.extend(replace(trial, chosen=i == which) for i, trial in enumerate(trials))
+        return trials[which].option
+
+    for setting, options in SWEEPS.items():
+        trials = [
+            try_out(editor, setting, option, **run, hold_threshold=0.0, **chosen, **{setting: option})
+            for option in options
+        ]
+        chosen[setting] = take(trials, best(trials, "success"))
+
+    trials = try_blocks(editor, **run, hold_threshold=0.0, **chosen)
+    chosen["blocks"] = take(trials, best(trials, "localisation"))
+
+    holds = [(0.0, editor.defaults.hold), *((threshold, rule) for threshold in HOLD_THRESHOLDS for rule in HOLDS)]
+    trials = [
+        try_out(with_hold(editor, rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
+        for threshold, rule in holds
+    ]
+    hold_threshold, rule = take(trials, most_hold(trials))
+    if calls:
+        held, fixed = with_hold(editor, rule), chosen | {"hold_threshold": hold_threshold}
+        for setting, options in CALLS.items():
+            table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
+    return chosen | {"hold_threshold": hold_threshold, "hold": rule}, table
+
+
+def try_out(
+    editor: Editor,
+    setting: str,
+    option: Any,
+    *,
+    truths: Sequence[Truth],
+    seed: int,
+    progress: bool,
+    focus: Callable[[EditSample], list[str]] | None = None,
+    **options: Any,
+) -> Trial:
+    """All edits with these options of `Editor.edit`; focus: the words of an edit to localise by, None is all."""
+    values: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    seconds = 0.0
+    for truth in tqdm(truths, desc=f"{setting} {option}", unit="batch", disable=not progress):
+        began = time.perf_counter()
+        words = None if focus is None else [focus(sample) for sample in truth.samples]
+        result = truth.edit(editor, seed, focus=words, **options)
+        seconds += time.perf_counter() - began
+        for sample, scores in zip(truth.samples, truth.scores(to_tensor(result.images), result.heat), strict=True):
+            scores = scores if sample.category in LOCAL_CATEGORIES else replace(scores, leakage=math.nan)
+            for name in COLUMNS:
+                values[name].append(getattr(scores, name))
+    return Trial(setting, option, values, seconds / len(values["success"]))
+
+
+def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any) -> list[Trial]:
+    """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
+    down to two, each without the block that it does best without. One decoding serves them all.
+
+    Localisation is that of the last step's heat map, which is the one that an edit returns.
+    """
+    began = time.perf_counter()
+    answers = [
+        truth.edit_with_maps(editor, seed, **options)[1][-1]
+        for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
+    ]
+    seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
+
+    def localise(blocks: tuple[int, ...]) -> Trial:
+        values: list[float] = []
+        for truth, maps in zip(truths, answers, strict=True):
+            heat = heat_of(maps, blocks)
+            values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
+        return Trial("blocks", blocks, {"localisation": values}, seconds)
+
+    kept = tuple(range(len(editor.transformer.blocks)))
+    with tqdm(desc="blocks: localising", unit="round", disable=not progress) as bar:
+        trials = [localise((block,)) for block in kept] + [localise(kept)] * (len(kept) > 1)
+        while len(kept) > 2:
+            bar.update()
+            fewer = [localise(tuple(b for b in kept if b != left_out)) for left_out in kept]
+            kept = fewer[best(fewer, "localisation")].option
+            trials += fewer
+    return sorted(trials, key=lambda trial: len(trial.option))
+
+
+def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
+    """The first trial whose mean is as good as the best one's; sign: -1 where less is better.
+
+    Edits without a value (NaN) are left out; they are the same in every trial.
+    """
+    means = [sign * (summary(trial.values[metric])["mean"] or 0.0) for trial in trials]
+    return next(i for i, mean in enumerate(means) if mean >= max(means) - TIES[metric])
+
+
+def most_hold(trials: Sequence[Trial]) -> int:
+    """Of the holds (λ, rule) that lose little success against the best: the largest λ, and there the least leakage."""
+    means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
+    able = [i for i, mean in enumerate(means) if mean >= max(means) - MAY_LOSE]
+    largest = max(trials[i].option[0] for i in able)
+    able = [i for i in able if trials[i].option[0] == largest]
+    return able[best([trials[i] for i in able], "leakage", sign=-1)]
+
+
+def write_defaults(folder: Path, chosen: dict[str, Any]) -> None:
+    """Put the chosen settings into a folder's lab.json."""
+    defaults = replace(Defaults.read(folder), **chosen)
+    (folder / DEFAULTS_FILE).write_text(json.dumps(defaults.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def report(table: Sequence[Trial]) -> str:
+    """Plain text: every trial, means with their 95% intervals, an arrow at those that were taken."""
+    lines = [["setting", "option", "", *(head for head, _, _ in COLUMNS.values()), "s an edit"]]
+    for trial in table:
+        means = trial.to_dict()
+        cells = [cell(means[name], factor, digits) for name, (_, factor, digits) in COLUMNS.items()]
+        lines.append([trial.setting, str(trial.option), "←" if trial.chosen else "", *cells, f"{trial.seconds:.3f}"])
+    return align(lines, left=3)
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table, save it, write lab.json if asked."""
+    counted, output = "edits of every trial; there are about twenty trials", Path("outputs") / "choices.json"
+    parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
+    parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
+    options = parser.parse_args(arguments)
+    measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
+    if options.write and not (options.write / "editmgt").is_dir():
+        raise CheckpointError(
+            f"{options.write} is no editor's folder",
+            expected="a folder with editmgt/ in it, such as data_samples/tiny",
+            fix="check the path",
+        )
+    chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
+    print(report(table))
+    print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
+    saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print("saved:", options.output)
+    if options.write:
+        write_defaults(options.write, chosen)
+        print("written:", options.write / DEFAULTS_FILE)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

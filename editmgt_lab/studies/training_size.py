@@ -1,0 +1,220 @@
+"""`python -m editmgt_lab.studies.training_size`: how many pairs does it take to learn a kind of edit?
+
+A small version of the paper's figure of score against the amount of training data. From nothing even the small model
+takes hours, so the question is put to an editor that has learned everything else: it is taught one kind of edit that
+its training never had, a new size ("make the cat big"), from few pairs and from many, always for the same number of
+samples, so that few pairs are seen the more often. Larger sets contain the smaller ones. Every editor that comes out
+is asked, without hold, for the same edits: of the new kind in scenes that it never saw; of the new kind in its own
+training pairs, to tell what is understood from what is known by heart; and of the old kinds, to see what was lost.
+
+What it shows: whether, at equal work, more pairs generalise better. What it does not show: how an editor as a whole
+grows with its data, which is what the paper's figure is about; nor how much two runs of one size differ, since each is
+run once and the intervals are over edits alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..benchmarks.journal import Journal
+from ..editor import Editor, load
+from ..errors import SettingError, command
+from ..images import to_tensor
+from ..metrics.arithmetic import summary
+from ..metrics.report import align, cell
+from ..metrics.truth import Truth, draw_truths, picture_size
+from ..training.data import tokenize_edits
+from ..training.recipe import TINY, Recipe
+from ..training.run import Run
+from ..training.transformer import train_transformer
+from ..world import EditSample
+from ..world.edits import make_sample
+from ..world.scenes import ITEM_COUNTS, draw_scene, stream
+from .bench import computer
+from .options import measuring
+
+PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
+RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))
+SIZES = (0, 16, 64, 256, 1024)
+GROUPS = {"unseen": "new kind, unseen scenes", "own": "new kind, own training pairs", "old": "the old kinds"}
+STYLES = {
+    "unseen": {"color": "#d55e00", "marker": "o", "linewidth": 2.4},
+    "own": {"color": "#0072b2", "marker": "^", "linestyle": "--"},
+    "old": {"color": "0.55", "marker": "x"},
+}
+METRICS = {"success": ("success %", 100, 0), "score": ("edit score", 1, 2)}  # name → head of the column, factor, digits
+
+
+def sample_resize(seed: int, *, split: str = "train", size: int = 64) -> EditSample:
+    """The edit number `seed` of the new kind: one object of a scene, at its place, becomes big or small."""
+    rng = stream(seed, split, "edit size")
+    drawn = draw_scene(rng, rng.choices(range(1, 5), ITEM_COUNTS)[0])
+    old, new = rng.choice(RESIZES)
+    item = replace(drawn.items[0], size=old, start=(0, 0))
+    before = drawn.swapped(drawn.items[0], item)
+    after = before.swapped(item, replace(item, size=new))
+    return make_sample(before, after, rng.choice(PHRASINGS).format(item.kind, new), "size", size)
+
+
+def measure(
+    model: str,
+    folder: Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    samples: int = 2400,
+    split: str = "validation",
+    count: int = 40,
+    batch: int = 20,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Teach and ask once for each size, 0 being the model as it is; returns a row for each.
+
+    A row has `pairs`, and for every one of GROUPS success and score as `metrics.summary`. samples: that each size is
+    trained for; count: edits of each group. What is done is kept in `folder`: run again to go on. Raises SettingError.
+    """
+    if list(sizes) != sorted({*sizes}) or any(0 < each < TINY.batch for each in sizes) or samples < 1 or count < 1:
+        raise SettingError(
+            f"sizes are {list(sizes)}, samples {samples}, count {count}",
+            expected=f"sizes that rise, each 0 or at least {TINY.batch} (one batch), and some samples and edits",
+            fix="leave them out for the usual",
+        )
+    editor = load(model)
+    picture = picture_size(editor)
+    asked = {"samples": samples, "split": split, "count": count, "seed": seed, "weights": fingerprint(editor)}
+    journal = Journal(folder, asked, {})
+    new = [sample_resize(i, split=split, size=picture) for i in range(count)]
+    unseen = batches_of(editor, new, batch)
+    old = list(draw_truths(editor, split=split, count=count, batch=batch))
+    recipe = replace(TINY, image_size=picture, samples=samples, caption_share=0.0, reading_weight=0.0)
+    for pairs in sizes:
+        if str(pairs) in journal.rows:
+            continue
+        own = [sample_resize(i, size=picture) for i in range(min(pairs, count))]
+        groups = {"unseen": unseen, "own": batches_of(editor, own, batch), "old": old}
+        run, taught = folder / f"{pairs}_pairs", editor
+        if pairs:
+            data = training_pairs(editor, folder, max(sizes), picture)
+            taught = teach(load(model), {name: each[:pairs] for name, each in data.items()}, run, recipe, seed)
+        known = {name: ask(taught, truths, seed, f"{pairs} pairs, {name}") for name, truths in groups.items()}
+        journal.add({"key": str(pairs), "pairs": pairs, **known})
+        shutil.rmtree(run, ignore_errors=True)
+    return [journal.rows[str(pairs)] for pairs in sizes]
+
+
+def training_pairs(editor: Editor, folder: Path, pairs: int, size: int) -> dict[str, Tensor]:
+    """The training pairs 0 … pairs - 1 of the new kind, tokenized once and kept in `folder`."""
+    path = folder / f"pairs_{pairs}.safetensors"
+    if not path.exists():
+        samples = [sample_resize(i, size=size) for i in tqdm(range(pairs), desc="drawing pairs", unit="pair")]
+        part = path.with_suffix(".part")
+        save_file(tokenize_edits(editor.vq, editor.text_encoder, samples), part)
+        part.rename(path)
+    return {name: tensor.long() for name, tensor in load_file(path).items()}
+
+
+def teach(editor: Editor, data: dict[str, Tensor], folder: Path, recipe: Recipe, seed: int) -> Editor:
+    """The editor after training on these pairs; resumes from `folder`."""
+    torch.manual_seed(seed)
+    average = train_transformer(
+        editor.transformer,
+        editor.text_encoder,
+        data,
+        editor.vq.quantize.embedding.weight.detach(),
+        Run(folder),
+        recipe,
+        seed=seed,
+    )
+    return Editor(
+        editor.vq,
+        average["text_encoder"],
+        average["transformer"],
+        mask_token_id=editor.mask_token_id,
+        defaults=editor.defaults,
+    )
+
+
+def ask(editor: Editor, truths: Sequence[Truth], seed: int, what: str) -> dict[str, dict[str, float | None]]:
+    """Success and score of the editor's answers without hold, each as `metrics.summary`."""
+    scores = []
+    for truth in tqdm(truths, desc=what, unit="batch"):
+        scores += truth.scores(to_tensor(truth.edit(editor, seed, hold_threshold=0.0).images))
+    return {metric: summary([getattr(each, metric) for each in scores], seed) for metric in METRICS}
+
+
+def batches_of(editor: Editor, samples: Sequence[EditSample], batch: int) -> list[Truth]:
+    starts = range(0, len(samples), batch)
+    return [Truth.of(editor, range(i, i + batch)[: len(samples) - i], samples[i : i + batch]) for i in starts]
+
+
+def fingerprint(editor: Editor) -> str:
+    """Which weights an editor's transformer has, in 12 letters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(editor.transformer.state_dict().items()):
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Success over the number of pairs, a curve with its 95% band for each group."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for group, name in GROUPS.items():
+        known = [(i, row[group]["success"]) for i, row in enumerate(rows) if row[group]["success"]["count"]]
+        places = [i for i, _ in known]
+        mean, low, high = ([100 * each[side] for _, each in known] for side in ("mean", "low", "high"))
+        axes.fill_between(places, low, high, color=STYLES[group]["color"], alpha=0.15, linewidth=0)
+        axes.plot(places, mean, label=name, **STYLES[group])
+    axes.set_xticks(range(len(rows)), [f"{row['pairs']}" for row in rows])
+    axes.set_xlabel("pairs of the new kind", fontsize=13)
+    axes.set_ylabel("success %", fontsize=13)
+    axes.set_ylim(0, 102)
+    axes.tick_params(labelsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=len(GROUPS), frameon=False, fontsize=12)
+    return figure
+
+
+def report(rows: Sequence[dict[str, Any]]) -> str:
+    """Plain text: a line for every size, means with their 95% intervals."""
+    heads = [f"{group}: {head}" for group in GROUPS for head, _, _ in METRICS.values()]
+    lines = [["pairs", *heads]]
+    for row in rows:
+        cells = [cell(row[g][m], factor, digits) for g in GROUPS for m, (_, factor, digits) in METRICS.items()]
+        lines.append([str(row["pairs"]), *cells])
+    return align(lines)
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table; save it as JSON, with what it was made on, and its picture."""
+    output = Path("outputs") / "training_size"
+    parser = measuring(__doc__, count=40, counted="edits of each group", output=output, split="validation")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of pairs, rising; 0: as it is")
+    parser.add_argument("--samples", type=int, default=2400, help="that each size is trained for")
+    options = vars(parser.parse_args(arguments))
+    model, folder = options.pop("model"), options.pop("output")
+    rows = measure(model, folder, **options)
+    print(report(rows))
+    editor = load(model)
+    settings = options | {"model": model, "weights": fingerprint(editor)}
+    saved = {"settings": settings, "computer": computer(editor), "rows": rows}
+    paths = [folder / "training_size.json", folder / "training_size.png"]
+    paths[0].write_text(json.dumps(saved, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture(rows).savefig(paths[1], dpi=130)
+    print("saved:", *paths)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

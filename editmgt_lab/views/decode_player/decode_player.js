@@ -1,0 +1,149 @@
+import { Panel, bitmap, h, heat, heatColours, mount, patch, percent, pictures, place, stepBar, unpack } from "../lab.js";
+
+const TITLE = "Decode player";
+
+function build(model, data, body) {
+  const [rows, columns] = data.grid;
+  const cells = rows * columns;
+  const names = ["states", "sampled", "confidence", "candidates", "probabilities", "taken", "codes", "patches"];
+  const run = Object.fromEntries(names.map((name) => [name, unpack(data[name])]));
+  const top = run.candidates.shape[3];
+  const source = unpack(data.source_tokens);
+  const palette = heatColours(data.palette);
+  const indices = new Map([...run.codes].map((code, index) => [code, index]));
+  const [urls, release] = pictures(data.previews);
+  let hovered = null;
+
+  const step = () => Math.min(model.get("step"), data.previews.length - 1);
+  const at = (name, of = step()) => run[name].subarray(of * cells, (of + 1) * cells);
+  const read = (cell) => `${place(cell, columns)}, ${data.legend[at("states")[cell]][0]}`;
+  const reach = { rows, columns, ratio: data.ratio, read, hover, pick };
+  const preview = new Panel({ title: "picture", ...reach });
+  const states = new Panel({ title: "tokens", ...reach });
+  const detail = h("div", { class: "lab-detail", "aria-live": "polite" });
+  const counts = data.legend.map(() => h("span", { class: "lab-number" }));
+  const legend = h("div", { class: "lab-legend" });
+  data.legend.forEach(([name, colour], i) => {
+    legend.append(h("span", {}, h("i", { style: `background: rgb(${colour})` }), name, " ", counts[i]));
+  });
+  const views = ["state", "confidence"].map((name) =>
+    h("button", { class: "lab-tab", onclick: () => (model.set("colour_by", name), model.save_changes()) }, name),
+  );
+  const strip = h("div", { class: "lab-strip", role: "group", "aria-label": "every step" });
+  const frames = urls.map((url, index) => {
+    const shares = data.legend.map(([, colour], state) => {
+      const share = at("states", index).reduce((sum, each) => sum + (each === state), 0) / cells;
+      return h("i", { style: `width: ${100 * share}%; background: rgb(${colour})` });
+    });
+    const name = `step ${index + 1}`;
+    const frame = h("button", { class: "lab-thumb", "aria-label": name, title: name, onclick: () => go(index) });
+    frame.append(h("img", { src: url, alt: "" }), h("span", { class: "lab-shares" }, ...shares), String(index + 1));
+    return frame;
+  });
+  strip.append(...frames);
+  const [bar, stop] = stepBar(model, urls.length, true);
+
+  function go(index) {
+    model.set("step", index);
+    model.save_changes();
+  }
+  function hover(cell) {
+    hovered = cell;
+    tell();
+  }
+  function pick(cell) {
+    model.set("cell", cell === model.get("cell") ? -1 : cell);
+    model.save_changes();
+  }
+
+  /** Colours of the token panel: by state, or by confidence among the tokens that competed. */
+  function colours() {
+    if (model.get("colour_by") === "state") {
+      return Uint8Array.from([...at("states")].flatMap((state) => data.legend[state][1]));
+    }
+    const confidence = [...at("confidence")];
+    const least = Math.min(...confidence.filter(Number.isFinite));
+    const pixels = heat(confidence.map((value) => (Number.isFinite(value) ? value : least)), palette);
+    confidence.forEach((value, cell) => Number.isFinite(value) || pixels.fill(0, 4 * cell, 4 * cell + 4));
+    return pixels;
+  }
+
+  function draw() {
+    preview.show(urls[step()]);
+    states.show(null, colours());
+    views.forEach((tab) => tab.setAttribute("aria-pressed", tab.textContent === model.get("colour_by")));
+    legend.hidden = model.get("colour_by") !== "state";
+    scale.hidden = !legend.hidden;
+    counts.forEach((count, state) => {
+      count.textContent = at("states").reduce((sum, each) => sum + (each === state), 0);
+    });
+    frames.forEach((frame, index) => frame.setAttribute("aria-current", index === step() ? "step" : "false"));
+    const current = frames[step()];
+    strip.scrollLeft = current.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + current.clientWidth / 2;
+    tell();
+  }
+
+  function tell() {
+    const picked = model.get("cell");
+    const cell = hovered ?? picked;
+    const marks = [{ cell: picked, kind: "picked" }, { cell: hovered ?? -1, kind: "here" }];
+    for (const panel of [preview, states]) panel.mark(marks.filter((mark) => mark.cell >= 0));
+    detail.replaceChildren(...(cell < 0 ? [h("p", { class: "lab-hint" }, HINT)] : about(cell)));
+  }
+
+  function about(cell) {
+    const [state, colour] = data.legend[at("states")[cell]];
+    const confidence = at("confidence")[cell];
+    const token = at("sampled")[cell];
+    const competed = Number.isFinite(confidence);
+    const sayings = {
+      masked: `token ${token} was drawn, but was not confident enough: masked again`,
+      "just decided": `token ${token} was drawn and stays`,
+      held: `the source’s token ${source?.[cell]} is held`,
+      kept: `token ${token}, decided in an earlier step`,
+    };
+    const rows = [];
+    for (let i = 0; i < top; i++) {
+      const index = (step() * cells + cell) * top + i;
+      rows.push(candidate(run.candidates[index], run.probabilities[index], token));
+    }
+    if (!rows.some((row) => row.ariaCurrent === "true")) rows.push(candidate(token, at("taken")[cell], token));
+    const noise = competed ? `confidence ${confidence.toFixed(2).replace("-", "−")} (log p + noise)` : "did not compete in this step";
+    return [
+      h("h3", {}, h("i", { style: `background: rgb(${colour})` }), place(cell, columns)),
+      h("p", {}, `${state}: ${sayings[state]}; ${noise}`),
+      h("div", { class: "lab-candidates", role: "list", "aria-label": "most probable tokens" }, ...rows),
+    ];
+  }
+
+  function candidate(code, probability, token) {
+    const row = h("div", { role: "listitem", "aria-current": String(code === token) });
+    const width = `width: ${Math.max(100 * probability, 0.5)}%`;
+    row.append(patch(run.patches, indices.get(code), `token ${code}`), h("span", { class: "lab-number" }, String(code)));
+    row.append(h("span", { class: "lab-bar" }, h("i", { style: width })), h("span", {}, percent(probability)));
+    return row;
+  }
+
+  const scale = h("div", { class: "lab-legend" }, "less sure ", bitmap(heat([...palette.keys()], palette), 256, 1));
+  scale.append(" surer; blank: did not compete");
+  const tabs = h("div", { class: "lab-tabs", role: "group", "aria-label": "colour the tokens by" }, ...views);
+  states.element.querySelector("figcaption").append(tabs);
+  const side = h("aside", { class: "lab-side" }, h("b", {}, "what the network proposes"), detail);
+  body.append(h("div", { class: "lab-row" }, preview.element, states.element, side), legend, scale, bar, strip);
+  const heard = ["step", "cell", "colour_by"];
+  heard.forEach((name) => model.on(`change:${name}`, draw));
+  draw();
+  return () => {
+    stop();
+    release();
+    heard.forEach((name) => model.off(`change:${name}`, draw));
+  };
+}
+
+const HINT = "Point at a cell, or move over the grid with the arrow keys. A click keeps the cell while the steps go on.";
+
+function render({ model, el }) {
+  return mount(model, el, TITLE, (data, body) => build(model, data, body));
+}
+
+export default { render };

@@ -1,0 +1,71 @@
+"""The decode player: how a masked picture fills up, step by step, and what the network proposes for every cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ...editor import Editor
+from ...images import Picture
+from ...results import EditResult
+from ..figures import DECIDED, panels_figure
+from ..overlays import HELD, MASKED
+from ..recording import STATES, Run
+from ..widget import RunWidget, heat_colours, packed, png
+
+JUST_DECIDED = (230, 140, 20)
+COLOURS = dict(zip(STATES, (MASKED, JUST_DECIDED, HELD, DECIDED), strict=True))
+STRIP = 6  # steps in a figure
+
+
+def decode_player(
+    editor: Editor | Run, image: Picture | EditResult | None = None, instruction: str = "", **settings: Any
+) -> DecodePlayer:
+    """Open the player on a recorded run, or on an editor and a picture (or a finished edit, or None for text to
+    image), whose run it records beside the page; the arguments are those of `record`."""
+    return DecodePlayer(editor, image, instruction, **settings)
+
+
+class DecodePlayer(RunWidget):
+    """step: 0 … steps - 1; cell: its number row by row, -1 for none; colour_by: "state" or "confidence"."""
+
+    script, title = Path(__file__).with_suffix(".js"), "Decode player"
+
+    step = traitlets.Int(0).tag(sync=True)
+    cell = traitlets.Int(-1).tag(sync=True)
+    colour_by = traitlets.Enum(("state", "confidence"), "state").tag(sync=True)
+
+    def show(self, run: Run) -> None:
+        arrays = ("states", "sampled", "confidence", "candidates", "probabilities", "taken", "codes", "patches")
+        self.run = run
+        self.data = {
+            "instruction": run.instruction,
+            "grid": run.states.shape[1:],
+            "ratio": run.image.width / run.image.height,
+            "previews": [png(preview) for preview in run.previews],
+            "legend": list(COLOURS.items()),
+            "palette": heat_colours(),
+            "source_tokens": None if run.source_tokens is None else packed(run.source_tokens),
+        } | {name: packed(getattr(run, name)) for name in arrays}
+
+    def figure(self) -> Figure:
+        """A strip of steps, the one on the page among them: above what is known, below the picture as it stands."""
+        last = len(self.run.previews) - 1
+        chosen = {round(i) for i in np.linspace(0, last, min(STRIP, last + 1))} | {min(self.step, last)}
+        colours = np.array(list(COLOURS.values()), np.uint8)
+        rows = [
+            [(colours[self.run.states[i]], f"step {i + 1} of {last + 1}") for i in sorted(chosen)],
+            [
+                (self.run.previews[i], f"{np.mean(self.run.states[i] != STATES.index('masked')):.0%} known")
+                for i in sorted(chosen)
+            ],
+        ]
+        figure = panels_figure(rows, [f"“{self.run.instruction}”", ""])
+        patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in COLOURS.items()]
+        figure.legend(handles=patches, loc="lower center", ncols=len(patches), frameon=False, fontsize=11)
+        return figure

@@ -1,0 +1,178 @@
+"""The hold studio: move λ, see at once what would be held, and on release what comes of it, beside a random hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ...editor import Editor
+from ...images import Picture, load_image, to_tensor
+from ...metrics.arithmetic import edit_score, leakage
+from ...results import EditResult
+from ...world import EditSample
+from ..figures import panels_figure
+from ..overlays import HELD, held_overlay
+from ..recording import Progress
+from ..widget import LabWidget, heat_colours, packed, png
+
+WAYS = ("by heat", "at random")
+
+
+def hold_studio(
+    editor: Editor, image: Picture | EditSample, instruction: str = "", *, threshold: float = 0.2, **settings: Any
+) -> HoldStudio:
+    """Open the studio on a picture and an instruction, or on an edit of the drawn world, whose truth gives scores.
+
+    threshold: λ to begin with; settings: as in `Editor.edit`, the same for every λ.
+    """
+    return HoldStudio(editor, image, instruction, threshold, settings)
+
+
+class HoldStudio(LabWidget):
+    """threshold: λ on the slider; results: what was made so far, by λ: what is held, and for a hold by heat and one at
+    random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
+
+    script, title = Path(__file__).with_suffix(".js"), "Hold studio"
+
+    threshold = traitlets.Float(0.2).tag(sync=True)
+    results = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        editor: Editor,
+        image: Picture | EditSample,
+        instruction: str,
+        threshold: float,
+        settings: dict[str, Any],
+    ):
+        super().__init__(threshold=threshold)
+        self.truth = image if isinstance(image, EditSample) else None
+        self.editor, self.image = editor, load_image(image.source if self.truth else image)
+        self.instruction = instruction or (image.instruction if self.truth else "")
+        self.settings = {"seed": 0} | settings
+        self.made: dict[float, dict[str, EditResult]] = {}
+        self.begin(lambda progress: self._open(progress, threshold))
+
+    def hold(self, threshold: float) -> Future:
+        """Make the edit at another λ and its control, beside the page, unless they are there already."""
+        return self.begin(lambda progress: self._make(progress, threshold))
+
+    def receive(self, content: Mapping[str, Any]) -> None:
+        super().receive(content)
+        if content.get("kind") == "hold":
+            self.hold(content["threshold"])
+
+    def _open(self, progress: Progress, threshold: float) -> None:
+        free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)
+        self.source, self.heat = free.source, free.heat[0].numpy()
+        self.before = self.editor.detokenize(free.source_tokens)[0]  # L1 counts from what the tokenizer shows
+        self.target = self.mask = None
+        if self.truth:
+            self.target = self.editor.detokenize(self.editor.tokenize(self.truth.target))[0]
+            self.mask = torch.from_numpy(np.asarray(self.truth.mask) > 127)
+        self.made = {0.0: dict.fromkeys(WAYS, free)}
+        self._show()
+        self._make(progress, threshold)
+
+    def _make(self, progress: Progress, threshold: float) -> None:
+        threshold = round(threshold, 3)
+        if threshold not in self.made:
+            by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
+            free = random_cells(~by_heat.held[0].numpy(), self.image.size)
+            what = f"λ = {threshold:g}, as many cells at random"
+            at_random = self._edit(progress, 2, what, hold_threshold=0, mask=free)
+            self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
+        self._show()
+
+    def _edit(self, progress: Progress, number: int, what: str, **hold: Any) -> EditResult:
+        """The edit under this hold, of three the one with this number."""
+
+        def tell(*_: Any) -> None:
+            progress(number, 3, what)
+
+        tell()
+        return self.editor.edit(self.image, self.instruction, on_step=tell, **hold, **self.settings)
+
+    def _show(self) -> None:
+        if not self.data:
+            self.data = {
+                "instruction": self.instruction,
+                "source": png(self.source),
+                "ratio": self.source.width / self.source.height,
+                "heat": packed(self.heat.astype(np.float32)),
+                "palette": heat_colours(),
+                "veil": HELD,
+                "ways": WAYS,
+            }
+        self.results = [
+            {
+                "threshold": threshold,
+                "held": float(edits["by heat"].held.float().mean()),
+                "pictures": [png(edits[way].image) for way in WAYS],
+                "numbers": [self.numbers(edits[way]) for way in WAYS],
+            }
+            for threshold, edits in sorted(self.made.items())
+        ]
+
+    def numbers(self, edit: EditResult) -> dict[str, float]:
+        """L1 to the source as the tokenizer shows it; with a truth, edit score and leakage."""
+        now, before = to_tensor([edit.image, self.before])
+        numbers = {"L1": float((now - before).abs().mean())}
+        if self.truth:
+            numbers["score"] = edit_score(now, before, to_tensor([self.target])[0], self.mask)
+            numbers["leakage"] = leakage(now, before, self.mask)
+        return {name: None if np.isnan(value) else value for name, value in numbers.items()}
+
+    def figure(self) -> Figure:
+        """One row for every λ that was made: what it holds, the edit, and the random hold's."""
+        rows, titles = [], []
+        for threshold, edits in sorted(self.made.items()):
+            held = edits["by heat"].held[0].numpy()
+            row = [(held_overlay(self.source, held), f"λ = {threshold:g}: {held.mean():.0%} held")]
+            for way in WAYS:
+                known = {name: value for name, value in self.numbers(edits[way]).items() if value is not None}
+                numbers = [f"{name} {value:.2g}" for name, value in known.items()]
+                row.append((edits[way].image, f"{way}: {numbers[0]}\n{', '.join(numbers[1:])}".rstrip()))
+            rows.append(row)
+            titles.append("" if rows[1:] else f"“{self.instruction}”")
+        return panels_figure(rows, titles)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """threshold; held, tokens and pictures of both ways for each; heat and source."""
+        made = sorted(self.made.items())
+        return {
+            "threshold": np.array([threshold for threshold, _ in made]),
+            "heat": self.heat,
+            "source": np.asarray(self.source),
+        } | {
+            f"{name}_{way.replace(' ', '_')}": np.stack([value(edits[way]) for _, edits in made])
+            for way in WAYS
+            for name, value in (
+                ("held", lambda edit: edit.held[0].numpy()),
+                ("tokens", lambda edit: edit.tokens[0].numpy()),
+                ("pictures", lambda edit: np.asarray(edit.image)),
+            )
+        }
+
+    def described(self) -> dict[str, Any]:
+        """The instruction, the settings that all λ share, and every λ's numbers."""
+        numbers = {result["threshold"]: result["numbers"] for result in self.results}
+        return {"instruction": self.instruction, "numbers": numbers} | self.settings
+
+
+def random_cells(free: np.ndarray, size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A mask picture, "L" of `size`, that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
+
+    Where a picture of this size is cropped to fit the grid, cells at its edge can be lost.
+    """
+    cells = np.zeros(free.size, np.uint8)
+    cells[np.random.default_rng(seed).permutation(free.size)[: max(int(free.sum()), 1)]] = 255
+    return Image.fromarray(cells.reshape(free.shape)).resize(size, Image.Resampling.NEAREST)

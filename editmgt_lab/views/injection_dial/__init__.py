@@ -1,0 +1,3 @@
+from .injection_dial import InjectionDial, injection_dial
+
+__all__ = ["InjectionDial", "injection_dial"]

@@ -1,0 +1,3 @@
+from .playground import Playground, playground
+
+__all__ = ["Playground", "playground"]

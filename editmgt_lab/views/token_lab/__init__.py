@@ -1,0 +1,3 @@
+from .token_lab import TokenLab, token_lab
+
+__all__ = ["TokenLab", "token_lab"]

@@ -1,0 +1,121 @@
+"""The ablations: every trial is the editor with one thing changed, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import editmgt_lab as lab
+from editmgt_lab.images import to_tensor
+from editmgt_lab.metrics import edit_score
+from editmgt_lab.metrics.truth import with_defaults, with_hold
+from editmgt_lab.studies import ablations
+from editmgt_lab.studies.ablations import ablate, groups_of_blocks, main, object_words, without_filter
+from editmgt_lab.studies.choose import COLUMNS
+
+RUN = {"split": "validation", "count": 3, "batch": 3, "seed": 2, "hold_threshold": 0.5, "progress": False, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def trials(editor):
+    return ablate(editor, strengths=(2.0,), **RUN)
+
+
+def scores_of(editor, **options):
+    """The edit scores of the three edits by plain calls, one at a time."""
+    scores = []
+    for number in range(3):
+        sample = lab.world.sample_edit(number, split="validation", size=32)
+        result = editor.edit(sample.source, sample.instruction, seed=2 + number, steps=2, **options)
+        source, target = to_tensor(editor.detokenize(editor.tokenize([sample.source, sample.target])))
+        mask = torch.from_numpy(np.array(sample.mask)) > 127
+        scores.append(edit_score(to_tensor(result.images)[0], source, target, mask))
+    return scores
+
+
+def test_every_part_begins_with_the_editor_as_it_ships(trials, editor):
+    parts = {trial.setting: [each for each in trials if each.setting == trial.setting] for trial in trials}
+    assert list(parts) == list(ablations.TITLES)
+    own = scores_of(editor, hold_threshold=0.5)
+    for name, part in parts.items():
+        shipped = [trial.chosen for trial in part]
+        assert shipped == ([False, False] if name == "consolidation" else [True] + [False] * (len(part) - 1))
+        if name != "consolidation":
+            assert part[0].values["score"] == pytest.approx(own, abs=2e-2, nan_ok=True)
+    assert any(value > 0 for value in own) or len(set(own)) > 1, "or the test could not fail"
+
+
+def test_trials_change_what_they_say(trials, editor):
+    found = {(trial.setting, trial.option): trial.values["score"] for trial in trials}
+    rule = editor.defaults.hold
+    other = {"commit": "released", "released": "commit"}[rule]
+    for key, changed, options in (
+        (("hold", "none"), editor, {"hold_threshold": 0.0}),
+        (("hold", f"{other}, λ = 0.5"), with_hold(editor, other), {}),
+        (("blocks", "0 alone"), editor, {"blocks": 0}),
+        (("blocks", "single-modal"), editor, {"blocks": (1, 2)}),
+        (("filter", "off"), without_filter(editor), {}),
+        (("injection", "γ = 2, paper's bias"), with_defaults(editor, bias_text=False), {"strength": 2.0}),
+        (("injection", "γ = 2, released bias"), with_defaults(editor, bias_text=True), {"strength": 2.0}),
+    ):
+        plain = scores_of(changed, **{"hold_threshold": 0.5} | options)
+        assert found[key] == pytest.approx(plain, abs=2e-2, nan_ok=True), key
+
+
+def test_without_filter_the_map_is_the_raw_one(editor, picture):
+    source = picture(seed=1)
+    options = {"seed": 0, "steps": 1, "hold_threshold": 0.0}
+    on, off = (each.edit(source, "add a cat", **options) for each in (editor, without_filter(editor)))
+    assert torch.equal(on.tokens, off.tokens) and not torch.allclose(on.heat, off.heat)
+    assert editor.consolidate is lab.consolidate, "the editor itself is as it was"
+
+
+def test_one_block_alone_is_the_mean_over_the_single_modal_ones(trials):
+    by_option = {trial.option: trial.values for trial in trials if trial.setting in ("blocks", "consolidation")}
+    together, alone = (by_option[each] for each in ("blocks 1 … 2 together", "one of them alone, in the mean"))
+    for name in COLUMNS:
+        expected = np.mean([by_option["1 alone"][name], by_option["2 alone"][name]], axis=0)
+        assert alone[name] == pytest.approx(expected.tolist(), nan_ok=True)
+    assert together == by_option["single-modal"]
+
+
+def test_groups_of_blocks(editor):
+    groups = groups_of_blocks(editor)
+    assert groups == {
+        "0 alone": [0], "1 alone": [1], "2 alone": [2], "multi-modal": [0], "single-modal": [1, 2], "all": [0, 1, 2],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("category", lab.world.CATEGORIES)
+def test_the_words_of_the_object_are_in_every_instruction(category):
+    for number in range(40):
+        sample = lab.world.sample_edit(number, split="test", category=category, size=32)
+        words = object_words(sample)
+        assert words and all(word in sample.instruction for word in words), sample.instruction
+        kinds = {item.kind for item in sample.source_scene.items + sample.target_scene.items}
+        assert len(words) == (2 if category == "replace" and len(set(words)) == 2 else 1)
+        assert set(words) <= kinds | {sample.target_scene.background, sample.target_scene.style}
+
+
+def test_a_picture_has_every_trial_with_its_interval(trials):
+    part = [trial for trial in trials if trial.setting == "hold"]
+    figure = ablations.picture(part)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [trial.option for trial in part]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["edit score", "leakage, local edits", "localisation"]
+    score = part[0].to_dict()["score"]
+    drawn = [line.get_xdata() for line in figure.axes[0].get_lines()]
+    assert [score["low"], score["high"]] in [list(x) for x in drawn]
+
+
+def test_command(tiny_folder, tmp_path, capsys):
+    arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--steps", "1"]
+    assert main([*arguments, "--output", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out.count("released bias") == 5
+    saved = json.loads((tmp_path / "new" / "ablations.json").read_text(encoding="utf-8"))
+    assert len(saved["trials"]) == 3 + 7 + 2 + 2 + 2 + 11 and saved["settings"]["count"] == 2
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"ablations.json", "ablations.txt", *(f"{part}.png" for part in ablations.TITLES)}
+    assert main([*arguments, "--hold-threshold", "2"]) == 2 and "hold_threshold" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""The choice of settings: its arithmetic by hand, and the command end to end on a random editor with short lists."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+
+import editmgt_lab as lab
+from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, draw_truths
+from editmgt_lab.studies import choose
+from editmgt_lab.studies.choose import Trial, best, choose_settings, main, most_hold, try_blocks, try_out
+
+
+@pytest.fixture
+def short_lists(monkeypatch):
+    monkeypatch.setattr(choose, "SWEEPS", {"guidance_scale": (1.0, 3.0)})
+    monkeypatch.setattr(choose, "CALLS", {"steps": (1, 2), "strength": (1.0, 1.25)})
+    monkeypatch.setattr(choose, "HOLD_THRESHOLDS", (0.5,))
+
+
+def trial(success, leaked=()):
+    return Trial("hold", None, {"success": list(success), "leakage": list(leaked)}, 0.1)
+
+
+def test_the_best_is_taken_and_a_tie_goes_to_the_simpler():
+    half, more = [0.0, 1.0] * 50, [0.0, 1.0] * 49 + [1.0, 1.0]
+    assert best([trial(half), trial(more)], "success") == 1  # by a point
+    assert best([trial(more), trial(half)], "success") == 0
+    assert best([trial(half), trial(half[::-1])], "success") == 0
+    assert best([trial([0.0, 1.0] * 200), trial([0.0, 1.0] * 199 + [1.0, 1.0])], "success") == 0  # by a quarter
+    assert best([trial([], [0.04, 0.02]), trial([], [0.03, 0.01])], "leakage", sign=-1) == 1
+
+
+def test_edits_without_a_value_do_not_choose():
+    nan = math.nan
+    assert best([trial([0.0, nan, 0.0]), trial([1.0, nan, 1.0])], "success") == 1
+    assert best([trial([nan]), trial([nan])], "success") == 0
+
+
+def test_as_much_is_held_as_costs_little():
+    done, lost = [1.0] * 100, [0.0] * 3 + [1.0] * 97
+
+    def hold(threshold, success, leaked):
+        return Trial("hold", (threshold, "commit"), {"success": success, "leakage": [leaked] * 100}, 0.1)
+
+    trials = [hold(0.0, done, 0.04), hold(0.1, done[:99] + [0.0], 0.02), hold(0.2, lost, 0.0)]
+    assert most_hold(trials) == 1, "the last loses three points"
+    assert most_hold([trials[0], trials[2]]) == 0
+    assert most_hold([*trials[:2], hold(0.1, done, 0.01)]) == 2, "of two rules, the one that leaks less"
+
+
+def test_a_trial_is_that_of_the_editor_with_its_option(editor):
+    truths = list(draw_truths(editor, split="validation", count=3, batch=2))
+    run = {"truths": truths, "seed": 4, "progress": False, "hold_threshold": 0.0}
+    tried = try_out(editor, "steps", 2, **run, steps=2)
+    last = lab.world.sample_edit(2, split="validation", size=32)
+    result = editor.edit(last.source, last.instruction, steps=2, hold_threshold=0, seed=6)
+    expected = truths[1].scores(lab.images.to_tensor(result.images), result.heat)[0]
+    assert tried.values["score"][2] == pytest.approx(expected.score, rel=1e-3, nan_ok=True)
+    local = [sample.category in LOCAL_CATEGORIES for truth in truths for sample in truth.samples]
+    assert [not math.isnan(leaked) for leaked in tried.values["leakage"]] == local
+    assert tried.seconds > 0
+
+
+def test_sets_of_blocks_are_measured_as_if_captured_alone(editor):
+    truths = list(draw_truths(editor, split="validation", count=3, batch=2))
+    run = {"hold_threshold": 0.0, "steps": 2}
+    trials = try_blocks(editor, truths=truths, seed=4, progress=False, **run)
+    assert [each.option for each in trials[:3]] == [(0,), (1,), (2,)]
+    for trial in (trials[1], trials[-1]):
+        sample = truths[1].samples[0]
+        result = editor.edit(sample.source, sample.instruction, seed=6, blocks=trial.option, **run)
+        alone = truths[1].localisation(result.heat, 0)
+        assert trial.values["localisation"][2] == pytest.approx(alone, abs=1e-3, nan_ok=True)
+    assert any(not math.isnan(value) for value in trials[-1].values["localisation"]), "the test would say nothing"
+
+
+def test_blocks_are_left_out_one_by_one(editor, monkeypatch):
+    worth = {(0,): 0.6, (1,): 0.7, (2,): 0.5, (0, 1): 0.65, (0, 2): 0.8, (1, 2): 0.75, (0, 1, 2): 0.801}
+    monkeypatch.setattr(choose, "heat_of", lambda maps, blocks: blocks)
+    monkeypatch.setattr(choose.Truth, "localisation", lambda truth, heat, i: worth[heat])
+    truths = list(draw_truths(editor, split="validation", count=2, batch=2))
+    trials = try_blocks(editor, truths=truths, seed=0, progress=False, steps=1)
+    assert [each.option for each in trials] == [(0,), (1,), (2,), (1, 2), (0, 2), (0, 1), (0, 1, 2)]
+    assert [each.values["localisation"][0] for each in trials] == [worth[each.option] for each in trials]
+    assert trials[best(trials, "localisation")].option == (0, 2), "the third block adds less than a tie"
+
+
+def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch):
+    passed = []
+    monkeypatch.setattr(choose, "best", lambda trials, *_, **__: len(trials) - 1)
+    original = choose.try_out
+    monkeypatch.setattr(
+        choose, "try_out", lambda *args, **options: passed.append(options) or original(*args, **options)
+    )
+    chosen, table = choose_settings(editor, count=2, calls=True, progress=False)
+    swept = {"guidance_scale": 3.0, "blocks": chosen["blocks"]}
+    assert {name: chosen[name] for name in swept} == swept
+    assert list(chosen) == [*swept, "hold_threshold", "hold"]
+    assert all(options.items() >= swept.items() for options in passed[-7:])
+    assert [options["hold_threshold"] for options in passed[:5]] == [0, 0, 0, 0.5, 0.5]
+    assert {options["hold_threshold"] for options in passed[-4:]} == {chosen["hold_threshold"]}
+    assert [trial.option for trial in table if trial.chosen][:2] == list(swept.values())
+    assert not any(trial.chosen for trial in table if trial.setting in ("steps", "strength"))
+
+
+def test_command(tiny_folder, short_lists, tmp_path, capsys):
+    folder, output = tmp_path / "editor", tmp_path / "new" / "choices.json"
+    shutil.copytree(tiny_folder, folder)
+    before = lab.load(folder).defaults
+    assert main(["--model", str(folder), "--count", "2", "--output", str(output), "--write", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("←") == 3
+    saved = json.loads(output.read_text(encoding="utf-8"))
+    tried = [trial["setting"] for trial in saved["trials"]]
+    assert tried.count("guidance_scale") == 2 and tried.count("blocks") == 7 and tried.count("hold") == 3
+    assert saved["settings"]["split"] == "validation"
+    after = lab.load(folder).defaults
+    for name in ("guidance_scale", "hold_threshold", "hold"):
+        assert getattr(after, name) == saved["chosen"][name]
+    assert list(after.blocks) == saved["chosen"]["blocks"] and after.image_size == before.image_size
+
+
+def test_a_folder_that_is_no_editor_is_refused_before_anything_is_measured(tmp_path, capsys):
+    assert main(["--model", "nothing either", "--write", str(tmp_path)]) == 2
+    assert "no editor's folder" in capsys.readouterr().err

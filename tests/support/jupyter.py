@@ -1,0 +1,165 @@
+"""A Jupyter server of the tests' own, with JupyterLab and Notebook 7 on it, and hands to run a notebook's cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support import ROOT
+
+PATIENCE = float(os.environ.get("LAB_TEST_PATIENCE", 120))  # seconds, for what a loaded computer takes its time with
+FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
+QUIET = (
+    "--no-browser", "--IdentityProvider.token=", "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
+    "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+)  # fmt: skip
+# The offer to fetch news would lie over the notebook.
+UNWANTED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a running server on this folder's notebooks/, whose settings and log lie beside them."""
+    (folder / "notebooks").mkdir(exist_ok=True)
+    settings = folder / "config" / "labconfig" / "page_config.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(UNWANTED))
+    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
+    places = {name: str(folder / place) for name, place in (places | {"IPYTHONDIR": "ipython"}).items()}
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    where = (f"--ServerApp.root_dir={folder / 'notebooks'}", f"--port={port}")
+    address, log = f"http://127.0.0.1:{port}", folder / "server.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *QUIET, *root, *where],
+            stdout=file, stderr=file, cwd=folder, env=os.environ | places | {"PYTHONPATH": paths},
+        )  # fmt: skip
+    try:
+        until(lambda: _answers(server, address, log), "the server to answer")
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _answers(server: subprocess.Popen, address: str, log: Path) -> bool:
+    assert server.poll() is None, log.read_text()
+    try:
+        with urllib.request.urlopen(f"{address}/api/status", timeout=PATIENCE) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def until(condition, what: str) -> None:
+    """Wait for a condition that no page can wait for."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
+        time.sleep(0.1)
+
+
+def write_notebook(path: Path, sources: Sequence[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+@contextmanager
+def opened_notebook(browser: Browser, address: str, front: str, name: str) -> Iterator[Page]:
+    """A notebook in one of the FRONTS with its kernel ready; its page reaches this server and nothing else."""
+    context = browser.new_context(color_scheme="light", viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(1000 * PATIENCE)
+    expect.set_options(timeout=1000 * PATIENCE)
+    context.route(re.compile(f"^(?!{re.escape(address)})https?:"), lambda route: route.abort())
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error.stack or error.message))
+    page.goto(f"{address}/{FRONTS[front]}/{name}")
+    page.locator(".jp-Cell").first.wait_for()
+
+    def ready() -> bool:
+        sessions = page.request.get(f"{address}/api/sessions").json()
+        return any(each["path"] == name and each["kernel"]["execution_state"] == "idle" for each in sessions)
+
+    until(ready, "the kernel")
+    yield page
+    # The widgets' modules are blobs; what goes wrong in the front itself, such as a lost answer, is not theirs.
+    assert [stack for stack in errors if "blob:" in stack] == []
+    context.close()
+
+
+def run_cell(page: Page, number: int, *, wait: bool = True) -> Locator:
+    """Run a cell as a reader does, with Shift and Enter; its output, once it is done."""
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    if wait:
+        expect(cell.locator(".jp-InputArea-prompt")).to_have_text(re.compile(r"\[\d+\]"))
+        expect(cell.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    return cell.locator(".jp-Cell-outputArea")
+
+
+def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> None:
+    """Take a slider by its handle and draw it to this share of its length: a range input, or a slider of ipywidgets."""
+    slider.scroll_into_view_if_needed()
+    handle = slider.locator(".noUi-handle")
+    if handle.count():
+        grip, track = handle.bounding_box(), slider.locator(".noUi-base").bounding_box()
+        start = grip["x"] + grip["width"] / 2
+        left, width = track["x"], track["width"]
+    else:
+        track, thumb = slider.bounding_box(), 16
+        left, width = track["x"] + thumb / 2, track["width"] - thumb
+        low, high, value = (float(slider.evaluate(f"slider => slider.{name}")) for name in ("min", "max", "value"))
+        start = left + width * (value - low) / (high - low)
+    height = track["y"] + track["height"] / 2
+    page.mouse.move(start, height)
+    page.mouse.down()
+    page.mouse.move(left + width * share, height, steps=8)
+    if release:
+        page.mouse.up()
+
+
+def round_trip(slider: Locator, picture: Locator) -> float:
+    """Milliseconds from a key on a slider of ipywidgets to the picture that its kernel answers with; fastest of six."""
+    return slider.locator(".noUi-handle").evaluate(
+        """async (handle, picture) => {
+          const times = [];
+          for (let i = 0; i < 6; i++) {
+            const key = i % 2 ? "PageDown" : "PageUp";
+            await new Promise((done) => {
+              const began = performance.now();
+              const watch = new MutationObserver(() => {
+                watch.disconnect();
+                times.push(performance.now() - began);
+                done();
+              });
+              watch.observe(picture, { attributeFilter: ["src"] });
+              handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+            });
+          }
+          return Math.min(...times);
+        }""",
+        picture.element_handle(),
+    )

@@ -1,0 +1,438 @@
+"""The widgets show what the sampler and the capture did, say what goes wrong, and export all of it."""
+
+import base64
+import io
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import editmgt_lab as lab
+from editmgt_lab import views
+from editmgt_lab.views import maps as maps_module
+from editmgt_lab.views.attention_explorer.attention_explorer import token_colours
+from editmgt_lab.views.maps import in_bytes, quantise, restored
+from editmgt_lab.views.recording import STATES, code_patches, word_rows
+from editmgt_lab.views.widget import HERE, SHARED, source
+
+INSTRUCTION = "make the ball blue"
+SETTINGS = {"steps": 4, "seed": 3, "hold_threshold": 0.4, "guidance_scale": 2.0, "strength": 1.5}
+WIDGETS = ("attention_explorer", "decode_player", "hold_studio", "injection_dial", "token_lab")
+
+
+@pytest.fixture(scope="module")
+def run(editor, picture):
+    return views.record(editor, picture(64, 24), INSTRUCTION, attention=True, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def steps(editor, picture):
+    return list(editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS))
+
+
+@pytest.fixture
+def opened(editor, run, picture):
+    """Each widget, with its work done."""
+    widgets = {
+        "attention_explorer": views.attention_explorer(run),
+        "decode_player": views.decode_player(run),
+        "hold_studio": views.hold_studio(editor, picture(64, 64), INSTRUCTION, threshold=0.4, steps=3),
+        "injection_dial": views.injection_dial(editor, picture(64, 24), INSTRUCTION, strengths=(0, 1, 2), steps=3),
+        "token_lab": views.token_lab(editor, picture(64, 24)),
+    }
+    for widget in widgets.values():
+        widget.pending.result(timeout=60)
+    return widgets
+
+
+def quiet(*_):
+    """No progress bar."""
+
+
+# Recording
+
+
+def test_a_run_is_the_edit_itself(run, steps):
+    for name in ("sampled", "confidence", "heat"):
+        np.testing.assert_array_equal(getattr(run, name), np.stack([getattr(step, name)[0] for step in steps]))
+    for preview, step in zip(run.previews, steps, strict=True):
+        np.testing.assert_array_equal(np.asarray(preview), np.asarray(step.preview()))
+    assert run.settings.seeds == (3,) and run.described()["seeds"] == (3,)
+
+
+def test_states_say_what_happened_to_each_cell(run, steps):
+    masked, just, held, kept = (run.states == i for i in range(len(STATES)))
+    before = np.ones_like(masked[0])
+    for i, step in enumerate(steps):
+        np.testing.assert_array_equal(masked[i], step.masked[0])
+        np.testing.assert_array_equal(held[i], (step.held & ~step.masked)[0])
+        np.testing.assert_array_equal(just[i] | kept[i], ~(step.masked | step.held)[0])
+        assert not (just[i] & ~before).any() and not (kept[i] & before).any()
+        before = step.masked[0].numpy()
+    assert all(state.any() for state in (masked, just, held)), "so that they could be wrong"
+
+
+def test_candidates_are_the_ones_that_the_sampler_drew_from(editor, picture):
+    """In the last step there is no noise: a token's confidence is the log of its probability."""
+    run = views.record(editor, picture(), INSTRUCTION, **SETTINGS | {"hold_threshold": 0}, progress=quiet)
+    competed = np.isfinite(run.confidence[-1])
+    assert competed.any()
+    np.testing.assert_allclose(np.exp(run.confidence[-1])[competed], run.taken[-1][competed], rtol=1e-4)
+    assert (np.diff(run.probabilities, axis=-1) <= 0).all() and (run.probabilities.sum(axis=-1) <= 1 + 1e-5).all()
+    among = run.candidates == run.sampled[..., None]
+    np.testing.assert_allclose(run.probabilities[among], run.taken[among.any(axis=-1)], rtol=1e-6)
+    assert among.any()
+
+
+@torch.no_grad()
+def test_patches_are_what_codes_decode_to(editor, run):
+    assert set(run.codes) >= set(run.sampled.ravel()) | set(run.candidates.ravel())
+    field = editor.detokenize(torch.full((1, 3, 3), int(run.codes[1])))[0]
+    np.testing.assert_array_equal(run.patches[1], np.asarray(field)[4:8, 4:8])
+    assert code_patches(editor, np.arange(32)).shape == (32, 4, 4, 3)
+
+
+def test_text_to_image_is_recorded_too(editor):
+    run = views.record(editor, None, "a red ball", attention=True, steps=3, seed=1, progress=quiet)
+    np.testing.assert_array_equal(run.sampled[-1], editor.generate("a red ball", steps=3, seed=1).tokens[0])
+    assert run.source is None and run.attention.patches.shape[-1] == len(run.attention.plan.words) + 16
+    assert "source" not in views.attention_explorer(run).arrays()
+
+
+def test_a_finished_edit_is_repeated_with_its_settings(editor, picture):
+    result = editor.edit([picture()] * 2, INSTRUCTION, steps=3, seed=[5, 6], hold_threshold=0.3, strength=2.0)
+    run = views.record(editor, result, progress=quiet)
+    np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
+    assert run.instruction == INSTRUCTION
+
+
+def test_an_edit_that_cannot_be_repeated_is_not_shown_as_it(editor, picture):
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 16))
+    result = editor.edit(picture(), INSTRUCTION, steps=3, seed=5, mask=mask)
+    with pytest.raises(lab.LabError, match="another picture"):
+        views.record(editor, result, progress=quiet)
+    run = views.record(editor, result, progress=quiet, mask=mask)
+    np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
+    assert (run.states[0, 4:] == STATES.index("held")).all(), "outside the mask the source stays"
+
+
+def test_words_know_all_their_rows(editor):
+    words, length = word_rows(editor, "make the purplish ball blue")
+    assert [word.name for word in words] == ["‹start›", "make", "the", "purplish", "ball", "blue", "‹end›"]
+    rows = [row for word in words for row in word.rows]
+    assert rows == list(range(len(rows))) and length == 16
+    assert len(words[3].rows) > 1, "a word of several rows, so that some could be lost"
+    assert [word.special for word in words] == [True, *[False] * 5, True]
+
+
+# Attention
+
+
+@torch.no_grad()
+def test_recorded_maps_are_the_captured_ones(editor, picture, run):
+    """Step by step, against a capture around the same edit; a level is a 255th of what a map varies by."""
+    plan = run.attention.plan
+    with lab.capture_attention(editor.transformer, plan.blocks) as captured:
+        for step in editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS):
+            recorded = run.attention.word_maps(step.index)
+            for place, block in enumerate(plan.blocks):
+                for number, word in enumerate(plan.words):
+                    exact = captured.text_to_image(block)[-1][:, list(word.rows)].mean(dim=1).numpy()
+                    error = np.abs(recorded[place, :, number] - exact)
+                    assert (error <= np.ptp(exact, axis=1, keepdims=True) / 510 + 1e-7).all()
+
+
+@torch.no_grad()
+def test_patches_look_where_the_joint_attention_looks(editor, picture, run):
+    """Against an explicit softmax of all rows, bias and all."""
+    seen = {}
+
+    class All:
+        thread = threading.get_ident()
+
+        def record(self, q, k, layout):
+            scores = q[-1] @ k[-1].transpose(-2, -1) / q.shape[-1] ** 0.5 + layout.bias
+            seen["rows"] = scores.softmax(dim=-1)[:, layout.text : layout.text + layout.image]
+            seen["text"] = layout.text
+
+    recorder, plan = All(), run.attention.plan
+    editor.transformer.blocks[1].attn.recorders.append(recorder)
+    try:
+        list(editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS))
+    finally:
+        editor.transformer.blocks[1].attn.recorders.remove(recorder)
+    rows, text = seen["rows"].numpy(), seen["text"]
+    recorded = run.attention.patch_maps(-1)[1]
+    exact = np.concatenate(
+        [np.stack([rows[..., list(word.rows)].sum(axis=-1) for word in plan.words], axis=-1), rows[..., text:]], axis=-1
+    )
+    assert (np.abs(recorded - exact) <= np.ptp(exact, axis=-1, keepdims=True) / 510 + 1e-7).all()
+    assert recorded.shape == (plan.heads, plan.positions, plan.keys)
+
+
+def test_the_memory_is_stated_before_and_kept_to(editor, picture):
+    said = []
+    run = views.record(
+        editor, picture(), INSTRUCTION, attention=[0, 2], steps=2, progress=lambda done, total, what: said.append(what)
+    )
+    assert run.attention.memory == run.attention.plan.memory
+    assert in_bytes(run.attention.memory) in said[0] and "2 blocks × 2 heads × 2 steps" in said[0]
+    with lab.capture_attention(editor.transformer, [0, 2]) as captured:
+        editor.edit(picture(), INSTRUCTION, steps=1, guidance_scale=2.0)
+    guided = views.record(editor, picture(), INSTRUCTION, attention=[0, 2], steps=1, guidance_scale=2.0, progress=quiet)
+    assert captured.memory == guided.attention.plan.passing
+
+
+def test_patches_are_left_out_where_they_are_too_large(editor, picture, monkeypatch):
+    monkeypatch.setattr(maps_module, "PATCHES_LIMIT", 1000)
+    run = views.record(editor, picture(), INSTRUCTION, attention=True, steps=2, progress=quiet)
+    assert run.attention.patches is None and run.attention.memory == run.attention.plan.memory
+    assert "left out" in str(run.attention.plan)
+    assert views.attention_explorer(run).data["patches"] is None
+
+
+def test_maps_that_are_too_large_are_refused_before_anything_runs(editor, picture, monkeypatch):
+    monkeypatch.setattr(maps_module, "WORDS_LIMIT", 1000)
+    monkeypatch.setattr(type(editor), "steps", None)
+    with pytest.raises(lab.LabError, match="name fewer blocks"):
+        views.record(editor, picture(), INSTRUCTION, attention=True, progress=quiet)
+
+
+def test_nothing_stays_on_the_transformer(editor, picture):
+    def stop(done, total, what):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        views.record(editor, picture(), INSTRUCTION, attention=True, progress=stop)
+    assert not editor.transformer._forward_hooks
+    assert not any(block.attn.recorders for block in editor.transformer.blocks)
+
+
+def test_a_level_is_a_255th_of_what_a_map_varies_by():
+    levels, scales = quantise(torch.tensor([[0.5, 0.6, 0.7], [0.2, 0.2, 0.2]]))
+    np.testing.assert_array_equal(levels, [[0, 128, 255], [0, 0, 0]])
+    np.testing.assert_allclose(scales, [[0.5, 0.2], [0.2, 0]], atol=1e-6)
+    np.testing.assert_allclose(restored(levels, scales), [[0.5, 0.6, 0.7], [0.2, 0.2, 0.2]], atol=0.2 / 510 + 1e-6)
+    assert [in_bytes(n) for n in (12, 3456, 12_345_678, 4.2e9)] == ["12 bytes", "3.46 kB", "12.3 MB", "4.2 GB"]
+
+
+# Widgets
+
+
+@torch.no_grad()
+def test_the_explorer_opens_on_what_the_heat_map_is_made_of(editor, picture, run):
+    explorer = views.attention_explorer(run)
+    with lab.capture_attention(editor.transformer, run.settings.blocks) as captured:
+        list(editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS))
+    newest = captured[-1:]
+    maps = [newest.text_to_image(block) for block in newest.blocks]
+    raw = lab.consolidate(maps, words=~newest.padding, smooth=False, grid=newest.grid)[0]
+    look = explorer.look()
+    np.testing.assert_allclose((look - look.min()) / np.ptp(look), raw, atol=0.02)
+
+
+def test_the_explorer_wants_attention(editor, picture):
+    run = views.record(editor, picture(), INSTRUCTION, steps=1, progress=quiet)
+    with pytest.raises(lab.LabError, match="attention=True"):
+        views.attention_explorer(run)
+
+
+def test_masked_tokens_have_no_colour_of_their_own(run):
+    masked = run.states == STATES.index("masked")
+    assert (token_colours(run)[masked] == 128).all() and masked.any()
+
+
+def test_a_view_opens_at_once_and_records_beside_the_page(editor, picture):
+    began = time.perf_counter()
+    player = views.decode_player(editor, picture(), INSTRUCTION, steps=3, seed=0)
+    explorer = views.attention_explorer(editor, picture(), INSTRUCTION, steps=3, seed=0)
+    assert time.perf_counter() - began < 3
+    for view in (player, explorer):
+        view.pending.result(timeout=60)
+    assert len(player.run.previews) == 3 and explorer.run.attention is not None
+    assert not player.busy and player.message == ""
+
+
+class Gate:
+    """An editor that waits for `go` before every step."""
+
+    def __init__(self, editor):
+        self.editor, self.go, self.begun = editor, threading.Semaphore(0), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self.editor, name)
+
+    def steps(self, *arguments, **settings):
+        for step in self.editor.steps(*arguments, **settings):
+            self.begun.set()
+            assert self.go.acquire(timeout=20)
+            yield step
+
+
+def test_cancel_stops_and_says_so(editor, picture):
+    gate = Gate(editor)
+    player = views.decode_player(gate, picture(), INSTRUCTION, steps=5)
+    assert gate.begun.wait(20) and player.busy
+    player._handle_custom_msg({"kind": "cancel"}, [])
+    assert player.message == "cancelled" and not player.busy
+    gate.go.release(100)
+    player.pending.result(timeout=20)
+    assert player.data == {} and player.message == "cancelled"
+
+
+def test_errors_are_shown_in_the_widget(editor, picture, tmp_path, monkeypatch):
+    player = views.decode_player(editor, picture(), "ball " * 500)
+    player.pending.result(timeout=20)
+    assert "text tokens" in player.message and player.wrong and not player.busy
+    with pytest.raises(lab.LabError, match="nothing to save yet"):
+        player.export(tmp_path / "player.html")
+    assert "image/png" not in data_of(player)
+
+    tokens = views.token_lab(editor, tmp_path / "missing.png")
+    tokens.pending.result(timeout=20)
+    assert "no picture file" in tokens.message and tokens.wrong
+
+
+def test_surprises_are_shown_too(editor, picture, opened, monkeypatch):
+    tokens = opened["token_lab"]
+    before = tokens.states
+    monkeypatch.setattr(tokens, "_decode", None)
+    tokens.swap(0, 0, 1).result(timeout=20)
+    assert tokens.message.startswith("TypeError") and tokens.wrong and tokens.states == before
+    tokens._handle_custom_msg({"kind": "swap", "cell": 0, "code": 99}, [])
+    assert "a code below 32" in tokens.message and tokens.wrong
+
+
+def test_another_code_changes_the_picture_around_it(editor, opened):
+    tokens = opened["token_lab"]
+    code = (int(tokens.tokens[0][1, 2]) + 1) % 32
+    columns = tokens.tokens[0].shape[1]
+    tokens._handle_custom_msg({"kind": "swap", "cell": columns + 2, "code": code}, [])
+    tokens.pending.result(timeout=20)
+    changed = tokens.tokens[1] != tokens.tokens[0]
+    assert changed.sum() == 1 and changed[1, 2] and tokens.tokens[1][1, 2] == code and tokens.at == 1
+    decoded = editor.detokenize(torch.from_numpy(tokens.tokens[1])[None].long())[0]
+    np.testing.assert_array_equal(np.asarray(tokens.decoded[1]), np.asarray(decoded))
+    np.testing.assert_array_equal(
+        tokens.difference(), np.abs(np.asarray(decoded, int) - np.asarray(tokens.decoded[0], int)).max(axis=2)
+    )
+    assert "of the change lies within" in tokens.states[1]["said"]
+
+    tokens.swap(0, 0, 5).result(timeout=20)
+    tokens.at = 1  # undo
+    tokens.swap(0, 1, 6).result(timeout=20)
+    assert tokens.swaps == [(1, 2, code), (0, 1, 6)] and len(tokens.states) == 3 and tokens.at == 2
+
+
+def test_the_lab_opens_on_a_finished_edits_own_tokens(editor, run, picture):
+    result = editor.edit(picture(), INSTRUCTION, steps=2, seed=0)
+    for finished, tokens in ((result, result.tokens[0]), (run, run.sampled[-1])):
+        opened = views.token_lab(editor, finished)
+        opened.pending.result(timeout=20)
+        np.testing.assert_array_equal(opened.tokens[0], tokens)
+
+
+def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, opened):
+    dial = opened["injection_dial"]
+    assert [result["strength"] for result in dial.results] == [0, 1, 2]
+    dial._handle_custom_msg({"kind": "turn", "strength": 2.0, "bias_text": True}, [])
+    dial.pending.result(timeout=20)
+    assert [(result["strength"], result["bias_text"]) for result in dial.results][-1] == (2, True)
+    edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0, hold_threshold=0)
+    assert torch.equal(dial.edits[2, False].tokens, edit.tokens)
+    assert not torch.equal(dial.edits[2, True].tokens, edit.tokens), "the other form is another edit"
+    assert dial.results[2]["l1"] == pytest.approx(
+        np.abs(np.asarray(edit.image, float) - np.asarray(edit.source, float)).mean() / 255, abs=1e-6
+    )
+    assert editor.defaults.bias_text is False, "the editor stays as it was"
+    dial.turn(-1).result(timeout=20)
+    assert "strength" in dial.message and dial.wrong and len(dial.results) == 4
+
+
+def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, opened):
+    studio = opened["hold_studio"]
+    assert not studio.wrong, studio.message
+    assert [result["threshold"] for result in studio.results] == [0, 0.4] and studio.results[0]["held"] == 0
+    edits = studio.made[0.4]
+    same = editor.edit(picture(64, 64), INSTRUCTION, hold_threshold=0.4, steps=3, seed=0)
+    assert torch.equal(edits["by heat"].tokens, same.tokens)
+    assert edits["at random"].held.sum() == edits["by heat"].held.sum() > 0
+    assert not torch.equal(edits["at random"].held, edits["by heat"].held)
+    studio._handle_custom_msg({"kind": "hold", "threshold": 0.7}, [])
+    studio.pending.result(timeout=20)
+    held = [result["held"] for result in studio.results]
+    assert len(held) == 3 and held == sorted(held)
+    assert set(studio.results[0]["numbers"][0]) == {"L1"}, "without a truth there is no score"
+
+
+def test_the_studio_scores_an_edit_whose_truth_is_known():
+    editor, sample = lab.load(), lab.world.sample_edit(0, split="validation", category="remove")
+    studio = views.hold_studio(editor, sample, steps=4)
+    studio.pending.result(timeout=60)
+    assert not studio.wrong, studio.message
+    numbers = studio.numbers(studio.made[0.2]["by heat"])
+    assert 0 <= numbers["score"] <= 10 and 0 <= numbers["leakage"] < 1
+    copied = replace(studio.made[0.2]["by heat"], images=[studio.before])
+    assert studio.numbers(copied) == {"L1": 0, "score": 0, "leakage": 0}
+
+
+# Export
+
+
+def data_of(widget):
+    bundle = widget._repr_mimebundle_()
+    return bundle[0] if isinstance(bundle, tuple) else bundle
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_without_a_kernel_there_is_a_picture(opened, name):
+    data = data_of(opened[name])
+    assert "application/vnd.jupyter.widget-view+json" in data
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB"))
+    assert drawn.shape[1] > 600 and drawn.std() > 10
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_figures_are_saved_in_both_kinds(opened, name, tmp_path):
+    assert Image.open(opened[name].save_figure(tmp_path / "new" / "figure.png")).width > 600
+    assert "<svg" in opened[name].save_figure(tmp_path / "figure.svg").read_text(encoding="utf-8")
+    with pytest.raises(lab.LabError, match=".png or .svg"):
+        opened[name].save_figure(tmp_path / "figure.gif")
+
+
+def test_arrays_come_back_as_they_were(opened, run, tmp_path):
+    for name in ("attention_explorer", "decode_player"):
+        with np.load(opened[name].save_arrays(tmp_path / f"{name}.npz")) as saved:
+            settings = json.loads(str(saved["settings"]))
+            assert settings["seeds"] == [3] and settings["instruction"] == INSTRUCTION
+            assert settings["hold_threshold"] == 0.4 and settings["attention_words"][3] == "ball"
+            for field in ("sampled", "confidence", "candidates", "probabilities", "states"):
+                np.testing.assert_array_equal(saved[field], getattr(run, field))
+            np.testing.assert_array_equal(saved["attention_words"], run.attention.words)
+    tokens = opened["token_lab"]
+    tokens.swap(0, 0, 1).result(timeout=20)
+    with np.load(tokens.save_arrays(tmp_path / "tokens.npz")) as saved:
+        assert json.loads(str(saved["settings"])) == {"changes": [[0, 0, 1]]}
+        np.testing.assert_array_equal(saved["tokens"], np.stack(tokens.tokens))
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_an_exported_page_carries_the_same_module_and_needs_nothing(opened, name, tmp_path):
+    page = opened[name].export(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert source(opened[name].script) in page and "http://" not in page and "https://" not in page
+    assert page.count("</script>") == 2
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_modules_are_plain_and_shared_by_concatenation(name):
+    script = HERE / name / f"{name}.js"
+    shared, own = (file.read_text(encoding="utf-8") for file in (HERE / SHARED, script))
+    assert source(script) == shared + own.split('from "../lab.js";\n')[1]
+    assert own.count("import ") == 1 and "import " not in shared

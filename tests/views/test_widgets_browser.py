@@ -1,0 +1,271 @@
+"""Exported pages, opened from disk in a browser without a network and driven by hand and by keyboard."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from editmgt_lab import views
+from editmgt_lab.views.recording import STATES
+from tests.support.browser import answer_time, drawn, opened, panel, point
+
+SCHEMES = ("light", "dark")
+TITLES = {
+    "attention_explorer": "Attention explorer", "decode_player": "Decode player", "hold_studio": "Hold studio",
+    "injection_dial": "Injection dial", "token_lab": "Token lab",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(editor, picture):
+    return views.record(
+        editor, picture(64, 48), "make the ball blue", attention=True, steps=6, seed=3, hold_threshold=0.1,
+        progress=lambda *_: None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(editor, picture):
+    """A token lab with two changes made."""
+    lab = views.token_lab(editor, picture(64, 48))
+    lab.pending.result(timeout=60)
+    for place in ((1, 2), (4, 5)):
+        lab.swap(*place, (int(lab.tokens[-1][place]) + 7) % 32).result(timeout=60)
+    return lab
+
+
+@pytest.fixture(scope="module")
+def dial(editor, picture):
+    dial = views.injection_dial(editor, picture(64, 48), "make the ball blue", strengths=(0, 1, 2.5), steps=3)
+    dial.pending.result(timeout=60)
+    return dial
+
+
+@pytest.fixture(scope="module")
+def studio(editor, picture):
+    studio = views.hold_studio(editor, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
+    studio.pending.result(timeout=60)
+    return studio
+
+
+@pytest.fixture(scope="module")
+def pages(run, tokens, dial, studio, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    return {
+        "attention_explorer": views.attention_explorer(run).export(folder / "attention_explorer.html"),
+        "decode_player": views.decode_player(run).export(folder / "decode_player.html"),
+        "hold_studio": studio.export(folder / "hold_studio.html"),
+        "injection_dial": dial.export(folder / "injection_dial.html"),
+        "token_lab": tokens.export(folder / "token_lab.html"),
+    }
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory):
+    return tmp_path_factory.mktemp("screenshots")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_player_plays_steps_and_explains_a_cell(browser, pages, run, screenshots, scheme):
+    grid = run.states.shape[1:]
+    with opened(browser, pages["decode_player"], scheme=scheme) as page:
+        step, slider, picture = page.locator(".lab-steps output"), page.get_by_role("slider"), page.locator("img").first
+        expect(step).to_have_text("step 1 of 6")
+        before = picture.get_attribute("src")
+        slider.fill("3")
+        expect(step).to_have_text("step 4 of 6")
+        assert picture.get_attribute("src") != before
+        expect(page.locator(".lab-thumb[aria-current=step]")).to_have_text("4")
+        counts = [int(count) for count in page.locator(".lab-legend:visible .lab-number").all_inner_texts()]
+        assert counts == np.bincount(run.states[3].ravel(), minlength=len(STATES)).tolist()
+
+        cell = int(np.flatnonzero(run.states[3] == STATES.index("just decided"))[0])
+        point(panel(page, "tokens"), cell, grid, click=True)
+        rows = page.locator(".lab-candidates > div")
+        codes = [int(code) for code in rows.locator(".lab-number").all_inner_texts()]
+        assert codes[:5] == run.candidates[3].reshape(-1, 5)[cell].tolist()
+        share = run.probabilities[3].reshape(-1, 5)[cell, 0]
+        shown = rows.first.locator("span").last.inner_text()
+        assert float(shown.rstrip("%")) == pytest.approx(100 * share, abs=0.6)
+        taken = page.locator(".lab-candidates > [aria-current=true] .lab-number")
+        expect(taken).to_have_text(str(run.sampled[3].ravel()[cell]))
+        expect(page.locator(".lab-detail")).to_contain_text("just decided")
+        page.screenshot(path=screenshots / f"decode_player_{scheme}.png", full_page=True)
+
+        page.mouse.move(0, 0)
+        slider.fill("5")
+        row, column = divmod(cell, grid[1])
+        expect(page.locator(".lab-detail h3")).to_contain_text(f"row {row + 1}, column {column + 1}")
+        expect(page.locator(".lab-detail")).to_contain_text(STATES[run.states[5].ravel()[cell]])
+
+
+def test_the_player_plays_to_the_end_and_pauses(browser, pages):
+    with opened(browser, pages["decode_player"]) as page:
+        page.get_by_role("button", name="play").click()
+        expect(page.locator(".lab-steps output")).to_have_text("step 2 of 6", timeout=3000)
+        page.get_by_role("button", name="pause").click()
+        page.wait_for_timeout(900)
+        expect(page.locator(".lab-steps output")).to_have_text(re.compile("step [23] of 6"))
+        page.get_by_role("button", name="one step on").click()
+        page.get_by_role("button", name="play").click()
+        expect(page.locator(".lab-steps output")).to_have_text("step 6 of 6", timeout=6000)
+        expect(page.get_by_role("button", name="play")).to_be_visible()
+
+
+def test_the_player_colours_by_confidence(browser, pages, run):
+    grid = run.states.shape[1:]
+    with opened(browser, pages["decode_player"]) as page:
+        page.get_by_role("button", name="confidence").click()
+        page.get_by_role("slider").fill("1")
+        competed = np.isfinite(run.confidence[1])
+        canvas = panel(page, "tokens")
+        least = int(np.where(competed, run.confidence[1], np.inf).argmin())
+        most = int(np.where(competed, run.confidence[1], -np.inf).argmax())
+        assert sum(drawn(canvas, least, grid)[:3]) < 60 < 600 < sum(drawn(canvas, most, grid)[:3])
+        if not competed.all():
+            assert drawn(canvas, int(np.flatnonzero(~competed)[0]), grid)[3] == 0, "blank"
+
+
+def test_the_player_answers_the_keyboard(browser, pages, run):
+    columns = run.states.shape[2]
+    with opened(browser, pages["decode_player"]) as page:
+        panel(page, "tokens").focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator(".lab-detail h3")).to_have_text("row 2, column 2")
+        assert panel(page, "tokens: row 2, column 2").count() == 1, f"of {columns}: read aloud"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, screenshots, scheme):
+    plan = run.attention.plan
+    explorer = views.attention_explorer(run)
+    with opened(browser, pages["attention_explorer"], scheme=scheme) as page:
+        say, canvas = page.locator(".lab-say"), panel(page, "picture")
+        page.get_by_role("slider").fill("2")
+        explorer.step = 2
+        word = [word.name for word in plan.words].index("ball")
+        page.locator(".lab-chip", has_text="ball").hover()
+        expect(say).to_contain_text("Where “ball” looks")
+        look = explorer.look([word])
+        assert f"{look.sum():.0%} of its attention" in say.inner_text()
+        brightness = [sum(drawn(canvas, cell, plan.grid)[:3]) for cell in range(plan.positions)]
+        assert np.argmax(brightness) == look.argmax() and np.argmin(brightness) == look.argmin()
+        page.screenshot(path=screenshots / f"attention_explorer_word_{scheme}.png", full_page=True)
+
+        point(canvas, 7, plan.grid)
+        picked = list(explorer.picked)
+        rows = run.attention.patch_maps(2).reshape(-1, plan.positions, plan.keys)[picked].mean(axis=0)[7]
+        words, image = rows[: len(plan.words)], rows[len(plan.words) :][: plan.positions]
+        expect(say).to_contain_text(f"words {words.sum():.0%}, picture {image.sum():.0%}")
+        brightness = [sum(drawn(canvas, cell, plan.grid)[:3]) for cell in range(plan.positions)]
+        inside = np.arange(plan.positions) != 7
+        assert np.argmax(np.where(inside, brightness, 0)) == np.argmax(np.where(inside, image, 0))
+        shares = [float(share.strip("<%")) for share in page.locator(".lab-chip small").all_inner_texts()]
+        assert shares[words.argmax()] == max(shares), "whole percents: the largest may be shared"
+        page.screenshot(path=screenshots / f"attention_explorer_patch_{scheme}.png", full_page=True)
+
+
+def test_the_explorer_picks_one_map_several_or_all(browser, pages, run):
+    plan = run.attention.plan
+    grid = (len(plan.blocks), plan.heads)
+    with opened(browser, pages["attention_explorer"]) as page:
+        say, maps = page.locator(".lab-say"), panel(page, "blocks × heads")
+        point(maps, 3, grid, click=True)
+        expect(say).to_contain_text("block 1, head 1")
+        point(maps, 0, grid, click=True, modifiers=["Shift"])
+        page.mouse.move(0, 0)
+        expect(say).to_contain_text("mean of 2 of 6 maps")
+        page.get_by_role("button", name="head 0 of every block").click()
+        expect(say).to_contain_text("mean of 3 of 6 maps")
+        page.get_by_role("button", name="all", exact=True).click()
+        expect(say).to_contain_text("mean of 6 of 6 maps")
+
+        for name in ("ball", "blue"):
+            page.locator(".lab-chip", has_text=name).click(modifiers=["Shift"])
+        page.mouse.move(0, 0)
+        page.locator(".lab-chip", has_text="blue").blur()
+        expect(say).to_contain_text("Where “ball”, “blue” look")
+        page.get_by_role("button", name="all words").click()
+        expect(say).to_contain_text("Where all words look")
+
+
+@pytest.mark.parametrize("name, title", [("attention_explorer", "picture"), ("attention_explorer", "blocks × heads"),
+                                         ("decode_player", "tokens"), ("token_lab", "picture")])  # fmt: skip
+def test_a_hover_is_answered_at_once(browser, pages, name, title):
+    with opened(browser, pages[name]) as page:
+        assert answer_time(panel(page, title)) < 50
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_token_lab_names_codes_and_steps_through_changes(browser, pages, tokens, screenshots, scheme):
+    grid = tokens.tokens[0].shape
+    with opened(browser, pages["token_lab"], scheme=scheme) as page:
+        decoded = page.locator("img").nth(2)
+        point(panel(page, "picture"), 20, grid)
+        title = page.locator(".lab-detail h3")
+        expect(title).to_contain_text(f"code {tokens.tokens[-1].ravel()[20]} at row")
+        point(panel(page, "codebook"), 3, (1, 32))
+        order = np.argsort(-tokens.counts, kind="stable")
+        expect(title).to_have_text(f"code {order[3]}")
+        page.screenshot(path=screenshots / f"token_lab_{scheme}.png", full_page=True)
+
+        changed = decoded.get_attribute("src")
+        expect(page.locator(".lab-buttons")).to_contain_text("2 of 2 changes")
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator(".lab-buttons")).to_contain_text("1 of 2 changes")
+        assert decoded.get_attribute("src") != changed
+        page.get_by_role("button", name="Reset").click()
+        expect(page.locator(".lab-buttons")).to_contain_text("nothing is changed")
+        expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+        page.get_by_role("button", name="Redo").click()
+        point(panel(page, "decoded"), grid[1] + 2, grid)
+        expect(title).to_contain_text(f"code {tokens.tokens[1][1, 2]} at row 2, column 3")
+        expect(page.locator(".lab-hint")).to_contain_text("no kernel")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_dial_shows_the_nearest_strength(browser, pages, dial, screenshots, scheme):
+    with opened(browser, pages["injection_dial"], scheme=scheme) as page:
+        slider, edit = page.get_by_role("slider"), page.get_by_role("img", name="edit")
+        first = edit.get_attribute("src")
+        slider.fill("2.2")
+        expect(page.locator(".lab-steps output")).to_have_text("γ = 2.20, ℰ = log γ = 0.79")
+        said = f"γ = 2.5, L1 to the source {dial.results[2]['l1']:.3f}"
+        expect(page.locator("figcaption .lab-note").nth(1)).to_contain_text(said)
+        assert edit.get_attribute("src") != first
+        page.get_by_role("button", name="γ = 0", exact=True).click()
+        expect(page.locator(".lab-steps output")).to_have_text("γ = 0.00, ℰ = log γ = −∞")
+        expect(page.locator(".lab-thumb[aria-current=step]")).to_have_text("0")
+        page.screenshot(path=screenshots / f"injection_dial_{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_studio_colours_what_lambda_holds(browser, pages, studio, screenshots, scheme):
+    grid = studio.heat.shape
+    with opened(browser, pages["hold_studio"], scheme=scheme) as page:
+        slider, held = page.get_by_role("slider"), panel(page, "held")
+        for threshold in (0.25, 0.6):
+            slider.fill(str(threshold))
+            note = page.locator("figcaption", has_text="below λ")
+            share = (studio.heat < threshold).mean()
+            expect(note).to_contain_text(f"{share:.0%} below λ")
+            for cell in (int(studio.heat.argmin()), int(studio.heat.argmax())):
+                blue = drawn(held, cell, grid)[2] > 100 and drawn(held, cell, grid)[3] > 100
+                assert blue == (studio.heat.ravel()[cell] < threshold)
+        rows = page.locator(".lab-table tbody tr")
+        expect(rows).to_have_count(2)
+        expect(page.locator(".lab-table tr[aria-current=true]")).to_contain_text("0.40")
+        rows.first.click()
+        expect(page.locator(".lab-steps output")).to_have_text("λ = 0.00")
+        slider.fill("0.3")
+        page.screenshot(path=screenshots / f"hold_studio_{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_pages_fit_a_narrow_window(browser, pages, screenshots, name):
+    with opened(browser, pages[name], width=420) as page:
+        expect(page.get_by_role("heading", name=TITLES[name])).to_be_visible()
+        assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
+        page.screenshot(path=screenshots / f"{name}_narrow.png", full_page=True)
