@@ -16,7 +16,7 @@ from .consolidation import consolidate
 from .decoding import RegionHoldSampler, guide
 from .errors import CheckpointError
 from .images import Fitted, Picture, to_images, to_tensor
-from .inputs import Task, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
+from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings, choose_device
 from .text import Focus, TextCondition, TextEncoder, find_rows, load_text_encoder
@@ -76,7 +76,6 @@ class Editor:
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
         self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
-        self.consolidate = consolidate  # stage 4, to be exchanged in an ablation
         for what, mine, others in (
             ("codes", config.codebook_size, vq.config.num_vq_embeddings),
             ("text width", config.text_width, text_encoder.width),
@@ -104,24 +103,52 @@ class Editor:
         """Px along one side of a cell of the transformer's grid: pictures have sides of whole cells."""
         return self.vq.config.factor * (2 if self.transformer.config.downsample else 1)
 
-    def edit(
+    @asked_like(Settings.choose)
+    @torch.no_grad()
+    def prepare(
         self,
         image: Picture | Sequence[Picture],
         instruction: str | Sequence[str],
         *,
-        hold_threshold: float | None = None,
-        strength: float = 1.0,
-        steps: int = 12,
-        guidance_scale: float | None = None,
-        temperature: float | tuple[float, float] = (2.0, 0.0),
-        seed: int | Sequence[int] | None = None,
-        blocks: int | Sequence[int] | None = None,
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
         mask: Picture | Sequence[Picture] | None = None,
-        token_temperature: float | None = None,
-        on_step: Callable[[DecodeStep], None] | None = None,
-    ) -> EditResult:
+        **settings: Any,
+    ) -> Task:
+        """What an edit decodes, checked and encoded, for a decoding loop of one's own; arguments and errors: `edit`."""
+        pictures, texts = ([], listed(instruction)) if image is NO_SOURCE else paired(image, instruction)
+        check_texts(texts)
+        batch = len(texts)
+        chosen = Settings.choose(self.defaults, batch, **settings)
+        check_blocks(self.transformer, chosen.blocks)
+        negatives = spread(negative, batch, "negative texts")
+        check_texts(negatives, may_be_blank=True)
+        self.text_encoder.tokenize(negatives)  # refuses over-long ones, as the next line does
+        spans = self.text_encoder.tokenize(texts)[-1]["offset_mapping"]
+        words = None if focus is None else find_rows(focus, texts, spans)
+        fitted = self._fit(pictures, spread(mask, batch, "masks")) if pictures else []
+        free = free_cells(fitted, self.vq.config.factor).to(self.device) if mask is not None else None
+
+        # Everything is checked; from here on the networks run.
+        source = self._encode(fitted) if fitted else None
+        side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
+        shape = (batch, side, side) if source is None else source.shape
+        start = torch.full(shape, self.mask_token_id, device=self.device)
+        fixed = torch.zeros_like(start, dtype=torch.bool) if free is None else ~free
+        return Task(
+            settings=chosen,
+            start=start if source is None else torch.where(fixed, source, start),
+            source=source,
+            fixed=fixed,
+            text=self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts),
+            words=words,
+            instructions=texts,
+            fitted=fitted,
+            single=not (is_list(image) or is_list(instruction)),
+        )
+
+    @asked_like(prepare)
+    def edit(self, *asked: Any, on_step: Callable[[DecodeStep], None] | None = None, **options: Any) -> EditResult:
         """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
 
         image: whatever `images.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
@@ -138,37 +165,12 @@ class Editor:
 
         Raises ImageError, TextError or SettingError before any network runs.
         """
-        task = self._task(
-            image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
-            guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
-            token_temperature=token_temperature,
-        )  # fmt: skip
-        return self._finish(task, on_step)
+        return self._finish(self.prepare(*asked, **options), on_step)
 
-    def steps(
-        self,
-        image: Picture | Sequence[Picture],
-        instruction: str | Sequence[str],
-        *,
-        hold_threshold: float | None = None,
-        strength: float = 1.0,
-        steps: int = 12,
-        guidance_scale: float | None = None,
-        temperature: float | tuple[float, float] = (2.0, 0.0),
-        seed: int | Sequence[int] | None = None,
-        blocks: int | Sequence[int] | None = None,
-        focus: Focus | None = None,
-        negative: str | Sequence[str] = "",
-        mask: Picture | Sequence[Picture] | None = None,
-        token_temperature: float | None = None,
-    ) -> Iterator[DecodeStep]:
+    @asked_like(prepare)
+    def steps(self, *asked: Any, **options: Any) -> Iterator[DecodeStep]:
         """The same edit, one DecodeStep at a time; the arguments and errors are those of `edit`."""
-        task = self._task(
-            image, instruction, mask, focus, negative, hold_threshold=hold_threshold, strength=strength, steps=steps,
-            guidance_scale=guidance_scale, temperature=temperature, seed=seed, blocks=blocks,
-            token_temperature=token_temperature,
-        )  # fmt: skip
-        return self._decode(task)
+        return self.decode(self.prepare(*asked, **options))
 
     def generate(
         self,
@@ -183,7 +185,7 @@ class Editor:
 
         Raises TextError or SettingError before any network runs.
         """
-        task = self._task(
+        task = self.prepare(
             NO_SOURCE, caption, hold_threshold=0, steps=steps, guidance_scale=guidance_scale, seed=seed,
             token_temperature=token_temperature,
         )  # fmt: skip
@@ -217,49 +219,8 @@ class Editor:
         return self.vq.encode(to_tensor([each.source for each in fitted]).to(self.vq.quant_conv.weight))
 
     @torch.no_grad()
-    def _task(
-        self,
-        image: Any,
-        instruction: Any,
-        mask: Any = None,
-        focus: Focus | None = None,
-        negative: Any = "",
-        **chosen: Any,
-    ) -> Task:
-        pictures, texts = ([], listed(instruction)) if image is NO_SOURCE else paired(image, instruction)
-        check_texts(texts)
-        batch = len(texts)
-        settings = Settings.choose(self.defaults, batch, **chosen)
-        check_blocks(self.transformer, settings.blocks)
-        negatives = spread(negative, batch, "negative texts")
-        check_texts(negatives, may_be_blank=True)
-        self.text_encoder.tokenize(negatives)  # refuses over-long ones, as the next line does
-        spans = self.text_encoder.tokenize(texts)[-1]["offset_mapping"]
-        words = None if focus is None else find_rows(focus, texts, spans)
-        fitted = self._fit(pictures, spread(mask, batch, "masks")) if pictures else []
-        free = free_cells(fitted, self.vq.config.factor).to(self.device) if mask is not None else None
-
-        # Everything is checked; from here on the networks run.
-        source = self._encode(fitted) if fitted else None
-        side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
-        shape = (batch, side, side) if source is None else source.shape
-        start = torch.full(shape, self.mask_token_id, device=self.device)
-        fixed = torch.zeros_like(start, dtype=torch.bool) if free is None else ~free
-        return Task(
-            settings=settings,
-            start=start if source is None else torch.where(fixed, source, start),
-            source=source,
-            fixed=fixed,
-            text=self.text_encoder([*negatives, *texts] if settings.guidance_scale > 1 else texts),
-            words=words,
-            instructions=texts,
-            fitted=fitted,
-            single=not (is_list(image) or is_list(instruction)),
-        )
-
-    @torch.no_grad()
-    def _decode(self, task: Task) -> Iterator[DecodeStep]:
-        """The one decoding loop, for edits and for text to image."""
+    def decode(self, task: Task) -> Iterator[DecodeStep]:
+        """The one decoding loop, for edits and for text to image: of a task that `prepare` made."""
         chosen, tokens = task.settings, task.start
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
@@ -297,10 +258,10 @@ class Editor:
             ).float()
         if passes == 2:
             logits = guide(logits, chosen.guidance_scale)
-        return logits, self.consolidate(captured[-batch:], words=task.words)
+        return logits, consolidate(captured[-batch:], words=task.words, smooth=chosen.smooth)
 
     def _finish(self, task: Task, on_step: Callable[[DecodeStep], None] | None = None) -> EditResult:
-        for last in self._decode(task):
+        for last in self.decode(task):
             if on_step is not None:
                 on_step(last)
         return EditResult(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -33,6 +34,25 @@ class Task:
     instructions: list[str]
     fitted: list[Fitted]
     single: bool
+
+
+def asked_like(other: Callable) -> Callable[[Callable], Callable]:
+    """Say that a method passes its *arguments and **keywords on to another: its signature then names them.
+
+    So every argument of an edit stands once, and is shown and completed wherever it can be given.
+    """
+
+    def dress(method: Callable) -> Callable:
+        mine, theirs = (signature(each).parameters.values() for each in (method, other))
+        kinds = {each.kind for each in mine}
+        passed = [each for each in theirs if Parameter.VAR_POSITIONAL in kinds and each.kind < Parameter.VAR_POSITIONAL]
+        named = {each.name for each in passed}
+        own = [each for each in mine if each.kind < Parameter.VAR_POSITIONAL and each.name not in named]
+        keywords = [each for part in (theirs, mine) for each in part if each.kind is Parameter.KEYWORD_ONLY]
+        method.__signature__ = signature(method).replace(parameters=[*own, *passed, *keywords])
+        return method
+
+    return dress
 
 
 def is_list(value: Any) -> bool:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Defaults:
     image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; token_temperature: of the
     draw of tokens; blocks: those whose attention makes the heat map, multi-modal first; hold: "released" or "commit"
     (see RegionHoldSampler); bias_text: whether the injection bias touches text as well (see
-    MaskedGenerativeTransformer.forward).
+    MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate).
 
     The values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may hold
     others, in `lab.json`.
@@ -41,6 +42,7 @@ class Defaults:
     blocks: tuple[int, ...] = tuple(range(28, 37))
     hold: str = "released"
     bias_text: bool = True
+    smooth: bool = True
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Defaults:
@@ -83,6 +85,7 @@ class Settings:
     seeds: tuple[int, ...]
     hold: str
     bias_text: bool
+    smooth: bool
 
     @classmethod
     def choose(
@@ -90,9 +93,9 @@ class Settings:
         defaults: Defaults,
         pictures: int,
         *,
-        steps: int,
         hold_threshold: float | None = None,
         strength: float = 1.0,
+        steps: int = 12,
         guidance_scale: float | None = None,
         temperature: float | tuple[float, float] = (2.0, 0.0),
         token_temperature: float | None = None,
@@ -122,12 +125,14 @@ class Settings:
             seeds=_seeds(seed, pictures),
             hold=defaults.hold,
             bias_text=defaults.bias_text,
+            smooth=defaults.smooth,
         )
 
     def call(self) -> dict[str, Any]:
         """The keyword arguments of `Editor.edit` that ask for these settings again."""
+        of_the_model = {field.name for field in fields(Defaults)} - signature(Settings.choose).parameters.keys()
         mine = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: mine[name] for name in mine if name not in ("seeds", "hold", "bias_text")} | {"seed": self.seeds}
+        return {name: mine[name] for name in mine if name not in {"seeds", *of_the_model}} | {"seed": self.seeds}
 
 
 def choose_device(device: torch.device | str | None) -> torch.device:

@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import editmgt_lab as lab
@@ -387,12 +389,28 @@ def test_the_signatures_are_the_contract():
     assert list(inspect.signature(lab.Editor.edit).parameters) == [*arguments, "on_step"]
     assert arguments == [
         "self", "image", "instruction", "hold_threshold", "strength", "steps", "guidance_scale", "temperature",
-        "seed", "blocks", "focus", "negative", "mask", "token_temperature",
+        "token_temperature", "blocks", "seed", "focus", "negative", "mask",
     ]  # fmt: skip
     for method in (lab.Editor.edit, lab.Editor.steps):
         defaults = inspect.signature(method).parameters
         assert (defaults["strength"].default, defaults["steps"].default) == (1.0, 12)
         assert defaults["temperature"].default == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("call", ["edit(image, 'x', ", "steps(image, 'x', "])
+def test_arguments_are_completed(editor, call):
+    shell = InteractiveShell()
+    shell.user_ns["editor"] = editor
+    for name in ("hold_threshold", "temperature", "focus", "mask", "seed"):
+        code = f"editor.{call}{name[:3]}"
+        with provisionalcompleter():
+            assert f"{name}=" in [each.text for each in shell.Completer.completions(code, len(code))]
+
+
+def test_an_unknown_argument_is_refused(editor, picture):
+    for ask in (editor.edit, editor.steps):
+        with pytest.raises(TypeError, match="holdthreshold"):
+            ask(picture(), INSTRUCTION, holdthreshold=0.1)
 
 
 def test_importing_is_light():

@@ -85,9 +85,9 @@ class Truth:
         """The editor's answer; edit i decodes with seed + i. instructions: None asks as the samples do."""
         return editor.edit(*self._question(instructions), seed=self._seeds(seed), **options)
 
-    def task(self, editor: Editor, seed: int, *, steps: int = 12, **options: Any) -> Task:
+    def task(self, editor: Editor, seed: int, **options: Any) -> Task:
         """What `edit` decodes, checked and encoded, for a decoding loop other than the editor's."""
-        return editor._task(*self._question(), seed=self._seeds(seed), steps=steps, **options)
+        return editor.prepare(*self._question(), seed=self._seeds(seed), **options)
 
     def _question(self, instructions: Sequence[str] | None = None) -> tuple[list[Image.Image], Sequence[str]]:
         asked = instructions or [sample.instruction for sample in self.samples]

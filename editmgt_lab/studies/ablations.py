@@ -12,18 +12,15 @@ Every trial decodes the same edits with the same seeds as the editor as it ships
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..consolidation import consolidate
 from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
@@ -83,7 +80,7 @@ def ablate(
     shipped = ", ".join(map(str, editor.defaults.blocks))
     trials += [as_shipped("blocks", f"{shipped} ({OWN})"), *by_blocks.values()]
     trials += consolidated_or_not(editor, by_blocks)
-    trials += [as_shipped("filter", "on"), try_out(without_filter(editor), "filter", "off", **held)]
+    trials += [as_shipped("filter", "on"), try_out(with_defaults(editor, smooth=False), "filter", "off", **held)]
     trials += [as_shipped("words", "all"), try_out(editor, "words", "the object's", **held, focus=object_words)]
     trials.append(as_shipped("injection", "γ = 1"))
     for name, bias_text in BIASES.items():
@@ -113,13 +110,6 @@ def consolidated_or_not(editor: Editor, by_blocks: dict[str, Trial]) -> list[Tri
         Trial("consolidation", f"blocks {first} … {total - 1} together", together.values, together.seconds),
         Trial("consolidation", "one of them alone, in the mean", means, seconds),
     ]
-
-
-def without_filter(editor: Editor) -> Editor:
-    """The same editor, whose heat map is not smoothed."""
-    other = copy.copy(editor)
-    other.consolidate = partial(consolidate, smooth=False)
-    return other
 
 
 def object_words(sample: EditSample) -> list[str]:

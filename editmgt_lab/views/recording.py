@@ -107,7 +107,7 @@ def record(
         image, instruction, settings = _repeated(result, instruction, settings)
     check_texts([instruction])
     text = {name: settings.pop(name) for name in ("mask", "focus", "negative") if name in settings}
-    chosen = Settings.choose(editor.defaults, 1, **{"steps": 12} | settings)
+    chosen = Settings.choose(editor.defaults, 1, **settings)
     source = None if image is None else fit(image, pixels=editor.defaults.image_size, multiple=editor.multiple)[0]
 
     plan, listening = None, nullcontext((None, lambda step: None))
@@ -198,7 +198,7 @@ def _steps(
     editor: Editor, image: Picture | None, instruction: str, chosen: Settings, text: dict[str, Any]
 ) -> Iterator[DecodeStep]:
     if image is None:
-        return editor._decode(editor._task(NO_SOURCE, instruction, **chosen.call() | {"hold_threshold": 0}))
+        return editor.decode(editor.prepare(NO_SOURCE, instruction, **chosen.call() | {"hold_threshold": 0}))
     return editor.steps(image, instruction, **chosen.call(), **text)
 
 

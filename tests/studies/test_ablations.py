@@ -13,7 +13,7 @@ from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics import edit_score
 from editmgt_lab.metrics.truth import with_defaults, with_hold
 from editmgt_lab.studies import ablations
-from editmgt_lab.studies.ablations import ablate, groups_of_blocks, main, object_words, without_filter
+from editmgt_lab.studies.ablations import ablate, groups_of_blocks, main, object_words
 from editmgt_lab.studies.choose import COLUMNS
 
 RUN = {"split": "validation", "count": 3, "batch": 3, "seed": 2, "hold_threshold": 0.5, "progress": False, "steps": 2}
@@ -57,7 +57,7 @@ def test_trials_change_what_they_say(trials, editor):
         (("hold", f"{other}, λ = 0.5"), with_hold(editor, other), {}),
         (("blocks", "0 alone"), editor, {"blocks": 0}),
         (("blocks", "single-modal"), editor, {"blocks": (1, 2)}),
-        (("filter", "off"), without_filter(editor), {}),
+        (("filter", "off"), with_defaults(editor, smooth=False), {}),
         (("injection", "γ = 2, paper's bias"), with_defaults(editor, bias_text=False), {"strength": 2.0}),
         (("injection", "γ = 2, released bias"), with_defaults(editor, bias_text=True), {"strength": 2.0}),
     ):
@@ -68,9 +68,9 @@ def test_trials_change_what_they_say(trials, editor):
 def test_without_filter_the_map_is_the_raw_one(editor, picture):
     source = picture(seed=1)
     options = {"seed": 0, "steps": 1, "hold_threshold": 0.0}
-    on, off = (each.edit(source, "add a cat", **options) for each in (editor, without_filter(editor)))
+    on, off = (each.edit(source, "add a cat", **options) for each in (editor, with_defaults(editor, smooth=False)))
     assert torch.equal(on.tokens, off.tokens) and not torch.allclose(on.heat, off.heat)
-    assert editor.consolidate is lab.consolidate, "the editor itself is as it was"
+    assert editor.defaults.smooth, "the editor itself is as it was"
 
 
 def test_one_block_alone_is_the_mean_over_the_single_modal_ones(trials):
