@@ -17,7 +17,7 @@ lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
 
 demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.jpg] [INSTRUCTION="make it blue"]
-	@$(BIN)/python -m editmgt_lab.demo $${IMAGE:+--image "$$IMAGE"} \
+	@$(BIN)/python -m editmgt_lab.views.demo $${IMAGE:+--image "$$IMAGE"} \
 		$${INSTRUCTION:+--instruction "$$INSTRUCTION"} --output outputs/
 
 test: $(VENV)/installed-test ## set up, then run every test and the linter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,6 +95,12 @@ class Editor:
                 expected=f"{config.codebook_size} to {config.vocab_size - 1}: in the vocabulary, beyond the codebook",
                 fix="correct scheduler/scheduler_config.json",
             )
+
+    def with_defaults(self, **changed: Any) -> Editor:
+        """The same networks with other defaults: fields of `settings.Defaults`, of which a call can override some."""
+        other = copy.copy(self)
+        other.defaults = replace(self.defaults, **changed)
+        return other
 
     @property
     def device(self) -> torch.device:

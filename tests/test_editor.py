@@ -16,11 +16,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import editmgt_lab as lab
-from editmgt_lab import demo
 from editmgt_lab.checkpoints import save
 from editmgt_lab.errors import CheckpointError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
+from editmgt_lab.views import demo
 from tests.support.tiny import RECIPE, enliven, save_language_model
 
 INSTRUCTION = "make the ball blue"

@@ -20,7 +20,6 @@ import copy
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..errors import DataError, LabError, SettingError
+from ..errors import DataError, SettingError, command
 from .rows import BadRow, Report, open_edit
 from .tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
 
@@ -219,23 +218,19 @@ class PairReader:
         return Pair(opened.source, opened.target, instruction.strip(), category)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read a data set whole and print its report; 2 where none of it can be used."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read a data set whole and print its report."""
     parser = argparse.ArgumentParser(description="Say what of a data set of edits can be used for training.")
     parser.add_argument("source", help="a folder, or a hub name, which is streamed")
     parser.add_argument("--split", help="only files whose name begins with it")
     parser.add_argument("--limit", type=int, help="stop after so many usable pairs")
     chosen = parser.parse_args(arguments)
-    try:
-        reader = PairReader(chosen.source, split=chosen.split, limit=chosen.limit)
-        for _ in tqdm(reader, desc=reader.schema, unit="pair", total=chosen.limit):
-            pass
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    reader = PairReader(chosen.source, split=chosen.split, limit=chosen.limit)
+    for _ in tqdm(reader, desc=reader.schema, unit="pair", total=chosen.limit):
+        pass
     print(f"{reader.report.used} usable pairs in the schema {reader.schema}", reader.report, sep="\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

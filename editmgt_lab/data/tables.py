@@ -1,7 +1,7 @@
 """Rows of a data set as the hub keeps them: parquet, arrow or JSON, in a local folder or streamed from the hub.
 
-The `datasets` library reads parquet and arrow, a file and a batch at a time, so that one bad file costs no other.
-Pictures stay bytes until a row is opened.
+Parquet and arrow are read a file and a few rows at a time, so that one bad file costs no other, and damage within a file
+no row before it. Pictures stay bytes until a row is opened.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 KINDS = (".parquet", ".arrow", ".jsonl", ".json")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+INDEXED = b"ARROW1"  # how an arrow file begins that has an index of its batches
 BATCH = 16  # rows in memory at a time: with their pictures some 50 MB
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _NUMBERED = re.compile(r"(.*?[-_])(\d+)((?:-of-\d+)?\.\w+)")
@@ -61,7 +65,7 @@ def rows_of(table: Table) -> Iterator[dict[str, Any]]:
     """The rows of one file, in order. Raises DataError, perhaps after some rows, for one that is not whole."""
     try:
         if table.name.endswith((".parquet", ".arrow")):
-            yield from _column_rows(table.url, Path(table.name).suffix[1:])
+            yield from _column_rows(table)
         else:
             yield from _json_rows(table)
     except DataError:
@@ -135,18 +139,35 @@ def _holds_rows(name: str, split: str | None) -> bool:
     return split is None or in_split(name, split)
 
 
-def _column_rows(url: str, kind: str) -> Iterator[dict[str, Any]]:
-    import datasets  # takes a second or two
+def _column_rows(table: Table) -> Iterator[dict[str, Any]]:
+    import fsspec  # these take a moment
+    import pyarrow.parquet
 
-    sizes = {"batch_size": BATCH} if kind == "parquet" else {}
-    rows = datasets.load_dataset(kind, data_files=[url], split="train", streaming=True, **sizes)
-    # As arrow no picture is decoded: one may be broken. One by one, so that few rows are lost to damage after them.
-    for row in rows.with_format("arrow").iter(1):
-        yield from row.to_pylist()
+    with fsspec.open(table.url, "rb") as stream:
+        if table.name.endswith(".arrow"):
+            batches = iter(_arrow_file(stream))
+        else:
+            file = pyarrow.parquet.ParquetFile(stream)
+            groups = range(file.num_row_groups)
+            # One group after the other: read ahead by threads, how many rows are lost to damage would be chance.
+            batches = (each for group in groups for each in file.iter_batches(BATCH, [group], use_threads=False))
+        for batch in batches:
+            yield from batch.to_pylist()
+
+
+def _arrow_file(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
+    """The batches of either kind of arrow file, of streams (as the hub's `datasets` writes) or with an index."""
+    import pyarrow
+
+    if stream.read(len(INDEXED)) == INDEXED:
+        file = pyarrow.ipc.open_file(stream)
+        return (file.get_batch(i) for i in range(file.num_record_batches))
+    stream.seek(0)
+    return iter(pyarrow.ipc.open_stream(stream))
 
 
 def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
-    import fsspec  # comes with datasets
+    import fsspec
 
     with fsspec.open(table.url, "rb") as stream:
         if table.name.endswith(".jsonl"):

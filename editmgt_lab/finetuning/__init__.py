@@ -1,6 +1,6 @@
 """Fine-tuning an editor on pairs of one's own: all weights or an adapter, on one processor or many."""
 
-from ..training.tokens import TokenPairs
+from ..data.tokens import TokenPairs
 from .adapters import add_adapter, load_adapter, save_adapter
 from .finetuner import Finetuner
 from .settings import FinetuneSettings

@@ -12,9 +12,9 @@ from pathlib import Path
 from accelerate import PartialState
 
 from ..data.pairs import PairReader
+from ..data.tokens import TokenPairs, token_pairs
 from ..editor import Editor, load
 from ..errors import command
-from ..training.tokens import TokenPairs, token_pairs
 from ..world import SKILLS
 from .drawn import old_pairs, skill_pairs
 from .finetuner import Finetuner

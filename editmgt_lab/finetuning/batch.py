@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..data.tokens import TokenPairs
 from ..training.objective import TIMESTEPS, drop_conditions, edit_weights, hide, mask_ratio
-from ..training.tokens import TokenPairs
 from .settings import FinetuneSettings
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..data.pairs import Pair
+from ..data.tokens import TokenPairs, token_pairs
 from ..editor import Editor
 from ..metrics.truth import picture_size
-from ..training.tokens import TokenPairs, token_pairs
 from ..world import CATEGORIES, SKILLS, EditSample, sample_edit, sample_skill
 
 

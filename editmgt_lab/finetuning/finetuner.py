@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from ..data.tokens import TokenPairs
 from ..editor import Editor
 from ..errors import CheckpointError, SettingError, TrainingError
 from ..training.build import save_editor
 from ..training.run import Run, warm_cosine
-from ..training.tokens import TokenPairs
 from .adapters import add_adapter, fingerprint, save_adapter
 from .batch import Batch, draw_batch
 from .objective import Objective

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -145,18 +144,6 @@ def heat_of(maps: CapturedAttention, blocks: Sequence[int]) -> Tensor:
     part = maps[:]
     part.blocks = tuple(blocks)
     return consolidate(part).cpu()
-
-
-def with_hold(editor: Editor, rule: str) -> Editor:
-    """The same networks, holding by another rule."""
-    return with_defaults(editor, hold=rule)
-
-
-def with_defaults(editor: Editor, **changed: Any) -> Editor:
-    """The same networks with other defaults, which a call can still override where `Editor.edit` has the argument."""
-    other = copy.copy(editor)
-    other.defaults = replace(editor.defaults, **changed)
-    return other
 
 
 def picture_size(editor: Editor) -> int:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
-from ..metrics.truth import draw_truths, with_defaults, with_hold
+from ..metrics.truth import draw_truths
 from ..world import EditSample
 from .choose import COLUMNS, Trial, report, try_out
 from .options import add_decoding, measuring
@@ -73,18 +73,18 @@ def ablate(
     trials = [
         as_shipped("hold", f"{rule}, λ = {threshold:g}"),
         try_out(editor, "hold", "none", **run, hold_threshold=0.0),
-        try_out(with_hold(editor, other), "hold", f"{other}, λ = {threshold:g}", **held),
+        try_out(editor.with_defaults(hold=other), "hold", f"{other}, λ = {threshold:g}", **held),
     ]
     named = groups_of_blocks(editor)
     by_blocks = {name: try_out(editor, "blocks", name, **held, blocks=blocks) for name, blocks in named.items()}
     shipped = ", ".join(map(str, editor.defaults.blocks))
     trials += [as_shipped("blocks", f"{shipped} ({OWN})"), *by_blocks.values()]
     trials += consolidated_or_not(editor, by_blocks)
-    trials += [as_shipped("filter", "on"), try_out(with_defaults(editor, smooth=False), "filter", "off", **held)]
+    trials += [as_shipped("filter", "on"), try_out(editor.with_defaults(smooth=False), "filter", "off", **held)]
     trials += [as_shipped("words", "all"), try_out(editor, "words", "the object's", **held, focus=object_words)]
     trials.append(as_shipped("injection", "γ = 1"))
     for name, bias_text in BIASES.items():
-        biased = with_defaults(editor, bias_text=bias_text)
+        biased = editor.with_defaults(bias_text=bias_text)
         trials += [
             try_out(biased, "injection", f"γ = {strength:g}, {name}", **held | {"strength": strength})
             for strength in strengths

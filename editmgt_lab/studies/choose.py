@@ -26,7 +26,7 @@ from ..errors import CheckpointError, command
 from ..images import to_tensor
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell
-from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of, with_hold
+from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of
 from ..settings import DEFAULTS_FILE, Defaults
 from ..world import EditSample
 from .options import measuring
@@ -107,12 +107,12 @@ def choose_settings(
 
     holds = [(0.0, editor.defaults.hold), *((threshold, rule) for threshold in HOLD_THRESHOLDS for rule in HOLDS)]
     trials = [
-        try_out(with_hold(editor, rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
+        try_out(editor.with_defaults(hold=rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
         for threshold, rule in holds
     ]
     hold_threshold, rule = take(trials, most_hold(trials))
     if calls:
-        held, fixed = with_hold(editor, rule), chosen | {"hold_threshold": hold_threshold}
+        held, fixed = editor.with_defaults(hold=rule), chosen | {"hold_threshold": hold_threshold}
         for setting, options in CALLS.items():
             table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
     return chosen | {"hold_threshold": hold_threshold, "hold": rule}, table

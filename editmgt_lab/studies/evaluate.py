@@ -17,7 +17,7 @@ from ..editor import Editor, load
 from ..errors import command
 from ..images import to_images, to_tensor
 from ..metrics.scorecard import COPY, NO_HOLD, OTHER_WORDS, TARGET, Example, ScoreCard
-from ..metrics.truth import Scores, Truth, draw_truths, heat_of, with_hold
+from ..metrics.truth import Scores, Truth, draw_truths, heat_of
 from ..results import EditResult
 from ..world import CATEGORIES, EditSample
 from ..world.edits import paraphrases
@@ -103,7 +103,7 @@ def ways_to_answer(editor: Editor, hold_thresholds: Sequence[float] | None, othe
     ways = {NO_HOLD: Way(editor, 0.0)}
     for threshold in thresholds:
         if threshold != 0:
-            ways |= {f"hold {threshold:g}, {rule}": Way(with_hold(editor, rule), threshold) for rule in rules}
+            ways |= {f"hold {threshold:g}, {rule}": Way(editor.with_defaults(hold=rule), threshold) for rule in rules}
     last = list(ways.values())[-1]
     return ways | ({OTHER_WORDS: last._replace(other_words=True)} if other_words else {})
 

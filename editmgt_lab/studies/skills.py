@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..data.tokens import TokenPairs
 from ..editor import Editor, load
 from ..errors import command
 from ..finetuning import Finetuner, FinetuneSettings, save_adapter
@@ -29,7 +30,6 @@ from ..images import to_tensor
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, gallery
 from ..metrics.truth import Scores, Truth, picture_size
-from ..training.tokens import TokenPairs
 from ..world import SKILLS, EditSample, sample_edit, sample_skill
 from .options import measuring
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from ..editor import load
+from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
@@ -88,7 +90,8 @@ def train(
     print(f"The editor is in {output}.")
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line; every number of the recipe is an option."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "editmgt-lab" / "tiny")
@@ -105,7 +108,7 @@ def main() -> None:
     for field in numbers:
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
     train(
         recipe,
@@ -119,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import world
+from ..data.tokens import encode, keep_unchanged
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
-from .tokens import encode, keep_unchanged
 
 SHARD = 1000
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import editmgt_lab as lab
+from editmgt_lab.data.tokens import TokenPairs
 from editmgt_lab.errors import CheckpointError, SettingError, TrainingError
 from editmgt_lab.finetuning import (
     Finetuner,
@@ -26,7 +27,6 @@ from editmgt_lab.finetuning import (
 from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
-from editmgt_lab.training.tokens import TokenPairs
 from tests.support import ROOT
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)

@@ -11,7 +11,6 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics import edit_score
-from editmgt_lab.metrics.truth import with_defaults, with_hold
 from editmgt_lab.studies import ablations
 from editmgt_lab.studies.ablations import ablate, groups_of_blocks, main, object_words
 from editmgt_lab.studies.choose import COLUMNS
@@ -54,12 +53,12 @@ def test_trials_change_what_they_say(trials, editor):
     other = {"commit": "released", "released": "commit"}[rule]
     for key, changed, options in (
         (("hold", "none"), editor, {"hold_threshold": 0.0}),
-        (("hold", f"{other}, λ = 0.5"), with_hold(editor, other), {}),
+        (("hold", f"{other}, λ = 0.5"), editor.with_defaults(hold=other), {}),
         (("blocks", "0 alone"), editor, {"blocks": 0}),
         (("blocks", "single-modal"), editor, {"blocks": (1, 2)}),
-        (("filter", "off"), with_defaults(editor, smooth=False), {}),
-        (("injection", "γ = 2, paper's bias"), with_defaults(editor, bias_text=False), {"strength": 2.0}),
-        (("injection", "γ = 2, released bias"), with_defaults(editor, bias_text=True), {"strength": 2.0}),
+        (("filter", "off"), editor.with_defaults(smooth=False), {}),
+        (("injection", "γ = 2, paper's bias"), editor.with_defaults(bias_text=False), {"strength": 2.0}),
+        (("injection", "γ = 2, released bias"), editor.with_defaults(bias_text=True), {"strength": 2.0}),
     ):
         plain = scores_of(changed, **{"hold_threshold": 0.5} | options)
         assert found[key] == pytest.approx(plain, abs=2e-2, nan_ok=True), key
@@ -68,7 +67,7 @@ def test_trials_change_what_they_say(trials, editor):
 def test_without_filter_the_map_is_the_raw_one(editor, picture):
     source = picture(seed=1)
     options = {"seed": 0, "steps": 1, "hold_threshold": 0.0}
-    on, off = (each.edit(source, "add a cat", **options) for each in (editor, with_defaults(editor, smooth=False)))
+    on, off = (each.edit(source, "add a cat", **options) for each in (editor, editor.with_defaults(smooth=False)))
     assert torch.equal(on.tokens, off.tokens) and not torch.allclose(on.heat, off.heat)
     assert editor.defaults.smooth, "the editor itself is as it was"
 

@@ -18,7 +18,7 @@ from editmgt_lab.images import to_images, to_tensor
 from editmgt_lab.metrics import ScoreCard, Scores, leakage, roc_auc
 from editmgt_lab.metrics.report import align, cell
 from editmgt_lab.metrics.scorecard import COPY, HELD_OUT, LOCAL, NO_HOLD, OTHER_WORDS, OVERALL, TARGET
-from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, Truth, with_hold
+from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, Truth
 from editmgt_lab.studies.evaluate import evaluate, keep_extremes, main, rephrased
 from editmgt_lab.world.edits import paraphrases
 
@@ -27,7 +27,7 @@ COUNT = 7
 
 @pytest.fixture(scope="module")
 def card(editor):
-    own = with_hold(editor, "commit")
+    own = editor.with_defaults(hold="commit")
     options = {"hold_thresholds": [0.0, 0.3], "other_words": True, "batch": 3, "seed": 5, "progress": False}
     return evaluate(own, count=COUNT, steps=2, **options)
 
@@ -63,7 +63,7 @@ def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, num
         (OTHER_WORDS, 0.3, "commit", others[number % len(others)]),
     ):
         options = {"steps": 2, "hold_threshold": threshold, "seed": 5 + number}
-        result = with_hold(editor, rule).edit(sample.source, instruction, **options)
+        result = editor.with_defaults(hold=rule).edit(sample.source, instruction, **options)
         leaked = leakage(to_tensor(result.image)[0], source, mask)
         assert card.rows[row][number].leakage == pytest.approx(leaked, rel=1e-3, abs=1e-5)
         assert card.rows[row][number].localisation == pytest.approx(roc_auc(result.heat[0], mask), abs=1e-3)
@@ -179,7 +179,8 @@ def test_a_model_without_hold_has_one_row_and_says_so(editor):
 
 
 def test_score_card_repeats_by_seed(card, editor):
-    own, options = with_hold(editor, "commit"), {"hold_thresholds": [0.3], "other_words": True, "progress": False}
+    own = editor.with_defaults(hold="commit")
+    options = {"hold_thresholds": [0.3], "other_words": True, "progress": False}
     again = evaluate(own, count=COUNT, steps=2, batch=3, seed=5, **options)
     result, repeated = card.to_dict(), again.to_dict()
     assert result["summary"] == repeated["summary"] and result["edits"] == repeated["edits"]

@@ -13,7 +13,7 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab.errors import SettingError
 from editmgt_lab.images import to_tensor
-from editmgt_lab.metrics.truth import draw_truths, with_hold
+from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies.hold_figure import measure, pasted, save
 from editmgt_lab.studies.hold_figure.__main__ import main
 from editmgt_lab.studies.hold_figure.curves import PUBLISHED, LambdaCurves, spearman
@@ -33,14 +33,14 @@ def truth(editor):
 
 @pytest.fixture(scope="module", params=["released", "commit"])
 def swept(editor, truth, request):
-    own = with_hold(editor, request.param)
+    own = editor.with_defaults(hold=request.param)
     rules = [Hold(HEAT, each) for each in LAMBDAS] + [Hold(rule, each) for rule in (RANDOM, MASK) for each in ABOVE]
     return own, sweep(own, truth, rules, seed=7, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def measured(editor):
-    return measure(with_hold(editor, "commit"), **run_options())
+    return measure(editor.with_defaults(hold="commit"), **run_options())
 
 
 def run_options():
@@ -132,7 +132,7 @@ def test_pasting_takes_the_cells_from_the_source():
 
 def test_every_edit_is_measured_against_its_own_truth(measured, editor):
     curves, _ = measured
-    own = with_hold(editor, "commit")
+    own = editor.with_defaults(hold="commit")
     for number in (1, 4):
         sample = lab.world.sample_edit(number, split="validation", size=32)
         assert curves.categories[number] == sample.category
@@ -177,13 +177,13 @@ def test_json_has_the_contract_and_the_means(measured):
 
 
 def test_the_same_seed_writes_the_same_files(measured, editor, tmp_path):
-    again = measure(with_hold(editor, "commit"), **run_options())
+    again = measure(editor.with_defaults(hold="commit"), **run_options())
     paths = [save(*each, tmp_path / name) for name, each in (("one", measured), ("two", again))]
     names = ["json", "svg", "png", "png", "png"]
     assert [path.suffix for path in paths[0]] == [f".{name}" for name in names]
     for one, two in zip(*paths, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
-    other = measure(with_hold(editor, "commit"), **run_options() | {"seed": 4})
+    other = measure(editor.with_defaults(hold="commit"), **run_options() | {"seed": 4})
     assert not np.array_equal(other[0][HEAT, "l1"], measured[0][HEAT, "l1"])
 
 

@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.pairs import Pair, PairReader
-from ..data.rows import MOST_OFF, Report
-from ..data.tables import read_json_file
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import fit_together, to_tensor
 from ..vq import VQModel
+from .pairs import Pair, PairReader
+from .rows import MOST_OFF, Report
+from .tables import read_json_file
 
 SHARD = 256  # pairs; at most so many are tokenized again after a kill
 

@@ -1,4 +1,4 @@
-"""`python -m editmgt_lab.demo`: one edit from the command line, and its pictures in a folder."""
+"""`python -m editmgt_lab.views.demo`: one edit from the command line, and its pictures in a folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from .checkpoints import data_folder
-from .editor import load
-from .errors import command
-from .results import EditResult
+from ..checkpoints import data_folder
+from ..editor import load
+from ..errors import command
+from ..results import EditResult
+from .figures import edit_figure
+from .overlays import heat_overlay
 
 PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "make the fish orange"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
@@ -19,9 +21,6 @@ ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever 
 
 def save_pictures(result: EditResult, folder: Path) -> list[Path]:
     """Write source.png, result.png, heat.png (over the source) and stages.png, the figure of the edit."""
-    from .views.figures import edit_figure
-    from .views.overlays import heat_overlay
-
     folder.mkdir(parents=True, exist_ok=True)
     heat = Image.fromarray(heat_overlay(result.source, result.heat[0].numpy()))
     files = [folder / f"{name}.png" for name in ("source", "result", "heat", "stages")]
@@ -34,7 +33,7 @@ def save_pictures(result: EditResult, folder: Path) -> list[Path]:
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.demo", description="Edit one picture.")
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.views.demo", description="Edit one picture.")
     parser.add_argument("--model", default="tiny", help='"tiny", a folder, or a hub name (default: tiny)')
     parser.add_argument("--image", help="the picture to edit (default: one that comes along)")
     parser.add_argument("--instruction", help=f'what to change (default: "{INSTRUCTION}", or "{ANY_PICTURE}")')
