@@ -109,7 +109,7 @@ def test_a_damaged_file_gives_the_rows_before_the_damage(tmp_path, picture):
 @pytest.mark.parametrize("kind", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_both_kinds_of_arrow_file_are_read(tmp_path, picture, kind):
     rows = [crisp_row(picture, number) for number in range(3)]
-    table = pa.Table.from_pylist(rows, schema=CRISP)
+    table = pa.Table.from_pylist(rows, schema=pa.schema(CRISP))
     with pa.OSFile(str(tmp_path / "add_00000.arrow"), "wb") as sink, kind(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=2)
     assert [pair.instruction for pair in PairReader(tmp_path)] == [row["instruction"] for row in rows]
