@@ -134,6 +134,7 @@ def stream(seed: int, split: str, purpose: str) -> random.Random:
             expected="a whole number, 0 or more",
             fix="pass the number of the sample, such as 0",
         )
+    # The first word is the world's first name: with another, every seed would draw another scene.
     return random.Random(f"crisp/{purpose}/{split}/{int(seed)}")
 
 
