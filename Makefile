@@ -23,6 +23,7 @@ demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.
 test: $(VENV)/installed-test ## set up, then run every test and the linter
 	$(BIN)/python -m pytest
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
+	$(BIN)/ruff format --check editmgt_lab tests notebooks/build.py
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)

@@ -1,7 +1,7 @@
 """Rows of a data set as the hub keeps them: parquet, arrow or JSON, in a local folder or streamed from the hub.
 
-Parquet and arrow are read a file and a few rows at a time, so that one bad file costs no other, and damage within a file
-no row before it. Pictures stay bytes until a row is opened.
+Parquet and arrow are read a file and a few rows at a time, so that one bad file costs no other, and damage within a
+file no row before it. Pictures stay bytes until a row is opened.
 """
 
 from __future__ import annotations

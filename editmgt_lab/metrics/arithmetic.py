@@ -76,12 +76,6 @@ def roc_auc(heat: Tensor, mask: Tensor) -> float:
     return (won / (inside.sum() * outside.sum())).item()
 
 
-def psnr(picture: Tensor, original: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures [3, H, W] in [0, 1]; infinite for the same."""
-    squared = (picture - original).square().mean().item()
-    return math.inf if squared == 0 else -10 * math.log10(squared)
-
-
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95% interval of the mean: the middle of the means of 2000 resamples. NaN values are left out.
 

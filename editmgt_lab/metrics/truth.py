@@ -20,7 +20,8 @@ from ..images import to_tensor
 from ..inputs import Task
 from ..results import EditResult
 from ..world import EditSample
-from .arithmetic import edit_score, leakage, psnr, roc_auc, success
+from .arithmetic import edit_score, leakage, roc_auc, success
+from .pixels import psnr
 
 # A new background or style changes (nearly) all of the picture: there is no place to find, and little that could leak.
 LOCAL_CATEGORIES = tuple(category for category in world.CATEGORIES if category not in ("background", "style"))

@@ -81,7 +81,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Teach and ask once for each size, 0 being the model as it is; returns a row for each.
 
-    A row has `pairs`, and for every one of GROUPS success and score as `metrics.summary`. samples: that each size is
+    A row has `pairs`, and for every one of GROUPS success and score as `arithmetic.summary`. samples: that each size is
     trained for; count: edits of each group. What is done is kept in `folder`: run again to go on. Raises SettingError.
     """
     if list(sizes) != sorted({*sizes}) or any(0 < each < TINY.batch for each in sizes) or samples < 1 or count < 1:
@@ -146,7 +146,7 @@ def teach(editor: Editor, data: dict[str, Tensor], folder: Path, recipe: Recipe,
 
 
 def ask(editor: Editor, truths: Sequence[Truth], seed: int, what: str) -> dict[str, dict[str, float | None]]:
-    """Success and score of the editor's answers without hold, each as `metrics.summary`."""
+    """Success and score of the editor's answers without hold, each as `arithmetic.summary`."""
     scores = []
     for truth in tqdm(truths, desc=what, unit="batch"):
         scores += truth.scores(to_tensor(truth.edit(editor, seed, hold_threshold=0.0).images))

@@ -1,4 +1,4 @@
-"""The four benchmarks on small sets of the published schemas, with bad rows among them; killed, and gone on with."""
+"""The benchmarks on small sets of the published schemas, with bad rows among them; killed, and gone on with."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 
 from editmgt_lab.errors import ShapeError
 from editmgt_lab.metrics import bootstrap_interval, edit_score, leakage, roc_auc, success
-from editmgt_lab.metrics.arithmetic import psnr, ratio_interval, summary
+from editmgt_lab.metrics.arithmetic import ratio_interval, summary
 
 
 def flat(value: float) -> torch.Tensor:
@@ -120,9 +120,3 @@ def test_summary_is_ready_for_json():
     low, high = bootstrap_interval(values, 3)
     assert summary(values, 3) == {"mean": pytest.approx(2 / 3), "low": low, "high": high, "count": 3}
     assert summary([math.nan]) == {"mean": None, "low": None, "high": None, "count": 0}
-
-
-def test_psnr_of_a_known_error():
-    picture = torch.full((3, 4, 4), 0.5)
-    assert psnr(picture, picture + 0.1) == pytest.approx(20, abs=1e-4)
-    assert psnr(picture, picture) == math.inf
