@@ -16,6 +16,7 @@ from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
 from .tokens import encode, keep_unchanged
+from .windows import window_of
 
 SHARD = 1000
 
@@ -56,7 +57,7 @@ def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditS
     """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
-    target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them.
+    target_labels: int16 [n, 3, 16, 16], as `crisp.label_map` has them; window: int16 [n], see `window_of`.
 
     Away from the mask the target takes the source's tokens: see keep_unchanged.
     """
@@ -69,6 +70,7 @@ def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[crisp.EditS
     for name in ("source", "target"):
         maps = [crisp.label_map(getattr(s, f"{name}_scene")) for s in samples]
         shard[f"{name}_labels"] = torch.from_numpy(np.stack(maps))
+    shard["window"] = torch.tensor([window_of(s) for s in samples])
     return {name: tensor.to(torch.int16).contiguous() for name, tensor in shard.items()}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..vq import VQModel
+from .local import as_trained, hold_constant, is_local
 from .optimizer import load_all, make_optimizers, step_all
 from .run import Run, learning_rate_scale
 
@@ -22,16 +23,19 @@ STAYS, AGREES = 0.4, 0.5  # weights of the part that stays, and of its likeness 
 
 def pair_loss(rebuilt: Tensor, pictures: Tensor, same: Tensor) -> Tensor:
     """Of one batch of pairs; rebuilt, pictures: [2, B, 3, H, W], sources and targets; same: [B, 1, H, W], 1 where a
-    pair shows the same. The error of the pictures, that of the part that stays, and how far the two differ there.
+    pair shows the same. The error of the pictures and of their edges, that of the part that stays, and how far the two
+    differ there.
     """
-    error = (rebuilt - pictures).abs() + 4 * (rebuilt - pictures).square()
+    difference = rebuilt - pictures
+    error = difference.abs() + 4 * difference.square()
+    edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
     area = 3 * same.sum(dim=(1, 2, 3)).clamp(min=1)  # [B]
 
     def where_same(values: Tensor) -> Tensor:
         return ((values * same).sum(dim=(-3, -2, -1)) / area).mean()
 
     apart = (rebuilt[0] - rebuilt[1]).abs()
-    return error.mean() + STAYS * where_same(error) + AGREES * where_same(apart)
+    return error.mean() + edges + STAYS * where_same(error) + AGREES * where_same(apart)
 
 
 def train_decoder(
@@ -54,7 +58,7 @@ def train_decoder(
     decoder = vq.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
     convolutions = [p for p in decoder.parameters() if p.ndim == 4]
     optimizers = make_optimizers(decoder, matrices=convolutions, lr=learning_rate, muon_lr=muon_learning_rate)
-    done = 0
+    done, local = 0, is_local(vq)
     if state := run.load():
         decoder.load_state_dict(state["decoder"])
         load_all(optimizers, state["optimizers"])
@@ -75,14 +79,17 @@ def train_decoder(
         generator = torch.Generator().manual_seed(seed + done)
         chosen = torch.randint(len(same), (batch_size,), generator=generator)
         pair = pictures[:, chosen].to(device).float() / 255  # [2, B, 3, H, W]
-        with torch.no_grad():
-            codes = vq.post_quant_conv(vq.quantize(vq.encode(pair.flatten(0, 1))))  # [2B, C, h, w]
-        rebuilt = decoder(codes.contiguous(memory_format=torch.channels_last)).unflatten(0, (2, -1))
+        with as_trained(vq):
+            with torch.no_grad():
+                codes = vq.post_quant_conv(vq.quantize(vq.encode(pair.flatten(0, 1))))  # [2B, C, h, w]
+            rebuilt = decoder(codes.contiguous(memory_format=torch.channels_last)).unflatten(0, (2, -1))
         loss = pair_loss(rebuilt, pair, same[chosen].to(pair))
         decoder.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
+        if local:
+            hold_constant(decoder)
         done += batch_size
         progress.update(batch_size)
         if (done // batch_size) % 20 == 0:
@@ -92,5 +99,6 @@ def train_decoder(
         if run.is_due():
             save()
     progress.close()
-    save()
+    if pictures is not None:
+        save()
     return vq.eval().requires_grad_(False)

@@ -25,6 +25,7 @@ from ..images import fit_together, to_tensor
 from ..rows import MOST_OFF, Report
 from ..tables import read_json_file
 from ..vq import VQModel
+from .local import as_trained
 from .pairs import Pair, PairReader
 
 SHARD = 256  # pairs; at most so many are tokenized again after a kill
@@ -157,10 +158,11 @@ def token_pairs(
 
 
 @torch.no_grad()
-def encode(vq: VQModel, pictures: Sequence[Image.Image], batch: int = 100) -> Tensor:
+def encode(vq: VQModel, pictures: Sequence[Image.Image], batch: int = 10) -> Tensor:
     """Pictures of one size → tokens, long [n, h, w] on the CPU, `batch` at a time."""
     batches = (pictures[start : start + batch] for start in range(0, len(pictures), batch))
-    return torch.cat([vq.encode(to_tensor(each).to(vq.quant_conv.weight)).cpu() for each in batches])
+    with as_trained(vq):
+        return torch.cat([vq.encode(to_tensor(each).to(vq.quant_conv.weight)).cpu() for each in batches])
 
 
 def keep_unchanged(source: Tensor, target: Tensor, masks: Tensor, factor: int) -> Tensor:
