@@ -74,6 +74,7 @@ def train(
             batch_size=recipe.decoder_batch,
             learning_rate=recipe.decoder_learning_rate,
             muon_learning_rate=recipe.decoder_muon_learning_rate,
+            crop=recipe.decoder_crop,
             seed=seed,
         )
     if only in ("vq", "decoder"):

@@ -17,6 +17,7 @@ from ..vq import VQModel
 from .local import as_trained, hold_constant, is_local
 from .optimizer import load_all, make_optimizers, step_all
 from .run import Run, learning_rate_scale
+from .vq import crops
 
 STAYS, AGREES = 0.4, 0.5  # weights of the part that stays, and of its likeness in both pictures, beside the picture's 1
 
@@ -47,12 +48,14 @@ def train_decoder(
     batch_size: int,
     learning_rate: float,
     muon_learning_rate: float,
+    crop: int = 0,
     seed: int = 0,
 ) -> VQModel:
     """Train the decoder of a finished VQ model in place; resumes from `run`, returns the model.
 
     draw: makes the pairs, uint8 [2, n, 3, H, W] and bool [n, 1, H, W], True where a pair shows the same; called only if
-    there is something left to train. samples, batch_size: in pairs.
+    there is something left to train. samples, batch_size: in pairs; crop: px of the squares that are seen of them, 0
+    for whole pictures, which is what a VQ model needs whose norms look at all of a picture.
     """
     device = vq.quantize.embedding.weight.device
     decoder = vq.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -75,15 +78,16 @@ def train_decoder(
 
     progress = tqdm(total=samples, initial=done, desc="decoder", unit="pair")
     pictures, same = draw() if done < samples else (None, None)
+    both = None if pictures is None else torch.cat([*pictures, same.to(torch.uint8) * 255], dim=1)  # [n, 7, H, W]
     while done < samples:
         generator = torch.Generator().manual_seed(seed + done)
-        chosen = torch.randint(len(same), (batch_size,), generator=generator)
-        pair = pictures[:, chosen].to(device).float() / 255  # [2, B, 3, H, W]
+        seen = crops(both, batch_size, crop or both.shape[-1], vq.config.factor, generator).to(device)  # [B, 7, H, W]
+        pair, stays = torch.stack([seen[:, :3], seen[:, 3:6]]), seen[:, 6:]  # [2, B, 3, H, W], [B, 1, H, W]
         with as_trained(vq):
             with torch.no_grad():
                 codes = vq.post_quant_conv(vq.quantize(vq.encode(pair.flatten(0, 1))))  # [2B, C, h, w]
             rebuilt = decoder(codes.contiguous(memory_format=torch.channels_last)).unflatten(0, (2, -1))
-        loss = pair_loss(rebuilt, pair, same[chosen].to(pair))
+        loss = pair_loss(rebuilt, pair, stays)
         decoder.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)

@@ -45,6 +45,7 @@ class Recipe:
     vq_muon_learning_rate: float = 0.01
     decoder_pairs: int = 3000
     decoder_samples: int = 12_000
+    decoder_crop: int = 0  # px; 0: whole pictures
     decoder_batch: int = 8
     decoder_learning_rate: float = 1e-3
     decoder_muon_learning_rate: float = 0.004
@@ -81,11 +82,12 @@ SMALL = replace(
     ),
     transformer=replace(TINY.transformer, in_channels=16, vocab_size=4096 + 64, codebook_size=4096),
     vq_pictures=5000,
-    vq_samples=60_000,
+    vq_samples=42_000,
     vq_crop=64,
-    decoder_pairs=1000,
-    decoder_samples=3000,
-    decoder_batch=2,
+    decoder_pairs=1500,
+    decoder_samples=12_000,
+    decoder_crop=96,
+    decoder_batch=8,
     pairs=24_000,
     window=16,
     window_samples=200_000,

@@ -60,7 +60,7 @@ class CodebookAverage:
 def crops(pictures: Tensor, count: int, side: int, factor: int, generator: torch.Generator) -> Tensor:
     """Squares of whole tokens, each the busier of two: most of a picture is calm ground, which is soon learned.
 
-    pictures: uint8 [n, 3, H, W]; returns float [count, 3, side, side] in [0, 1].
+    pictures: uint8 [n, C, H, W]; returns float [count, C, side, side] in [0, 1].
     """
     chosen = torch.randint(len(pictures), (2 * count,), generator=generator).tolist()
     corners = factor * torch.randint((pictures.shape[-1] - side) // factor + 1, (2 * count, 2), generator=generator)
@@ -70,7 +70,7 @@ def crops(pictures: Tensor, count: int, side: int, factor: int, generator: torch
             for each, (top, left) in zip(chosen, corners.tolist(), strict=True)
         ]
     )
-    drawn = (drawn.float() / 255).unflatten(0, (count, 2))  # [count, 2, 3, side, side]
+    drawn = (drawn.float() / 255).unflatten(0, (count, 2))  # [count, 2, C, side, side]
     busier = (drawn.diff(dim=-1).abs().mean(dim=(2, 3, 4))).argmax(dim=1)
     return drawn[torch.arange(count, device=drawn.device), busier]
 
