@@ -21,7 +21,8 @@ from .errors import SettingError
 class Layout:
     """How one forward pass is laid out: T = L text, then N image and, in an edit, N source positions.
 
-    rotary: [T, head_dim / 2] complex; bias: [T, T] or None; padding: bool [B, L] or None.
+    rotary: complex [T, head_dim / 2], or [B, 1, T, head_dim / 2] where every picture has rotations of its own;
+    bias: [T, T] or None; padding: bool [B, L] or None.
     """
 
     text: int
@@ -70,17 +71,17 @@ def position_ids(text: int, grid: tuple[int, int], pictures: int) -> Tensor:
 
 
 def rotary_table(positions: Tensor, axes: Sequence[int], theta: float = 10_000.0) -> Tensor:
-    """Rotations of every position. positions: [T, axes]; returns complex [T, sum(axes) / 2]."""
+    """Rotations of every position. positions: [..., T, axes]; returns complex [..., T, sum(axes) / 2]."""
     turns = []
     for axis, width in enumerate(axes):
         steps = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
-        turns.append(torch.outer(positions[:, axis].double(), theta**-steps))
+        turns.append(positions[..., axis, None].double() * theta**-steps)
     angles = torch.cat(turns, dim=-1)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels by its position. x: [B, heads, T, d]; rotary: [T, d / 2]."""
+    """Turn each pair of neighbouring channels by its position. x: [B, heads, T, d]; rotary: complex [T, d / 2]."""
     pairs = torch.view_as_complex(rearrange(x.float(), "b heads t (d two) -> b heads t d two", two=2))
     return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
 

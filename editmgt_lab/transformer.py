@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -95,6 +96,7 @@ class MaskedGenerativeTransformer(nn.Module):
         bias_text: bool = False,
         micro_conditions: Tensor | None = None,
         only: Tensor | None = None,
+        origin: Tensor | None = None,
     ) -> Tensor:
         """Predict every image token.
 
@@ -102,6 +104,7 @@ class MaskedGenerativeTransformer(nn.Module):
         1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
         uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
         only: bool [B, h, w], as training needs it: predict these n tokens alone and return [n, codebook].
+        origin: [B, 2], for windows of larger pictures: row and column of their first position there.
         Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
 
         strength: γ of the paper's section on attention injection; 1 adds no bias, more stays closer to the source.
@@ -114,7 +117,9 @@ class MaskedGenerativeTransformer(nn.Module):
         self.check_inputs(tokens, text, timestep, source, strength, micro_conditions)
         with_source = source is not None and strength > 0
 
-        layout = self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text)
+        layout = self.layout(
+            tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin
+        )
         conditions = self.conditions(tokens, text, timestep, micro_conditions, with_source=with_source)
         # The streams are as precise as the weights, in mixed precision too.
         encoded = self.encode_text(text.tokens).to(self.dtype)  # [B, L, D]
@@ -176,12 +181,23 @@ class MaskedGenerativeTransformer(nn.Module):
         return [self.time_text_embed(t, pooled) for t in timesteps]
 
     def layout(
-        self, tokens: Tensor, text: TextCondition, *, with_source: bool, strength: float, bias_text: bool
+        self,
+        tokens: Tensor,
+        text: TextCondition,
+        *,
+        with_source: bool,
+        strength: float,
+        bias_text: bool,
+        origin: Tensor | None = None,
     ) -> Layout:
         """The positions [text; image; source] of this pass, their rotations and the injection bias."""
         token_grid, length = tuple(tokens.shape[1:]), text.tokens.shape[1]
         grid = self.position_grid(*token_grid)
         positions = position_ids(length, grid, 2 if with_source else 1)
+        if origin is not None:
+            begin = F.pad(origin.cpu(), (1, 0))[:, None]  # [B, 1, 3]
+            positions = torch.where(torch.arange(len(positions))[:, None] < length, positions, positions + begin)
+        rotary = rotary_table(positions, self.config.axes_dims_rope).to(tokens.device)
         bias = None
         if with_source and strength != 1:
             bias = injection_bias(length, math.prod(grid), strength, bias_text=bias_text).to(tokens.device, self.dtype)
@@ -189,7 +205,7 @@ class MaskedGenerativeTransformer(nn.Module):
             text=length,
             token_grid=token_grid,
             position_grid=grid,
-            rotary=rotary_table(positions, self.config.axes_dims_rope).to(tokens.device),
+            rotary=rotary if origin is None else rotary[:, None],
             bias=bias,
             padding=text.padding,
         )

@@ -28,6 +28,7 @@ from .rows import MOST_OFF, Report
 from .tables import read_json_file
 
 SHARD = 256  # pairs; at most so many are tokenized again after a kill
+MOST_TOKENS = 2048  # at once; their distances to all codes should stay in the processor's cache
 
 
 @dataclass
@@ -157,8 +158,10 @@ def token_pairs(
 
 
 @torch.no_grad()
-def encode(vq: VQModel, pictures: Sequence[Image.Image], batch: int = 100) -> Tensor:
-    """Pictures of one size → tokens, long [n, h, w] on the CPU, `batch` at a time."""
+def encode(vq: VQModel, pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size → tokens, long [n, h, w] on the CPU, some thousands of tokens at a time."""
+    width, height = pictures[0].size
+    batch = max(1, MOST_TOKENS * vq.config.factor**2 // (width * height))
     batches = (pictures[start : start + batch] for start in range(0, len(pictures), batch))
     return torch.cat([vq.encode(to_tensor(each).to(vq.quant_conv.weight)).cpu() for each in batches])
 

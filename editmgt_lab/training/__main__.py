@@ -14,13 +14,15 @@ from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
-from .decoder import train_decoder
-from .recipe import TINY, Recipe
+from .recipe import RECIPES, Recipe
 from .run import Run
 from .samples import sample_drawer
 from .start import start_from_codes
+from .tokenizer.decoder import train_decoder
+from .tokenizer.vq import train_vq
 from .transformer import train_transformer
-from .vq import train_vq
+
+STAGES = ("vq", "decoder", "tokens", "transformer")
 
 
 def train(
@@ -29,64 +31,80 @@ def train(
     output: Path,
     device: str,
     *,
+    only: str | None = None,
     start: str | None = None,
     tokenizer: str | None = None,
+    words: str | None = None,
     compiled: bool = False,
     seed: int = 0,
 ) -> None:
-    """VQ model, its decoder again, then transformer. All resume from `folder`; the editor is written to `output`.
+    """VQ model, its decoder again, tokens, transformer. All resume from `folder`; the editor is written to `output`.
 
-    start: an editor to go on from ("tiny" or a folder), whose VQ model stays; tokenizer: an editor of which only the VQ
-    model is taken, and the transformer is learned anew.
+    only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
+    core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
+    a folder), whose VQ model stays; tokenizer: an editor of which only the VQ model is taken, and the transformer is
+    learned anew; words: an editor whose text encoder the transformer starts with.
     """
     torch.manual_seed(seed)
-    if start is not None:
-        editor = load(start, device=device)
-        vq, text_encoder, transformer = editor.vq, editor.text_encoder, editor.transformer
+
+    def runs(stage: str) -> bool:
+        return only in (None, stage)
+
+    editor = load(start, device=device, dtype=torch.float32) if start is not None else None
+    if editor is not None:
+        vq = editor.vq
+    elif tokenizer is not None:
+        vq = load(tokenizer, device=device, dtype=torch.float32).vq
     else:
-        text_encoder = build_text_encoder(recipe).to(device)
+        vq = train_vq(
+            recipe.vq,
+            lambda: pictures(recipe.vq_pictures, recipe.image_size),
+            Run(folder / "vq"),
+            samples=recipe.vq_samples if runs("vq") else 0,
+            batch_size=recipe.vq_batch,
+            crop=recipe.vq_crop,
+            learning_rate=recipe.vq_learning_rate,
+            muon_learning_rate=recipe.vq_muon_learning_rate,
+            device=device,
+            seed=seed,
+        )
+        train_decoder(
+            vq,
+            lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
+            Run(folder / "decoder"),
+            samples=recipe.decoder_samples if runs("decoder") else 0,
+            batch_size=recipe.decoder_batch,
+            learning_rate=recipe.decoder_learning_rate,
+            muon_learning_rate=recipe.decoder_muon_learning_rate,
+            crop=recipe.decoder_crop,
+            seed=seed,
+        )
+    if only in ("vq", "decoder"):
+        return
+
+    codes = vq.quantize.embedding.weight.detach()
+    if editor is not None:
+        text_encoder, transformer = editor.text_encoder, editor.transformer
+    else:
+        named = None if words is None else load(words, device=device, dtype=torch.float32).text_encoder
+        text_encoder = named or build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
-        if tokenizer is not None:
-            vq = load(tokenizer, device=device).vq
-        else:
-            vq = train_vq(
-                recipe.vq,
-                lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
-                Run(folder / "vq"),
-                samples=recipe.vq_samples,
-                batch_size=recipe.vq_batch,
-                crop=recipe.vq_crop,
-                learning_rate=recipe.vq_learning_rate,
-                muon_learning_rate=recipe.vq_muon_learning_rate,
-                device=device,
-                seed=seed,
-            )
-            train_decoder(
-                vq,
-                lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
-                Run(folder / "decoder"),
-                samples=recipe.decoder_samples,
-                batch_size=recipe.decoder_batch,
-                learning_rate=recipe.decoder_learning_rate,
-                muon_learning_rate=recipe.decoder_muon_learning_rate,
-                seed=seed,
-            )
-        start_from_codes(transformer, vq.quantize.embedding.weight)
+        start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
-    run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)
+    if only == "tokens":
+        return
     average = train_transformer(
         transformer,
         text_encoder,
         data,
-        vq.quantize.embedding.weight.detach(),
-        run,
+        codes,
+        Run(folder / "transformer"),
         recipe,
-        show=show,
+        show=sample_drawer(folder / "samples.png", vq, recipe),
         compiled=compiled,
         seed=seed,
     )
-    transformer, text_encoder = average["transformer"], average["text_encoder"]
-    save_editor(output, vq, text_encoder, transformer, recipe.image_size)
+    save_editor(output, vq, average["text_encoder"], average["transformer"], recipe.image_size)
     print(f"The editor is in {output}.")
 
 
@@ -94,29 +112,33 @@ def train(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line; every number of the recipe is an option."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "editmgt-lab" / "tiny")
-    parser.add_argument("--output", type=Path, default=Path("runs") / "tiny")
+    parser.add_argument("--recipe", choices=RECIPES, default="tiny", help="tiny: 64 px, as shipped; small: 256 px")
+    parser.add_argument("--folder", type=Path, help="where to resume from (default: ~/.cache/editmgt-lab/RECIPE)")
+    parser.add_argument("--output", type=Path, help="where the editor goes (default: runs/RECIPE)")
+    parser.add_argument("--only", choices=STAGES, help="this stage alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--start", help="an editor to go on from, instead of from nothing; give it a --folder of its own"
     )
     parser.add_argument("--tokenizer", help="an editor whose VQ model to take; the transformer is learned anew")
+    parser.add_argument("--words", help="an editor whose text encoder the transformer starts with")
     parser.add_argument(
         "--compiled", action="store_true", help="compile the blocks: faster after some minutes, needs a C++ compiler"
     )
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
-        option = "--" + field.name.replace("_", "-")
-        parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
+        parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default))
     options = parser.parse_args(arguments)
-    recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
+    chosen = {field.name: getattr(options, field.name) for field in numbers}
     train(
-        recipe,
-        options.folder,
-        options.output,
+        replace(RECIPES[options.recipe], **{name: value for name, value in chosen.items() if value is not None}),
+        options.folder or Path.home() / ".cache" / "editmgt-lab" / options.recipe,
+        options.output or Path("runs") / options.recipe,
         options.device,
+        only=options.only,
         start=options.start,
         tokenizer=options.tokenizer,
+        words=options.words,
         compiled=options.compiled,
     )
 

@@ -12,12 +12,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import world
-from ..data.tokens import encode, keep_unchanged
+from ..data.tokens import keep_unchanged
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
+from .tokenizer.local import encode, is_local
+from .windows import window_of
 
-SHARD = 1000
+SHARD = 500
+SEES = 4  # tokens beyond its own that a token of a local VQ model depends on, at most
 
 
 def pictures(count: int, size: int) -> Tensor:
@@ -56,11 +59,12 @@ def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[world.EditS
     """What training needs of n edits.
 
     Returns source, target: int16 [n, h, w]; instruction, source_caption, target_caption: int16 [n, L]; source_labels,
-    target_labels: int16 [n, 3, 16, 16], as `world.label_map` has them.
+    target_labels: int16 [n, 3, 16, 16], as `world.label_map` has them; window: int16 [n], see `window_of`.
 
     Away from the mask the target takes the source's tokens: see keep_unchanged.
     """
-    source, target = encode(vq, [s.source for s in samples]), encode(vq, [s.target for s in samples])  # (n, h, w)
+    source = encode(vq, [s.source for s in samples])  # (n, h, w)
+    target = encode_targets(vq, samples, source)
     masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])  # (n, 1, H, W)
     target = keep_unchanged(source, target, masks, vq.config.factor)
     shard = {"source": source, "target": target}
@@ -69,7 +73,27 @@ def tokenize_edits(vq: VQModel, text: TextEncoder, samples: Sequence[world.EditS
     for name in ("source", "target"):
         maps = [world.label_map(getattr(s, f"{name}_scene")) for s in samples]
         shard[f"{name}_labels"] = torch.from_numpy(np.stack(maps))
+    shard["window"] = torch.tensor([window_of(s) for s in samples])
     return {name: tensor.to(torch.int16).contiguous() for name, tensor in shard.items()}
+
+
+def encode_targets(vq: VQModel, samples: Sequence[world.EditSample], source: Tensor) -> Tensor:
+    """The tokens of the targets, [n, h, w]; of a local VQ model and a small edit only the surroundings are encoded.
+
+    source: the sources' tokens, which are the targets' elsewhere.
+    """
+    if not is_local(vq):
+        return encode(vq, [s.target for s in samples])
+    target, factor = source.clone(), vq.config.factor
+    for tokens, sample in zip(target, samples, strict=True):
+        left, top, right, bottom = sample.mask.getbbox()
+        rows, columns = (
+            slice(max(low // factor - SEES, 0), min(-(-high // factor) + SEES, side))
+            for low, high, side in ((top, bottom, len(tokens)), (left, right, tokens.shape[1]))
+        )
+        box = [factor * edge for edge in (columns.start, rows.start, columns.stop, rows.stop)]
+        tokens[rows, columns] = encode(vq, [sample.target.crop(box)])[0]
+    return target
 
 
 def token_cache(folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int) -> dict[str, Tensor]:

@@ -63,16 +63,27 @@ def code_likeness(codes: Tensor) -> Tensor:
     return -squared / (REACH * squared.mean())
 
 
-def token_losses(logits: Tensor, target: Tensor, likeness: Tensor) -> Tensor:
+def nearest_codes(codes: Tensor, count: int = 64) -> tuple[Tensor, Tensor]:
+    """Of every code the codes that look most like it, itself first, and their likeness: [codes, count] twice.
+
+    All others are too far to count, and a large codebook has millions of pairs.
+    """
+    likeness, neighbours = code_likeness(codes).topk(min(count, len(codes)), dim=1)
+    return neighbours, likeness
+
+
+def token_losses(logits: Tensor, target: Tensor, likeness: Tensor, neighbours: Tensor | None = None) -> Tensor:
     """Two questions for every hidden token, each a cross-entropy in nats: which code, and what does it look like?
 
     The second counts all probability on codes that look like the right one. The small codebook has dozens of them for
     most patches, so that which of them it is says little, and the first question alone teaches what matters slowly.
     Both are 0 for a network that is sure of the right code. logits: [n, codebook]; target: [n]; likeness: as
-    `code_likeness` gives it. Returns [2, n].
+    `code_likeness` gives it, or, with neighbours, as `nearest_codes` does. Returns [2, n].
     """
     log_p = logits.log_softmax(dim=-1)
     exact = F.nll_loss(log_p, target, reduction="none")
+    if neighbours is not None:
+        log_p = log_p.gather(1, neighbours[target])
     return torch.stack([exact, -torch.logsumexp(log_p + likeness[target], dim=-1)])
 
 

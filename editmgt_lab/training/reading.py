@@ -25,11 +25,12 @@ ANSWERS = (len(KINDS) + len(BACKGROUNDS), len(COLOURS) + 1, PARTS + 1)  # of eac
 
 
 class SceneReader(nn.Module):
-    """One linear head for each of some blocks; a position answers for its 2×2 tokens. No part of the editor."""
+    """One linear head for each of some blocks; a position answers for cells × cells units. No part of the editor."""
 
-    def __init__(self, width: int, blocks: Sequence[int]):
+    def __init__(self, width: int, blocks: Sequence[int], cells: int = 2):
         super().__init__()
-        self.heads = nn.ModuleDict({str(block): nn.Linear(width, 4 * sum(ANSWERS)) for block in blocks})
+        self.cells = cells
+        self.heads = nn.ModuleDict({str(block): nn.Linear(width, cells**2 * sum(ANSWERS)) for block in blocks})
 
     @contextmanager
     def listening(self, transformer: MaskedGenerativeTransformer, text: int) -> Iterator[dict[str, list[Tensor]]]:
@@ -53,16 +54,16 @@ class SceneReader(nn.Module):
                 handle.remove()
 
     def loss(self, streams: dict[str, list[Tensor]], labels: Sequence[Tensor]) -> Tensor:
-        """Cross-entropy in nats a token, boxes of objects and the rest alike, the mean over blocks and streams.
+        """Cross-entropy in nats a unit, boxes of objects and the rest alike, the mean over blocks and streams.
 
         labels: what the image and, in an edit, the source show, [B, 3, h, w] as `world.label_map`.
         """
         losses = []
         for name, head in self.heads.items():
             for stream, shown in zip(streams[name], labels, strict=True):
-                rows, columns = shown.shape[2] // 2, shown.shape[3] // 2
+                rows, cells = shown.shape[2] // self.cells, self.cells
                 answers = rearrange(
-                    head(stream), "b (h w) (i j c) -> b c (h i) (w j)", h=rows, w=columns, i=2, j=2
+                    head(stream), "b (h w) (i j c) -> b c (h i) (w j)", h=rows, i=cells, j=cells
                 ).float()
                 layers = zip(answers.split(ANSWERS, dim=1), shown.unbind(1), strict=True)
                 each = sum(F.cross_entropy(layer, label, reduction="none") for layer, label in layers)  # [B, h, w]

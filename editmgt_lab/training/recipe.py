@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..transformer import TransformerConfig
 from ..vq import VQConfig
@@ -45,20 +45,55 @@ class Recipe:
     vq_muon_learning_rate: float = 0.01
     decoder_pairs: int = 3000
     decoder_samples: int = 12_000
+    decoder_crop: int = 0  # px; 0: whole pictures
     decoder_batch: int = 8
     decoder_learning_rate: float = 1e-3
     decoder_muon_learning_rate: float = 0.004
 
     pairs: int = 56_000
-    samples: int = 500_000
+    window: int = 0  # tokens along the side of the windows that are learned first; 0: whole pictures from the start
+    window_samples: int = 0
+    samples: int = 500_000  # windows and whole pictures together
     caption_share: float = 0.4  # of the batches: text to image, the others are edits
     look_weight: float = 3.0  # of what a hidden token looks like, against which code it is
     reading_weight: float = 0.5  # of what stands where, against the same
+    asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
     batch: int = 16
+    whole_batch: int = 16
     adam_learning_rate: float = 4e-4
     muon_learning_rate: float = 0.004
+    cool_down: float = 0.8  # the last share of the samples, over which the learning rates fall to zero
     text_dropout: float = 0.05
     average_decay: float = 0.999
 
 
 TINY = Recipe()
+
+# 256 px. The VQ model is narrow where there are many pixels, which is where its time goes.
+SMALL = replace(
+    TINY,
+    image_size=256,
+    vq=VQConfig(
+        block_out_channels=(16, 24, 48, 128),
+        layers_per_block=1,
+        latent_channels=16,
+        num_vq_embeddings=4096,
+        norm_num_groups=1,
+    ),
+    transformer=replace(TINY.transformer, in_channels=16, vocab_size=4096 + 64, codebook_size=4096),
+    vq_pictures=5000,
+    vq_samples=42_000,
+    vq_crop=64,
+    decoder_pairs=1500,
+    decoder_samples=12_000,
+    decoder_crop=96,
+    decoder_batch=8,
+    pairs=24_000,
+    window=16,
+    window_samples=200_000,
+    samples=230_000,
+    asked_share=0.25,
+    whole_batch=8,
+)
+
+RECIPES = {"tiny": TINY, "small": SMALL}

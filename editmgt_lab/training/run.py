@@ -6,9 +6,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..errors import TrainingError
 
@@ -59,6 +62,34 @@ class Run:
     def is_due(self) -> bool:
         """Whether the last state is old enough to be written again."""
         return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+
+    def repeat(
+        self,
+        step: Callable[[int], dict[str, Tensor]],
+        state: Callable[[], dict],
+        *,
+        done: int,
+        samples: int,
+        batch: int,
+        title: str,
+        unit: str,
+    ) -> None:
+        """`step(done)`, which learns a batch and returns figures, until all samples are done: with a bar, the figures
+        of every twentieth step in the log, and `state()` saved whenever it is due and at the end.
+        """
+        if done >= samples:
+            return
+        with tqdm(total=samples, initial=done, desc=title, unit=unit) as bar:
+            while done < samples:
+                figures = step(done)
+                done += batch
+                bar.update(batch)
+                if (done // batch) % 20 == 0:
+                    known = {name: figure.item() for name, figure in figures.items()}
+                    self.log(done=done, **known)
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in known.items()})
+                if self.is_due() or done >= samples:
+                    self.save(state() | {"done": done})
 
     def log(self, **figures: float) -> None:
         """Append one line of figures to the log."""

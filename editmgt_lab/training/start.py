@@ -21,8 +21,8 @@ GATE = 0.5
 
 
 @torch.no_grad()
-def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) -> None:
-    """Make a fresh transformer repeat its input. codes: the VQ model's codebook [codebook, C].
+def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor, positions: int = 8) -> None:
+    """Make a fresh transformer repeat its input. codes: the VQ model's codebook [codebook, C]; positions: along a side.
 
     Similar codes get similar embeddings, in a quarter of the width; each of the 2×2 tokens of a position has a quarter
     of its channels, and as many heads; the head compares with the same embeddings.
@@ -53,13 +53,13 @@ def start_from_codes(transformer: MaskedGenerativeTransformer, codes: Tensor) ->
     for token, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         part = slice(token * quarter, (token + 1) * quarter)
         down[part, :, row, column] = up[part, :, row, column] = basis.T
-    know_the_place(transformer.blocks[0], config)
+    know_the_place(transformer.blocks[0], config, positions)
     for block in transformer.blocks[1::LOOK_FIRST]:
         look_at_own_place(block, config)
 
 
 @torch.no_grad()
-def know_the_place(block: MultiModalBlock, config: TransformerConfig) -> None:
+def know_the_place(block: MultiModalBlock, config: TransformerConfig, positions: int) -> None:
     """Let each head of a multi-modal block say how far down or across a position is.
 
     Text stands at row and column 0, so a query and a text key that never change meet at an angle that grows with the
@@ -68,9 +68,12 @@ def know_the_place(block: MultiModalBlock, config: TransformerConfig) -> None:
     attention, width, (_, rows, _) = block.attn, config.width, config.axes_dims_rope
     down = config.axes_dims_rope[0]
     across = down + rows
+    turns = [10_000.0 ** (-pair / rows) * positions for pair in range(0, rows, 2)]  # of each rotation, over a side
+    slow = 2 * max(1, [turn < 2.5 for turn in turns].index(True))  # the quickest that no two places share
     query = torch.zeros(config.num_attention_heads, config.attention_head_dim)
     key = torch.zeros_like(query)
-    readings = ((down + 2, 0.6), (across + 2, 0.6), (down, 0.0), (across, 0.0))  # a slow and a quick rotation of each
+    quick = slow - 2
+    readings = ((down + slow, 0.6), (across + slow, 0.6), (down + quick, 0.0), (across + quick, 0.0))
     for head in range(config.num_attention_heads):
         pair, lead = readings[head % len(readings)]
         query[head, pair], key[head, pair], key[head, pair + 1] = 1, math.cos(lead), -math.sin(lead)

@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import by_token, code_likeness, edit_weights, hide, mask_ratio, step_index, token_losses
+from .objective import by_token, edit_weights, hide, mask_ratio, nearest_codes, step_index, token_losses
 from .optimizer import has_bfloat16, load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
 from .run import Run, learning_rate_scale
+from .windows import ANYWHERE, NOWHERE, caption_windows, corners, cut
 
 BLOCK_MATRIX = re.compile(r"(blocks|layers)\.\d+\..*(to_|add_|ff|proj|fc).*weight$")
 
@@ -41,43 +42,68 @@ def read_blocks(transformer: MaskedGenerativeTransformer) -> tuple[int, int]:
     return multi - 1, multi + single // 2 - 1
 
 
+def windowed(batch: dict[str, Tensor], index: Tensor, window: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The batch as it is seen through these windows, `window` tokens wide, and where they begin in positions [B, 2]."""
+    side, units = batch["source"].shape[-1], batch["source_labels"].shape[-1]
+    seen = dict(batch)
+    for name in ("source", "target"):
+        seen[name] = cut(batch[name], index, window)
+        seen[f"{name}_labels"] = cut(batch[f"{name}_labels"], index, window * units // side)
+    return seen, corners(side // 2, window // 2)[index.cpu()]
+
+
 def training_loss(
     model: nn.ModuleDict,
     batch: dict[str, Tensor],
     empty_text: Tensor,
-    likeness: Tensor,
+    looks: tuple[Tensor, Tensor],
     recipe: Recipe,
     editing: bool,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The objectives of one batch: `token_losses`, exact and by look, of a mean hidden token, and the reader's.
 
-    Text to image learns both pictures of an edit by caption.
+    Text to image learns both pictures of an edit by caption. looks: as `nearest_codes` gives it; window: tokens along
+    the side of the windows that are seen, 0 for whole pictures.
     """
-    if editing:
-        target, source, ids = batch["target"], batch["source"], batch["instruction"]
-        labels = [batch["target_labels"], batch["source_labels"]]
-    else:
+    origin = None
+    if not editing:  # one of the two pictures, in the place of the target
         first = torch.rand(len(batch["source"]), device=batch["source"].device) < 0.5
-        target = torch.where(first[:, None, None], batch["source"], batch["target"])
-        ids = torch.where(first[:, None], batch["source_caption"], batch["target_caption"])
-        labels = [torch.where(first[:, None, None, None], batch["source_labels"], batch["target_labels"])]
-        source = None
+        one_of = {"target": "source", "target_labels": "source_labels", "target_caption": "source_caption"}
+        batch = batch | {
+            name: torch.where(first.view(-1, *[1] * (batch[name].ndim - 1)), batch[other], batch[name])
+            for name, other in one_of.items()
+        }
+    if window:
+        if editing:
+            index = torch.where(batch["window"] == ANYWHERE, torch.randint_like(batch["window"], 9), batch["window"])
+        else:
+            units = batch["target_labels"].shape[-1]
+            index = caption_windows(batch["target_labels"], window * units // batch["target"].shape[-1])
+        batch, origin = windowed(batch, index, window)
+    target, source = batch["target"], batch["source"] if editing else None
+    labels = [batch["target_labels"], batch["source_labels"]] if editing else [batch["target_labels"]]
+    ids = batch["instruction" if editing else "target_caption"]
     dropped = torch.rand(len(ids), device=ids.device) < recipe.text_dropout
     ids = torch.where(dropped[:, None], empty_text.to(ids), ids)
 
     transformer = model["transformer"]
     u = torch.rand(len(ids), device=ids.device)
     tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1)
+    changed = source != target if editing else torch.zeros_like(hidden)
+    asked = hidden & (changed | (torch.rand(hidden.shape, device=hidden.device) < recipe.asked_share))
     micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=has_bfloat16(ids.device)):
         with model["reader"].listening(transformer, ids.shape[1]) as streams:
-            logits = transformer(tokens, text, step_index(u), source=source, micro_conditions=micro, only=hidden)
+            logits = transformer(
+                tokens, text, step_index(u), source=source, micro_conditions=micro, only=asked, origin=origin
+            )
         read = model["reader"].loss(streams, labels)
-    losses = token_losses(logits.float(), target[hidden], likeness)  # [2, n]
-    if source is None:
+    losses = token_losses(logits.float(), target[asked], looks[1], looks[0])  # [2, n]
+    if not editing:
         return *losses.mean(dim=1), read
-    weights = by_token(edit_weights(source, target), hidden)
+    weights = by_token(edit_weights(source, target), asked) * torch.where(changed[asked], 1, 1 / recipe.asked_share)
     return *((losses * weights).sum(dim=1) / weights.sum()), read
 
 
@@ -89,18 +115,19 @@ def train_transformer(
     run: Run,
     recipe: Recipe,
     *,
-    show: Callable[[nn.ModuleDict], None] = lambda average: None,
+    show: Callable[[nn.ModuleDict, int], None] = lambda average, window: None,
     compiled: bool = False,
     seed: int = 0,
 ) -> nn.ModuleDict:
     """Train both modules in place; resumes from `run`. Returns their moving average.
 
     data: as `token_cache` makes it; codes: the VQ model's codebook [codebook, C]; show: called with the moving average
-    whenever the state is saved; compiled: let torch compile the blocks, which needs a C++ compiler and pays after some
-    minutes.
+    and the window (0: whole pictures) whenever the state is saved; compiled: let torch compile the blocks, which needs
+    a C++ compiler and pays after some minutes.
     """
     device = next(transformer.parameters()).device
-    reader = SceneReader(transformer.config.width, read_blocks(transformer)).to(device)
+    cells = 2 * data["source_labels"].shape[-1] // data["source"].shape[-1]  # units along a position
+    reader = SceneReader(transformer.config.width, read_blocks(transformer), cells).to(device)
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "reader": reader}).train()
     average = copy.deepcopy(model).requires_grad_(False)
     if compiled:
@@ -113,16 +140,16 @@ def train_transformer(
     optimizers = make_optimizers(
         model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate, slow=words
     )
-    likeness = code_likeness(codes)
+    looks = nearest_codes(codes)
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
-    done, samples = 0, recipe.samples
+    done = 0
     if state := run.load():
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         load_all(optimizers, state["optimizers"])
         done = state["done"]
 
-    def save() -> None:
+    def save(window: int) -> None:
         run.save(
             {
                 "model": model.state_dict(),
@@ -131,34 +158,38 @@ def train_transformer(
                 "done": done,
             }
         )
-        show(average)
+        show(average, window)
 
-    progress = tqdm(total=samples, initial=done, desc="text to image and editing", unit="sample")
+    progress = tqdm(total=recipe.samples, initial=done, desc="text to image and editing", unit="sample")
     recent, started = {"loss": [], "caption_loss": [], "look": [], "reading": []}, time.monotonic()
-    for chosen in batches(len(data["source"]), recipe.batch, done, seed):
-        if done >= samples:
-            break
-        torch.manual_seed(seed + done)
-        batch = {name: tensor[chosen].to(device) for name, tensor in data.items()}
-        editing = torch.rand(()).item() >= recipe.caption_share
-        exact, look, read = training_loss(model, batch, empty_text, likeness, recipe, editing)
-        model.zero_grad()
-        (exact + recipe.look_weight * look + recipe.reading_weight * read).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        step_all(optimizers, learning_rate_scale(done, samples))
-        done += recipe.batch
-        average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / recipe.batch)))
-        recent["loss" if editing else "caption_loss"].append(exact.item())
-        recent["look"].append(look.item())
-        recent["reading"].append(read.item())
-        progress.update(recipe.batch)
-        if len(recent["loss"]) == 50:
-            means = {name: sum(losses) / len(losses) for name, losses in recent.items() if losses}
-            run.log(done=done, seconds=time.monotonic() - started, **means)
-            progress.set_postfix(loss=f"{means['loss']:.3f}")
-            recent = {name: [] for name in recent}
-        if run.is_due():
-            save()
+    everything = torch.arange(len(data["source"]))
+    stages = [(recipe.window, recipe.window_samples, recipe.batch), (0, recipe.samples, recipe.whole_batch)]
+    for window, until, size in stages if recipe.window else stages[1:]:
+        rows = everything[data["window"] != NOWHERE] if window else everything
+        for chosen in batches(len(rows), size, done, seed):
+            if done >= until:
+                break
+            torch.manual_seed(seed + done)
+            batch = {name: tensor[rows[chosen]].to(device) for name, tensor in data.items()}
+            editing = torch.rand(()).item() >= recipe.caption_share
+            exact, look, read = training_loss(model, batch, empty_text, looks, recipe, editing, window)
+            model.zero_grad()
+            (exact + recipe.look_weight * look + recipe.reading_weight * read).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            step_all(optimizers, learning_rate_scale(done, recipe.samples, cool_down=recipe.cool_down))
+            done += size
+            average_into(average, model, min(recipe.average_decay, 1 - 10 / (10 + done / size)))
+            recent["loss" if editing else "caption_loss"].append(exact.item())
+            recent["look"].append(look.item())
+            recent["reading"].append(read.item())
+            progress.update(size)
+            if len(recent["loss"]) == 50:
+                means = {name: sum(losses) / len(losses) for name, losses in recent.items() if losses}
+                run.log(done=done, seconds=time.monotonic() - started, window=window, **means)
+                progress.set_postfix(loss=f"{means['loss']:.3f}")
+                recent = {name: [] for name in recent}
+            if run.is_due():
+                save(window)
     progress.close()
-    save()
+    save(0)
     return average.eval()

@@ -31,11 +31,11 @@ def _eye(pen: Pen, x: float, y: float, r: float = 0.05) -> None:
 def ball(pen: Pen) -> None:
     pen.paint(pen.main, oval(0.5, 0.5, 0.43, 0.43))
     pen.stroke(CREAM, curve((0.13, 0.42), (0.35, 0.58), (0.65, 0.58), (0.87, 0.42), closed=False), 0.09)
-    pen.stroke(pen.dark, curve((0.5, 0.08), (0.42, 0.3), (0.42, 0.52), closed=False), 0.035)
+    pen.stroke(pen.dark, curve((0.5, 0.08), (0.42, 0.3), (0.42, 0.52), closed=False), 0.045)
 
 
 def balloon(pen: Pen) -> None:
-    pen.stroke(INK, curve((0.5, 0.78), (0.45, 0.84), (0.54, 0.89), (0.5, 0.95), closed=False), 0.03)
+    pen.stroke(INK, curve((0.5, 0.78), (0.45, 0.84), (0.54, 0.89), (0.5, 0.95), closed=False), 0.05)
     pen.paint(pen.main, [(0.5, 0.7), (0.41, 0.83), (0.59, 0.83)])
     pen.paint(pen.main, curve((0.5, 0.04), (0.8, 0.16), (0.82, 0.46), (0.5, 0.77), (0.18, 0.46), (0.2, 0.16)))
 
@@ -63,7 +63,7 @@ def house(pen: Pen) -> None:
     pen.paint(SLATE, [(0.5, 0.05), (0.96, 0.42), (0.04, 0.42)])
     pen.paint(TIMBER, box(0.56, 0.6, 0.75, 0.93), edge=False)
     pen.paint(GLASS, box(0.24, 0.54, 0.46, 0.74), edge=False)
-    pen.stroke(CREAM, [(0.35, 0.54), (0.35, 0.74)], 0.03)
+    pen.stroke(CREAM, [(0.35, 0.54), (0.35, 0.74)], 0.045)
 
 
 def tree(pen: Pen) -> None:
@@ -71,7 +71,7 @@ def tree(pen: Pen) -> None:
     crown = ((0.5, 0.24, 0.22), (0.28, 0.4, 0.21), (0.72, 0.4, 0.21), (0.5, 0.48, 0.24))
     pen.paint(pen.main, *(oval(x, y, r, r) for x, y, r in crown))
     for x, y in ((0.24, 0.34), (0.48, 0.18), (0.6, 0.44)):
-        pen.stroke(pen.dark, curve((x, y + 0.06), (x + 0.05, y), (x + 0.12, y + 0.01), closed=False), 0.03)
+        pen.stroke(pen.dark, curve((x, y + 0.06), (x + 0.05, y), (x + 0.12, y + 0.01), closed=False), 0.045)
 
 
 def flower(pen: Pen) -> None:
@@ -79,8 +79,8 @@ def flower(pen: Pen) -> None:
     pen.paint(LEAF, oval(0.66, 0.8, 0.14, 0.06, -25))
     for i in range(6):
         a = math.radians(60 * i + 30)
-        pen.paint(pen.main, oval(0.5 + 0.22 * math.cos(a), 0.36 + 0.22 * math.sin(a), 0.18, 0.13, 60 * i + 30))
-    pen.paint(SLATE, oval(0.5, 0.36, 0.11, 0.11))
+        pen.paint(pen.main, oval(0.5 + 0.2 * math.cos(a), 0.39 + 0.2 * math.sin(a), 0.17, 0.13, 60 * i + 30))
+    pen.paint(SLATE, oval(0.5, 0.39, 0.11, 0.11))
 
 
 def fish(pen: Pen) -> None:
@@ -99,7 +99,7 @@ def fish(pen: Pen) -> None:
 
 def bird(pen: Pen) -> None:
     for x in (0.42, 0.54):
-        pen.stroke(INK, [(x, 0.75), (x - 0.02, 0.92)], 0.035)
+        pen.stroke(INK, [(x, 0.75), (x - 0.02, 0.92)], 0.055)
     pen.paint(GOLD, [(0.2, 0.22), (0.02, 0.34), (0.22, 0.4)])
     pen.paint(
         pen.main,
@@ -189,8 +189,8 @@ def butterfly(pen: Pen) -> None:
         pen.paint(pen.main, mirrored(wing))
     pen.paint(CREAM, oval(0.2, 0.28, 0.07, 0.07), oval(0.8, 0.28, 0.07, 0.07), edge=False)
     feeler = curve((0.49, 0.3), (0.46, 0.16), (0.38, 0.07), closed=False)
-    pen.stroke(INK, feeler, 0.03)
-    pen.stroke(INK, mirrored(feeler), 0.03)
+    pen.stroke(INK, feeler, 0.045)
+    pen.stroke(INK, mirrored(feeler), 0.045)
     pen.paint(INK, oval(0.5, 0.52, 0.055, 0.28), edge=False)
 
 
@@ -208,8 +208,8 @@ def book(pen: Pen) -> None:
     pen.paint(CREAM, box(0.2, 0.78, 0.88, 0.89, 0.02), edge=False)
     pen.paint(pen.main, box(0.14, 0.06, 0.86, 0.79, 0.04))
     pen.paint(CREAM, box(0.34, 0.2, 0.74, 0.4, 0.02), edge=False)
-    pen.stroke(INK, [(0.42, 0.3), (0.66, 0.3)], 0.04)
-    pen.stroke(pen.dark, [(0.23, 0.09), (0.23, 0.76)], 0.03)
+    pen.stroke(INK, [(0.42, 0.3), (0.66, 0.3)], 0.05)
+    pen.stroke(pen.dark, [(0.23, 0.09), (0.23, 0.76)], 0.04)
 
 
 def umbrella(pen: Pen) -> None:
@@ -224,7 +224,7 @@ def umbrella(pen: Pen) -> None:
     pen.paint(pen.main, dome)
     for side in (0.35, 0.65):
         pen.stroke(
-            pen.dark, curve((0.5, 0.13), (0.4 * side + 0.3 + (side - 0.5) * 0.4, 0.28), (side, 0.5), closed=False), 0.03
+            pen.dark, curve((0.5, 0.13), (0.4 * side + 0.3 + (side - 0.5) * 0.4, 0.28), (side, 0.5), closed=False), 0.04
         )
 
 
@@ -235,7 +235,7 @@ def snail(pen: Pen) -> None:
     pen.paint(pen.main, oval(0.58, 0.48, 0.36, 0.36))
     turns = [(0.58 + 0.033 * a * math.cos(a), 0.48 + 0.033 * a * math.sin(a)) for a in np.linspace(0.5, 7.6, 40)]
     pen.stroke(pen.dark, turns, 0.055)
-    pen.paint(INK, oval(0.14, 0.66, 0.03, 0.035), edge=False)
+    pen.paint(INK, oval(0.15, 0.665, 0.04, 0.045), edge=False)
 
 
 def duck(pen: Pen) -> None:
@@ -247,10 +247,10 @@ def duck(pen: Pen) -> None:
 
 
 def kite(pen: Pen) -> None:
-    pen.stroke(INK, curve((0.5, 0.7), (0.56, 0.8), (0.4, 0.86), (0.46, 0.95), closed=False), 0.035)
+    pen.stroke(INK, curve((0.5, 0.7), (0.56, 0.8), (0.4, 0.86), (0.46, 0.95), closed=False), 0.05)
     pen.paint(pen.main, [(0.5, 0.03), (0.88, 0.32), (0.5, 0.77), (0.12, 0.32)])
-    pen.stroke(CREAM, [(0.5, 0.08), (0.5, 0.7)], 0.035)
-    pen.stroke(CREAM, [(0.18, 0.32), (0.82, 0.32)], 0.035)
+    pen.stroke(CREAM, [(0.5, 0.08), (0.5, 0.7)], 0.045)
+    pen.stroke(CREAM, [(0.18, 0.32), (0.82, 0.32)], 0.045)
     pen.paint(GOLD, [(0.34, 0.8), (0.34, 0.92), (0.6, 0.8), (0.6, 0.92)], edge=False)
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from editmgt_lab import world
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
-from editmgt_lab.training.decoder import pair_loss, train_decoder
 from editmgt_lab.training.objective import (
     code_likeness,
     edit_weights,
@@ -28,8 +27,9 @@ from editmgt_lab.training.reading import ANSWERS, SceneReader
 from editmgt_lab.training.recipe import TINY
 from editmgt_lab.training.run import Run, learning_rate_scale
 from editmgt_lab.training.start import start_from_codes
+from editmgt_lab.training.tokenizer.decoder import pair_loss, train_decoder
+from editmgt_lab.training.tokenizer.vq import start_local, train_vq
 from editmgt_lab.training.transformer import train_transformer, training_loss
-from editmgt_lab.training.vq import start_local, train_vq
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 from editmgt_lab.vq import VQModel
 

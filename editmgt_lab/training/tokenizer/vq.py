@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from ..vq import Downsample, ResnetBlock, Upsample, VQConfig, VQModel
-from .optimizer import load_all, make_optimizers, step_all
-from .run import Run, learning_rate_scale
+from ...vq import VQConfig, VQModel
+from ..optimizer import load_all, make_optimizers, step_all
+from ..run import Run, learning_rate_scale
+from .local import as_trained, hold_constant, start_local
 
 
 class CodebookAverage:
@@ -38,7 +38,7 @@ class CodebookAverage:
         chosen = torch.bincount(indices, minlength=len(self.codebook)).to(latents.dtype)
         self.count.lerp_(chosen, 1 - self.decay)
         self.total.lerp_(torch.zeros_like(self.total).index_add_(0, indices, latents), 1 - self.decay)
-        dead = (self.count < 0.05).nonzero().flatten()[:64]
+        dead = (self.count < 0.01).nonzero().flatten()[:64]
         if revive and len(dead):
             error = (latents - self.codebook[indices]).square().sum(1)
             worst = torch.multinomial(error + 1e-8, len(dead))
@@ -56,40 +56,33 @@ class CodebookAverage:
         self.total.copy_(state["total"])
 
 
-@torch.no_grad()
-def start_local(vq: VQModel, anchor: float = 20.0) -> None:
-    """Give the network a start in which a token, and what it is decoded to, depend on their surroundings alone.
+def crops(pictures: Tensor, count: int, side: int, factor: int, generator: torch.Generator) -> Tensor:
+    """Squares of whole tokens, each the busier of two: most of a picture is calm ground, which is soon learned.
 
-    A group norm looks at the whole picture, so an edit in one corner would change tokens and colours in all others.
-    Here one channel in eight is a constant of ±anchor in front of every norm: it rules the norm's statistics, which
-    then hardly move with the picture. And the encoder's convolutions on the token grid begin, and stay, pointwise.
+    pictures: uint8 [n, C, H, W]; returns float [count, C, side, side] in [0, 1].
     """
-    for module in vq.modules():
-        if isinstance(module, ResnetBlock):
-            _hold_constant(module.conv1, anchor)
-            _hold_constant(module.conv2, 0.0)
-            if isinstance(module.conv_shortcut, nn.Conv2d):
-                _hold_constant(module.conv_shortcut, anchor)
-        elif isinstance(module, (Downsample, Upsample)):
-            _hold_constant(module.conv, anchor)
-        elif isinstance(module, nn.GroupNorm):
-            module.weight.fill_(anchor / 8**0.5)
-            module.weight[-(module.num_channels // 8) :] = 0
-    _hold_constant(vq.encoder.conv_in, anchor)
-    _hold_constant(vq.decoder.conv_in, anchor)
-    for module in [*vq.encoder.down_blocks[-1].modules(), *vq.encoder.mid_block.modules(), vq.encoder.conv_out]:
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            centre = torch.zeros(3, 3, device=module.weight.device)
-            centre[1, 1] = 1
-            module.weight.mul_(centre * 3)
-            module.weight.register_hook(lambda gradient, centre=centre: gradient * centre)
+    chosen = torch.randint(len(pictures), (2 * count,), generator=generator).tolist()
+    corners = factor * torch.randint((pictures.shape[-1] - side) // factor + 1, (2 * count, 2), generator=generator)
+    drawn = torch.stack(
+        [
+            pictures[each, :, top : top + side, left : left + side]
+            for each, (top, left) in zip(chosen, corners.tolist(), strict=True)
+        ]
+    )
+    drawn = (drawn.float() / 255).unflatten(0, (count, 2))  # [count, 2, C, side, side]
+    busier = (drawn.diff(dim=-1).abs().mean(dim=(2, 3, 4))).argmax(dim=1)
+    return drawn[torch.arange(count, device=drawn.device), busier]
 
 
-def _hold_constant(conv: nn.Conv2d, anchor: float) -> None:
-    """Make the last eighth of the output channels +anchor, -anchor, +anchor, …"""
-    last = conv.out_channels // 8
-    conv.weight[-last:] = 0
-    conv.bias[-last:] = anchor * torch.tensor([1.0, -1.0]).repeat(last // 2).to(conv.bias)
+def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute and squared error, and the error of the differences between neighbours, which asks for sharp edges.
+
+    [B, 3, H, W] twice. Returns the loss and the mean squared error.
+    """
+    error = rebuilt - images
+    squared = error.square().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + 4 * squared + edges, squared
 
 
 def vq_loss(vq: VQModel, images: Tensor, *, quantized: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -100,8 +93,7 @@ def vq_loss(vq: VQModel, images: Tensor, *, quantized: bool) -> tuple[Tensor, Te
         codes = vq.quantize(indices)  # (B, C, h, w)
     straight_through = latents + (codes - latents).detach()
     rebuilt = vq.decode_latents(straight_through if quantized else latents)
-    squared = F.mse_loss(rebuilt, images)
-    loss = F.l1_loss(rebuilt, images) + 4 * squared
+    loss, squared = reconstruction_loss(rebuilt, images)
     if quantized:
         loss = loss + 0.25 * F.mse_loss(latents, codes)
     return loss, squared, latents.detach().permute(0, 2, 3, 1).flatten(0, 2), indices.flatten()
@@ -126,7 +118,6 @@ def train_vq(
     """
     torch.manual_seed(seed)
     vq = VQModel(config).to(device, memory_format=torch.channels_last)
-    start_local(vq)
     vq.quantize.embedding.weight.requires_grad_(False)
     average = CodebookAverage(vq.quantize.embedding.weight.data)
     trained = [p for p in vq.parameters() if p.requires_grad]
@@ -139,44 +130,32 @@ def train_vq(
         load_all(optimizers, state["optimizers"])
         average.load(state["average"])
         done = state["done"]
-
-    def save() -> None:
-        run.save(
-            {
-                "vq": vq.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "average": average.state(),
-                "done": done,
-            }
-        )
-
-    progress = tqdm(total=samples, initial=done, desc="VQ model", unit="picture")
     pictures = draw() if done < samples else None
-    while done < samples:
+    if state is None:
+        generator = torch.Generator().manual_seed(seed)
+        start_local(vq, crops(pictures, 4 * batch_size, crop, factor, generator).to(device))
+
+    def state() -> dict:
+        optimizer_states = [optimizer.state_dict() for optimizer in optimizers]
+        return {"vq": vq.state_dict(), "optimizers": optimizer_states, "average": average.state()}
+
+    def step(done: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed + done)
-        chosen = torch.randint(len(pictures), (batch_size,), generator=generator)
-        top, left = (
-            factor * torch.randint((pictures.shape[-1] - crop) // factor + 1, (2,), generator=generator)
-        ).tolist()
-        images = pictures[chosen.to(device), :, top : top + crop, left : left + crop].float() / 255
+        images = crops(pictures, batch_size, crop, factor, generator).to(device, memory_format=torch.channels_last)
         quantized = done >= plain
-        loss, squared, latents, indices = vq_loss(vq, images.to(memory_format=torch.channels_last), quantized=quantized)
+        with as_trained(vq):
+            loss, squared, latents, indices = vq_loss(vq, images, quantized=quantized)
         vq.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         step_all(optimizers, learning_rate_scale(done, samples))
+        hold_constant(vq.encoder)
+        hold_constant(vq.decoder)
         if quantized:
-            average.update(latents, indices, revive=done < samples // 2)
+            average.update(latents, indices, revive=done < 0.7 * samples)
         else:
             average.restart(latents)
-        done += batch_size
-        progress.update(batch_size)
-        if (done // batch_size) % 20 == 0:
-            psnr = -10 * squared.log10().item()
-            run.log(done=done, loss=loss.item(), psnr=psnr, used=len(indices.unique()))
-            progress.set_postfix(psnr=f"{psnr:.1f} dB")
-        if run.is_due():
-            save()
-    progress.close()
-    save()
+        return {"loss": loss, "psnr": -10 * squared.log10(), "used": torch.tensor(len(indices.unique()))}
+
+    run.repeat(step, state, done=done, samples=samples, batch=batch_size, title="VQ model", unit="picture")
     return vq.eval().requires_grad_(False)

@@ -1,0 +1,148 @@
+"""How far an editor in training is: `python -m editmgt_lab.training.progress FOLDER`, on the validation split.
+
+First the tokenizer: how well it rebuilds sources, and what the true targets keep of what an edit leaves alone. Then the
+edits, in windows as the first part of training shows them, or in whole pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import world
+from ..editor import Editor, load
+from ..errors import command
+from ..images import to_tensor
+from ..metrics.arithmetic import edit_score, leakage, success
+from ..metrics.pixels import psnr
+from ..vq import VQModel
+from .recipe import SMALL
+from .samples import fill
+from .tokenizer.local import encode
+from .windows import ANYWHERE, NOWHERE, corners, cut, window_of
+
+
+@torch.no_grad()
+def rebuilt(vq: VQModel, tokens: Tensor) -> Tensor:
+    """Tokens [n, h, w] → pictures [n, 3, H, W], a few at a time."""
+    return torch.cat([vq.decode(some) for some in tokens.split(2)])
+
+
+def sharpness(pictures: Tensor) -> Tensor:
+    """Mean gradient magnitude: [n, 3, H, W] → [n]."""
+    across, down = pictures.diff(dim=-1)[..., 1:, :], pictures.diff(dim=-2)[..., 1:]
+    return torch.hypot(across, down).mean(dim=(1, 2, 3))
+
+
+def tokenizer_figures(vq: VQModel, *, count: int, split: str, size: int) -> dict[str, float]:
+    """PSNR in dB and sharpness, against the drawings, of `count` sources; and, of as many new backgrounds and as many
+    edits of all categories in turn, in how many the true target keeps to the limit of leakage, and its mean.
+    """
+    drawn = [world.sample_edit(seed, split=split, size=size) for seed in range(count)]
+    pictures = to_tensor([sample.source for sample in drawn])
+    shown = rebuilt(vq, encode(vq, [sample.source for sample in drawn]))
+    figures = {
+        "psnr": sum(map(psnr, shown, pictures)) / count,
+        "sharpness": (sharpness(shown) / sharpness(pictures)).mean().item(),
+    }
+    categories = {"background": ["background"], "local": ["add", "replace", "remove", "color", "motion"]}
+    for name, of in categories.items():
+        samples = [
+            world.sample_edit(seed, split=split, category=of[seed % len(of)], size=size) for seed in range(count)
+        ]
+        source, target = (rebuilt(vq, encode(vq, [getattr(s, each) for s in samples])) for each in ("source", "target"))
+        masks = to_tensor([sample.mask for sample in samples])[:, 0] > 0.5
+        leaks = torch.tensor([leakage(*each) for each in zip(target, source, masks, strict=True)])
+        leaks = leaks[~leaks.isnan()]
+        figures[f"{name} leakage"] = leaks.mean().item()
+        figures[f"{name} within the limit"] = (leaks <= 0.02).float().mean().item()
+    return figures
+
+
+def edit_figures(
+    model: nn.ModuleDict,
+    vq: VQModel,
+    samples: Sequence[world.EditSample],
+    *,
+    window: int,
+    token_temperature: float,
+) -> dict[str, list[float]]:
+    """Success (1 or 0) of each edit, by category; those that no window shows are left out.
+
+    window: tokens along the side of a window, 0 for whole pictures.
+    """
+    recipe, factor = SMALL, vq.config.factor
+    source, target = (encode(vq, [getattr(s, name) for s in samples]) for name in ("source", "target"))
+    masks = to_tensor([sample.mask for sample in samples])[:, 0] > 0.5
+    origin, kept = None, list(range(len(samples)))
+    if window:
+        units = window * factor * 16 // samples[0].source.width
+        index = torch.tensor([window_of(sample, units) for sample in samples])
+        kept = (index != NOWHERE).nonzero().flatten().tolist()
+        index = torch.where(index == ANYWHERE, 4, index)[kept]
+        origin = corners(source.shape[-1] // 2, window // 2)[index]
+        source, target = cut(source[kept], index, window), cut(target[kept], index, window)
+        begins = (corners(masks.shape[-1], window * factor)[index]).tolist()
+        masks = torch.stack(
+            [
+                masks[i, top : top + window * factor, left : left + window * factor]
+                for i, (top, left) in zip(kept, begins, strict=True)
+            ]
+        )
+    found: dict[str, list[float]] = {}
+    for some in torch.arange(len(kept)).split(8):
+        texts = [samples[kept[i]].instruction for i in some.tolist()]
+        edited = fill(
+            model,
+            texts,
+            source[some],
+            tuple(source.shape[1:]),
+            recipe,
+            origin=None if origin is None else origin[some],
+            token_temperature=token_temperature,
+        )
+        pictures = [rebuilt(vq, tokens) for tokens in (edited, source[some], target[some])]
+        for i, output, before, after in zip(some.tolist(), *pictures, strict=True):
+            score, leaked = edit_score(output, before, after, masks[i]), leakage(output, before, masks[i])
+            found.setdefault(samples[kept[i]].category, []).append(success(score, leaked))
+    return found
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what is known of the editor in a folder."""
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training.progress", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=70, help="edits; 0: the tokenizer alone")
+    parser.add_argument("--pictures", type=int, default=40, help="for the tokenizer; 0: leave it out")
+    parser.add_argument("--split", default="validation", choices=world.SPLITS)
+    parser.add_argument("--window", type=int, default=16, help="tokens along a side; 0: whole pictures")
+    parser.add_argument("--token-temperature", type=float, default=0.3)
+    options = parser.parse_args(arguments)
+    editor: Editor = load(options.folder, dtype=torch.float32)
+    size = editor.defaults.image_size
+    if options.pictures:
+        for name, value in tokenizer_figures(editor.vq, count=options.pictures, split=options.split, size=size).items():
+            print(f"{name}: {value:.4f}")
+    if options.count:
+        categories = world.CATEGORIES
+        samples = [
+            world.sample_edit(seed, split=options.split, category=categories[seed % len(categories)], size=size)
+            for seed in range(options.count)
+        ]
+        model = nn.ModuleDict({"transformer": editor.transformer, "text_encoder": editor.text_encoder})
+        found = edit_figures(
+            model, editor.vq, samples, window=options.window, token_temperature=options.token_temperature
+        )
+        every = [value for values in found.values() for value in values]
+        print(f"success: {sum(every) / len(every):.2f} of {len(every)} edits")
+        for name, values in found.items():
+            print(f"  {name}: {sum(values) / len(values):.2f} of {len(values)}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Stage 1 of the recipe: the VQ model, then its decoder again."""

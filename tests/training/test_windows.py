@@ -1,0 +1,168 @@
+"""Windows of pictures: that they show the edit, keep their place, and train what whole pictures use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from editmgt_lab import world
+from editmgt_lab.data.tokens import encode, keep_unchanged
+from editmgt_lab.images import to_tensor
+from editmgt_lab.training.build import build_text_encoder
+from editmgt_lab.training.data import tokenize_edits
+from editmgt_lab.training.objective import code_likeness, nearest_codes, token_losses
+from editmgt_lab.training.recipe import SMALL
+from editmgt_lab.training.run import Run
+from editmgt_lab.training.samples import sample_drawer
+from editmgt_lab.training.tokenizer.local import start_local
+from editmgt_lab.training.transformer import train_transformer, windowed
+from editmgt_lab.training.windows import ANYWHERE, NOWHERE, caption_windows, corners, cut, window_of
+from editmgt_lab.transformer import MaskedGenerativeTransformer
+from editmgt_lab.vq import VQModel
+
+RECIPE = replace(
+    SMALL,
+    image_size=64,
+    vq=replace(SMALL.vq, block_out_channels=(8, 16), latent_channels=8, num_vq_embeddings=64),
+    transformer=replace(
+        SMALL.transformer,
+        in_channels=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_attention_heads=1,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        vocab_size=72,
+        codebook_size=64,
+    ),
+    text_layers=1,
+    window_samples=16,
+    samples=24,
+    batch=4,
+    whole_batch=2,
+)
+
+
+@pytest.fixture(scope="module")
+def vq():
+    torch.manual_seed(0)
+    vq = VQModel(RECIPE.vq)
+    start_local(vq, torch.rand(2, 3, 64, 64))
+    return vq.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def data(vq):
+    encoder = build_text_encoder(RECIPE)
+    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7]) for seed in range(21)]
+    return {name: t.long() for name, t in tokenize_edits(vq, encoder, samples).items()}
+
+
+@pytest.mark.parametrize("category", ["add", "replace", "remove", "color"])
+def test_a_window_shows_the_whole_edit(category):
+    found = []
+    for seed in range(60):
+        sample = world.sample_edit(seed, category=category)
+        index = window_of(sample)
+        found.append(index)
+        if index == NOWHERE:
+            assert category == "add" and " the " in sample.instruction
+            continue
+        top, left = (4 * corners(16, 8)[index]).tolist()
+        mask = np.array(sample.mask) > 0
+        inside = mask[max(top - 1, 0) : top + 33, max(left - 1, 0) : left + 33].sum()  # a mask has grown by one pixel
+        assert inside == mask.sum()
+    assert len(set(found) - {NOWHERE}) >= 7, "every place has its window"
+
+
+def test_a_moving_object_is_seen_leaving():
+    for seed in range(20):
+        sample = world.sample_edit(seed, category="motion")
+        old = next(item for item in sample.source_scene.items if item not in sample.target_scene.items)
+        top, left = corners(16, 8)[window_of(sample)].tolist()
+        assert left <= old.box[0] and old.box[2] <= left + 8 and top <= old.box[1] and old.box[3] <= top + 8
+
+
+def test_an_edit_of_everything_can_be_seen_anywhere():
+    for category in ("background", "style"):
+        assert window_of(world.sample_edit(0, category=category)) == ANYWHERE
+
+
+def test_windows_of_tokens_and_labels_are_of_one_place(data):
+    index = torch.arange(len(data["source"])) % 9
+    seen, origin = windowed(data, index, 16)
+    assert seen["source"].shape[1:] == (16, 16) and seen["target_labels"].shape[1:] == (3, 8, 8)
+    assert origin.tolist()[:5] == [[0, 0], [0, 4], [0, 8], [4, 0], [4, 4]]
+    assert torch.equal(seen["source"][5], data["source"][5, 8:24, 16:32])
+    assert torch.equal(seen["source_labels"][5], data["source_labels"][5, :, 4:12, 8:16])
+    assert torch.equal(cut(data["target"], index, 16), seen["target"])
+
+
+def test_targets_are_the_same_where_only_the_edit_is_encoded(vq, data):
+    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7]) for seed in range(21)]
+    masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])
+    whole = keep_unchanged(data["source"], encode(vq, [s.target for s in samples]), masks, vq.config.factor)
+    assert (whole == data["target"]).float().mean() > 0.999
+    assert (data["target"] != data["source"]).flatten(1).any(dim=1).all()
+
+
+def test_captions_are_learned_where_objects_are():
+    labels = torch.full((400, 3, 16, 16), 10_000)
+    labels[:, 2, :6, 10:] = 0
+    chosen = torch.bincount(caption_windows(labels, 8), minlength=9) / 400
+    assert chosen.argmax() == 2 and chosen.min() > 0
+
+
+def test_a_window_keeps_its_place():
+    torch.manual_seed(0)
+    encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    text = encoder.encode_ids(encoder.tokenize(["make the fish blue"] * 2)[0]["input_ids"])
+    tokens = torch.randint(0, 64, (1, 8, 8)).expand(2, 8, 8)
+    with torch.no_grad():
+        plain = transformer(tokens, text, torch.zeros(2), source=tokens)
+        first, moved = transformer(tokens, text, torch.zeros(2), source=tokens, origin=torch.tensor([[0, 0], [4, 8]]))
+    torch.testing.assert_close(first, plain[0])
+    assert not torch.allclose(moved, plain[1], atol=1e-3)
+
+
+def test_only_the_nearest_codes_count():
+    codes = torch.cat([torch.randn(3, 8), torch.randn(200, 8) + 20])
+    neighbours, likeness = nearest_codes(codes, 4)
+    assert torch.equal(neighbours[:, 0], torch.arange(203)) and likeness[:, 0].abs().max() < 0.01
+    logits, target = torch.randn(5, 203), torch.tensor([0, 1, 2, 100, 150])
+    few = token_losses(logits, target, likeness, neighbours)
+    every = token_losses(logits, target, code_likeness(codes))
+    torch.testing.assert_close(few[0], every[0])
+    assert (few[1] >= every[1] - 0.01).all() and (few[1] <= few[0] + 0.01).all()
+
+
+def test_windows_first_then_whole_pictures_and_resumed(tmp_path, data, vq):
+    def run(folder, **changed):
+        torch.manual_seed(5)
+        encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
+        shown = []
+        show = sample_drawer(folder / "samples.png", vq, RECIPE)
+        average = train_transformer(
+            transformer,
+            encoder,
+            data,
+            vq.quantize.embedding.weight,
+            Run(folder),
+            replace(RECIPE, **changed),
+            show=lambda average, window: (shown.append(window), show(average, window)),
+        )
+        return average.state_dict(), shown
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("editmgt_lab.training.run.CHECKPOINT_SECONDS", 0)
+        whole, shown = run(tmp_path / "whole")
+    assert shown == [16] * 4 + [0] * 5, "4 batches of windows, 4 of whole pictures, and the end"
+    assert (tmp_path / "whole" / "samples.png").stat().st_size > 1000
+    again, _ = run(tmp_path / "whole")
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), name
