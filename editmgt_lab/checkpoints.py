@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .errors import CheckpointError
+from .folders import files_in
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -133,10 +134,10 @@ def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
             return [single]
         if (index := folder / f"{stem}.safetensors.index.json").is_file():
             return _shards(index)
-    found = sorted(folder.glob("*.safetensors"))
+    found = files_in(folder, "*.safetensors", deep=False)
     if len(found) == 1:
         return found
-    pickles = [file.name for file in sorted(folder.glob("*")) if file.suffix in _PICKLES]
+    pickles = [file.name for file in files_in(folder, deep=False) if file.suffix in _PICKLES]
     if found:
         problem, fix = f"{folder} holds several weights: {_some(file.name for file in found)}", "keep the one to load"
     elif pickles:

@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from ..crisp import EditSample
 from ..errors import DataError, LabError, SettingError
+from ..folders import files_in
 from ..rows import BadRow, Report, open_edit
 from ..tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
 
@@ -161,7 +162,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = sorted(path for part in ("source", "target") for path in (self._folder / part).glob("*"))
+            pictures = [path for part in ("source", "target") for path in files_in(self._folder / part, deep=False)]
             stamps += [(str(path.relative_to(self._folder)), file_stamp(path)) for path in pictures]
         content = json.dumps([self.source, self.schema, self.limit, stamps])
         return hashlib.sha256(content.encode()).hexdigest()

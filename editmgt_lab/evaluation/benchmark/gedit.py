@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...folders import is_stray
 from ...rows import Opened
 from ...tables import picture_bytes, read_rows
 from ..measures import SOURCE, Measure
@@ -72,7 +73,7 @@ class GEdit:
         return by_group(rows) | ({"intersection": shared} if shared else {})
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
-        for answer in (path for path in folder.iterdir() if (path / row.file).exists()):
+        for answer in (path for path in folder.iterdir() if not is_stray(path.name) and (path / row.file).exists()):
             save_picture(opened.source, (answer / row.file).with_name(f"{row.key}_SRCIMG.png"))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
+from ...folders import files_in
 from ...rows import Opened
 from ...tables import picture_bytes, read_json_file, read_rows
 from ..measures import TARGET, TARGET_CAPTION, Measure
@@ -51,7 +52,7 @@ class MagicBrush:
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
-        sessions = sorted(folder.rglob("edit_sessions.json")) if folder.is_dir() else []
+        sessions = files_in(folder, "edit_sessions.json")
         turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))
         last: dict[str, Row] = {}
         for image, turn, fields in turns:
