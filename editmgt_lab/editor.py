@@ -14,6 +14,7 @@ from .attention import capture_attention, check_blocks
 from .checkpoints import read_json, resolve
 from .consolidation import consolidate
 from .decoding import RegionHoldSampler, guide
+from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError
 from .images import Fitted, Picture, to_images, to_tensor
 from .inputs import Task, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
@@ -31,15 +32,15 @@ def load(
     source: str | os.PathLike[str] = "tiny",
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> Editor:
     """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
 
     The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
-    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights; None
-    is as stored, on the CPU float32. Raises CheckpointError, and SettingError for a device that is not there.
+    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights, such
+    as "bfloat16"; None is as stored, on the CPU float32. Raises CheckpointError, and SettingError for either of these.
     """
-    device = choose_device(device)
+    device, dtype = choose_device(device), choose_dtype(dtype)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
     folder = resolve(source, parts=PARTS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import is_large, read_config, weight_files
+from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError, TextError
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
@@ -49,8 +50,9 @@ class TextCondition:
             )
         return find_rows(focus, self.texts, self.spans)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextCondition:
-        """The same condition on another device or in another dtype."""
+    def to(self, device: torch.device | str | None = None, dtype: Dtype | None = None) -> TextCondition:
+        """The same condition on another device or in another dtype, which may be a name. Raises SettingError."""
+        dtype = choose_dtype(dtype)
         return replace(
             self,
             tokens=self.tokens.to(device, dtype),
@@ -190,13 +192,15 @@ def load_text_encoder(
     architecture: str = "CLIP",
     mask_padding: bool = False,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> TextEncoder:
     """The text encoder in a checkpoint folder: CLIP in `text_encoder/`, the language model in `llm_encoder/`.
 
     architecture: the transformer's `text_encoder_architecture`: "CLIP" is CLIP alone, "CLIP_Gemma2" has the language
-    model beside it. mask_padding: see TextEncoder. dtype: None is as stored. Raises CheckpointError.
+    model beside it. mask_padding: see TextEncoder. dtype: see dtypes.choose_dtype; None is as stored. Raises
+    CheckpointError, and SettingError for a dtype that is none.
     """
+    dtype = choose_dtype(dtype)
     from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
 
     if architecture not in ("CLIP", "CLIP_Gemma2"):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkpoints import load_module
+from .dtypes import Dtype
 from .errors import CheckpointError, ShapeError
 
 
@@ -207,9 +208,12 @@ class VQModel(nn.Module):
         folder: str | os.PathLike[str],
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype | None = None,
     ) -> VQModel:
-        """Read diffusers' folder of a VQModel: config.json and safetensors. Raises CheckpointError."""
+        """Read diffusers' folder of a VQModel: config.json and safetensors; dtype: see dtypes.choose_dtype.
+
+        Raises CheckpointError, and SettingError for a dtype that is none.
+        """
         return load_module(lambda config: cls(VQConfig.from_dict(config)), folder, device=device, dtype=dtype)
 
     def latents(self, images: Tensor) -> Tensor:
