@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from .checkpoints import is_large, read_config, weight_files
 from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError, TextError
+from .words import occurrences, words_of
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -40,7 +40,8 @@ class TextCondition:
         """The rows of the focus words: bool [B, L], every sub-token of every occurrence.
 
         focus: one word or phrase, a list of them for all texts, or one such list per text.
-        Raises TextError where a text does not have the word.
+        Letters are compared, not their coding: see words.occurrences. Raises TextError where a text does not have the
+        word, or the tokenizer has no row for it.
         """
         if self.texts is None or self.spans is None:
             raise TextError(
@@ -85,16 +86,22 @@ def _are_words(value: Any) -> bool:
 
 def _rows_of(word: str, text: str, spans: Tensor) -> Tensor:
     """bool [L]: the rows whose characters overlap an occurrence of `word` in `text`."""
-    found = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE)]
-    if not word.strip() or not found:
-        words = dict.fromkeys(re.findall(r"[\w-]+", text))
+    found = occurrences(word, text)
+    if not found:
         raise TextError(
             f"The focus word {word!r} is not in the instruction {text!r}.",
-            expected=f"one of: {', '.join(words)}.",
+            expected=f"one of: {', '.join(words_of(text))}.",
             fix="Choose a word of the instruction, or leave `focus` out to use all of them.",
         )
     start, end = spans[:, 0], spans[:, 1]
-    return torch.stack([(start < b) & (end > a) & (end > start) for a, b in found]).any(dim=0)
+    rows = torch.stack([(start < b) & (end > a) & (end > start) for a, b in found]).any(dim=0)
+    if not rows.any():
+        raise TextError(
+            f"The focus word {word!r} has no row: the tokenizer leaves its letters out.",
+            expected="a word that the tokenizer knows letters of.",
+            fix="Choose another word of the instruction, or leave `focus` out to use all of them.",
+        )
+    return rows
 
 
 class TextEncoder(nn.Module):
