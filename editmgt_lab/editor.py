@@ -16,7 +16,7 @@ from .consolidation import consolidate
 from .decoding import RegionHoldSampler, guide
 from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError
-from .images import Fitted, Picture, to_images, to_tensor
+from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings, choose_device
@@ -119,13 +119,13 @@ class Editor:
         blocks: int | Sequence[int] | None = None,
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
-        mask: Picture | Sequence[Picture] | None = None,
+        mask: MaskPicture | Sequence[MaskPicture] | None = None,
         token_temperature: float | None = None,
         on_step: Callable[[DecodeStep], None] | None = None,
     ) -> EditResult:
         """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
 
-        image: whatever `images.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
+        image: whatever `opening.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
         of a list must fit one grid. Lists of pictures and of instructions have one length; a single one serves all.
         hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing.
         strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
@@ -134,7 +134,7 @@ class Editor:
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
-        mask: white where the picture may change, of the picture's aspect; everything else keeps the source's tokens.
+        mask: where the picture may change, of its aspect, as masks.read_mask reads it; elsewhere all tokens stay.
         on_step: called with every step as it is done; what it raises ends the edit.
 
         Raises ImageError, TextError or SettingError before any network runs.
@@ -160,7 +160,7 @@ class Editor:
         blocks: int | Sequence[int] | None = None,
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
-        mask: Picture | Sequence[Picture] | None = None,
+        mask: MaskPicture | Sequence[MaskPicture] | None = None,
         token_temperature: float | None = None,
     ) -> Iterator[DecodeStep]:
         """The same edit, one DecodeStep at a time; the arguments and errors are those of `edit`."""
@@ -211,7 +211,7 @@ class Editor:
         check_texts(texts, may_be_blank=True)
         return self.text_encoder(texts)
 
-    def _fit(self, pictures: Sequence[Picture], masks: Sequence[Picture | None]) -> list[Fitted]:
+    def _fit(self, pictures: Sequence[Picture], masks: Sequence[MaskPicture | None]) -> list[Fitted]:
         return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
 
     def _encode(self, fitted: Sequence[Fitted]) -> Tensor:
@@ -313,6 +313,7 @@ class Editor:
             settings=task.settings,
             sources=[each.source for each in task.fitted],
             geometries=[each.geometry for each in task.fitted],
+            readings=[each.reading for each in task.fitted if each.reading],
             source_tokens=None if task.source is None else task.source.cpu(),
             single=task.single,
         )

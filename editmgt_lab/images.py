@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError, ShapeError
-from .opening import Picture, load_image, px
-
-Box: TypeAlias = "tuple[float, float, float, float]"
+from .masks import Box, Mask, MaskPicture, fit_mask, read_mask
+from .opening import Picture, load_image, open_picture, px
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,11 @@ class Geometry:
     original: tuple[int, int]
     crop: tuple[int, int, int, int]
     size: tuple[int, int]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was cropped."""
+        return self.crop == (0, 0, *self.original)
 
     def paste_back(self, edited: Image.Image, original: Picture) -> Image.Image:
         """`original`, at its full size, with `edited` resized into the part that was kept."""
@@ -46,12 +49,14 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Pictures of one size that line up pixel by pixel. source, target: RGB; mask: "L", white where the edit is."""
+    """Pictures of one size that line up pixel by pixel. source, target: RGB; mask: "L", white where the edit is;
+    reading: how the mask was understood, one of masks.READINGS."""
 
     source: Image.Image
     target: Image.Image | None
     mask: Image.Image | None
     geometry: Geometry
+    reading: str | None = None
 
 
 def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, Geometry]:
@@ -70,7 +75,7 @@ def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, G
 def fit_together(
     source: Picture,
     target: Picture | None = None,
-    mask: Picture | None = None,
+    mask: MaskPicture | None = None,
     *,
     pixels: int,
     multiple: int,
@@ -80,23 +85,32 @@ def fit_together(
     """Fits source, target and mask with one geometry, the source's, so that they still line up; see fit.
 
     Target and mask may be of another size than the source. Their aspect ratio may differ by what rounding to whole px
-    explains and by the share `most_off`, then they are stretched: else ImageError. The mask is resized to the nearest
-    pixel and keeps its values. square: keep only the middle square of the source, and of the others the same part.
+    explains and by the share `most_off`, then they are stretched: else ImageError. The mask is read by masks.read_mask,
+    which refuses an ambiguous one, and resized by masks.fit_mask, which loses no spot of it. square: keep only the
+    middle square of the source, and of the others the same part.
     """
     whole = load_image(source)
     geometry = _plan_square(whole.size, pixels, multiple) if square else _plan(whole.size, pixels, multiple)
 
-    def follow(picture: Picture, name: str, resampling: Image.Resampling) -> Image.Image:
-        image = load_image(picture)
-        if aspects_differ(image.size, geometry.original) > most_off:
-            _check_same_aspect(image.size, geometry.original, name)
-        return image.resize(geometry.size, resampling, box=_scaled(geometry.crop, geometry.original, image.size))
+    def part(size: tuple[int, int], name: str) -> Box:
+        if aspects_differ(size, geometry.original) > most_off:
+            _check_same_aspect(size, geometry.original, name)
+        return _scaled(geometry.crop, geometry.original, size)
 
+    fitted_target = read = None
+    if target is not None:
+        other = load_image(target)
+        fitted_target = other.resize(geometry.size, Image.Resampling.LANCZOS, box=part(other.size, "target"))
+    if mask is not None:
+        shown = mask if isinstance(mask, Mask) else open_picture(mask)
+        box = part(shown.size, "mask")
+        read = read_mask(shown, whole)
     return Fitted(
         source=whole.resize(geometry.size, Image.Resampling.LANCZOS, box=geometry.crop),
-        target=None if target is None else follow(target, "target", Image.Resampling.LANCZOS),
-        mask=None if mask is None else follow(mask, "mask", Image.Resampling.NEAREST).convert("L"),
+        target=fitted_target,
+        mask=fit_mask(read.image, geometry.size, box) if read else None,
         geometry=geometry,
+        reading=read.reading if read else None,
     )
 
 
