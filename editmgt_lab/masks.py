@@ -122,7 +122,7 @@ def _by_colours(shown: Image.Image, source: Image.Image | None) -> str:
         if source is not None and _agree(shown, source, white) and _agree(shown, source, black):
             raise _ambiguous("the mask is black and white, but so is the picture, and it looks like that")
         return "white"
-    if source is not None and _agree(shown, source, ~(white | black)):
+    if source is not None and _agree(shown, source, ~white) and _agree(shown, source, ~(white | black)):
         return "painted over"
     if (bright - dark > NEAR).mean() < 1 - NEARLY_ALL:  # greys: blurred, or scaled
         return "white"

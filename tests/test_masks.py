@@ -108,6 +108,8 @@ def test_a_jpeg_and_a_blurred_mask(source):
     soft = box("L", 0, 255).filter(ImageFilter.GaussianBlur(6))
     read = read_mask(soft, source)
     assert read.reading == "white" and np.array_equal(np.asarray(read.image), np.asarray(soft))  # it keeps its greys
+    for shade in ("black", "grey", "white"):
+        assert read_mask(soft, Image.new("RGB", SIZE, shade)).reading == "white"
 
 
 STROKES = {

@@ -17,6 +17,7 @@ from ..crisp import EditSample
 from ..editor import Editor
 from ..evaluation.metrics import edit_score, leakage
 from ..images import Geometry, Picture, load_image, to_tensor
+from ..masks import Mask
 from ..results import EditResult
 from .figures import panels_figure
 from .overlays import HELD, held_overlay
@@ -168,8 +169,8 @@ class HoldStudio(LabWidget):
         return {"instruction": self.instruction, "numbers": numbers} | self.settings
 
 
-def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Image.Image:
-    """A mask, "L", that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
+def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Mask:
+    """A mask that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
 
     It has a white spot in the middle of each and the shape of the original picture, or is as many times larger as makes
     room for the spots.
@@ -182,4 +183,4 @@ def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Image.I
     mask = np.zeros((geometry.original[1] * finer, geometry.original[0] * finer), np.uint8)
     y, x = (top + (rows + 0.5) * down) * finer, (left + (columns + 0.5) * across) * finer
     mask[y.astype(int), x.astype(int)] = 255
-    return Image.fromarray(mask)
+    return Mask(Image.fromarray(mask), "white")
