@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError
+from .folders import files_in
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -96,14 +98,16 @@ def read_weights(
     folder: str | os.PathLike[str],
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
     """Every tensor of a folder's safetensors files, single or sharded, by name.
 
     On the CPU tensors stay memory-mapped: they are read from disk when first used. dtype: of the floating-point
-    tensors (None: as stored). progress: a bar where there are more than 100 MB. Raises CheckpointError.
+    tensors, see dtypes.choose_dtype (None: as stored). progress: a bar where there are more than 100 MB. Raises
+    CheckpointError, and SettingError for a dtype that is none.
     """
+    dtype = choose_dtype(dtype)
     files = weight_files(folder)
     total = sum(file.stat().st_size for file in files)
     weights = {}
@@ -133,10 +137,10 @@ def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
             return [single]
         if (index := folder / f"{stem}.safetensors.index.json").is_file():
             return _shards(index)
-    found = sorted(folder.glob("*.safetensors"))
+    found = files_in(folder, "*.safetensors", deep=False)
     if len(found) == 1:
         return found
-    pickles = [file.name for file in sorted(folder.glob("*")) if file.suffix in _PICKLES]
+    pickles = [file.name for file in files_in(folder, deep=False) if file.suffix in _PICKLES]
     if found:
         problem, fix = f"{folder} holds several weights: {_some(file.name for file in found)}", "keep the one to load"
     elif pickles:
@@ -153,7 +157,7 @@ def load_into(
     folder: str | os.PathLike[str],
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
     progress: bool = True,
 ) -> Module:
     """Gives a module the weights of a folder, and returns it.
@@ -177,11 +181,12 @@ def load_module(
     folder: str | os.PathLike[str],
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> Module:
     """A module in evaluation mode, built from the folder's config.json (on the meta device) and given its weights.
 
-    See load_into for device and dtype. Raises CheckpointError, and what `build` says of a configuration.
+    See load_into for device and dtype. Raises CheckpointError, SettingError for a dtype that is none, and what `build`
+    says of a configuration.
     """
     config = read_config(folder)
     try:

@@ -16,8 +16,9 @@ from .attention import capture_attention, check_blocks
 from .checkpoints import read_json, resolve
 from .consolidation import consolidate
 from .decoding import RegionHoldSampler, guide
+from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError
-from .images import Fitted, Picture, to_images, to_tensor
+from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings, choose_device
@@ -33,15 +34,15 @@ def load(
     source: str | os.PathLike[str] = "tiny",
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> Editor:
     """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
 
     The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
-    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights; None
-    is as stored, on the CPU float32. Raises CheckpointError, and SettingError for a device that is not there.
+    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights, such
+    as "bfloat16"; None is as stored, on the CPU float32. Raises CheckpointError, and SettingError for either of these.
     """
-    device = choose_device(device)
+    device, dtype = choose_device(device), choose_dtype(dtype)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
     folder = resolve(source, parts=PARTS)
@@ -120,7 +121,7 @@ class Editor:
         *,
         focus: Focus | None = None,
         negative: str | Sequence[str] = "",
-        mask: Picture | Sequence[Picture] | None = None,
+        mask: MaskPicture | Sequence[MaskPicture] | None = None,
         **settings: Any,
     ) -> Task:
         """What an edit decodes, checked and encoded, for a decoding loop of one's own; arguments and errors: `edit`."""
@@ -159,7 +160,7 @@ class Editor:
     def edit(self, *asked: Any, on_step: Callable[[DecodeStep], None] | None = None, **options: Any) -> EditResult:
         """Edit one picture, or a list of them, as the instruction says. None is the model's own default.
 
-        image: whatever `images.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
+        image: whatever `opening.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
         of a list must fit one grid. Lists of pictures and of instructions have one length; a single one serves all.
         hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing.
         strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
@@ -168,7 +169,7 @@ class Editor:
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
-        mask: white where the picture may change, of the picture's aspect; everything else keeps the source's tokens.
+        mask: where the picture may change, of its aspect, as masks.read_mask reads it; elsewhere all tokens stay.
         on_step: called with every step as it is done; what it raises ends the edit.
 
         Raises ImageError, TextError or SettingError before any network runs.
@@ -220,7 +221,7 @@ class Editor:
         check_texts(texts, may_be_blank=True)
         return self.text_encoder(texts)
 
-    def _fit(self, pictures: Sequence[Picture], masks: Sequence[Picture | None]) -> list[Fitted]:
+    def _fit(self, pictures: Sequence[Picture], masks: Sequence[MaskPicture | None]) -> list[Fitted]:
         return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
 
     def _encode(self, fitted: Sequence[Fitted]) -> Tensor:
@@ -281,6 +282,7 @@ class Editor:
             settings=task.settings,
             sources=[each.source for each in task.fitted],
             geometries=[each.geometry for each in task.fitted],
+            readings=[each.reading for each in task.fitted if each.reading],
             source_tokens=None if task.source is None else task.source.cpu(),
             single=task.single,
         )

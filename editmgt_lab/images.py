@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError, ShapeError
-
-Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray"
-Box: TypeAlias = "tuple[float, float, float, float]"
-
-MAX_PIXELS = 64_000_000
+from .masks import Box, Mask, MaskPicture, fit_mask, read_mask
+from .opening import Picture, load_image, open_picture, px
 
 
 @dataclass(frozen=True)
@@ -35,13 +28,18 @@ class Geometry:
     crop: tuple[int, int, int, int]
     size: tuple[int, int]
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was cropped."""
+        return self.crop == (0, 0, *self.original)
+
     def paste_back(self, edited: Image.Image, original: Picture) -> Image.Image:
         """`original`, at its full size, with `edited` resized into the part that was kept."""
         whole = load_image(original)
         if whole.size != self.original:
             raise ImageError(
-                f"this picture is {_px(whole.size)}, another one than was fitted",
-                expected=f"the picture that was fitted, {_px(self.original)}",
+                f"this picture is {px(whole.size)}, another one than was fitted",
+                expected=f"the picture that was fitted, {px(self.original)}",
                 fix="pass the picture that fit() was given",
             )
         left, top, right, bottom = self.crop
@@ -51,42 +49,14 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Pictures of one size that line up pixel by pixel. source, target: RGB; mask: "L", white where the edit is."""
+    """Pictures of one size that line up pixel by pixel. source, target: RGB; mask: "L", white where the edit is;
+    reading: how the mask was understood, one of masks.READINGS."""
 
     source: Image.Image
     target: Image.Image | None
     mask: Image.Image | None
     geometry: Geometry
-
-
-def load_image(picture: Picture) -> Image.Image:
-    """A new RGB picture, upright as its EXIF orientation says, transparency over white.
-
-    Takes a PIL image, a path, the bytes of a picture file, or an array [H, W] or [H, W, 1 | 3 | 4] (uint8 or uint16
-    at full range, bool, or floats in [0, 1]). Grey, palette, CMYK and 16-bit pictures are converted; of an animation
-    the first frame is taken. More than 64 million pixels are refused from the header, before anything is decoded.
-    Raises ImageError.
-    """
-    if isinstance(picture, np.ndarray):
-        return _upright_rgb(_from_array(picture))
-    if isinstance(picture, Image.Image):
-        return _decode(picture, "the picture")
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(picture), "the picture's bytes")
-    if not isinstance(picture, (str, os.PathLike)):
-        raise ImageError(
-            f"a {type(picture).__name__} is not a picture",
-            expected="a PIL image, a path, the bytes of a picture file, or an array [H, W, 3]",
-            fix="open the picture with PIL.Image.open, or pass its path",
-        )
-    path = os.path.expanduser(os.fspath(picture))
-    if not os.path.isfile(path):
-        raise ImageError(
-            f"there is no picture file {path!r}",
-            expected="the path of a picture on this computer",
-            fix="check the path; download a picture that is on the web first",
-        )
-    return _open(path, path)
+    reading: str | None = None
 
 
 def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, Geometry]:
@@ -105,7 +75,7 @@ def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, G
 def fit_together(
     source: Picture,
     target: Picture | None = None,
-    mask: Picture | None = None,
+    mask: MaskPicture | None = None,
     *,
     pixels: int,
     multiple: int,
@@ -115,23 +85,32 @@ def fit_together(
     """Fits source, target and mask with one geometry, the source's, so that they still line up; see fit.
 
     Target and mask may be of another size than the source. Their aspect ratio may differ by what rounding to whole px
-    explains and by the share `most_off`, then they are stretched: else ImageError. The mask is resized to the nearest
-    pixel and keeps its values. square: keep only the middle square of the source, and of the others the same part.
+    explains and by the share `most_off`, then they are stretched: else ImageError. The mask is read by masks.read_mask,
+    which refuses an ambiguous one, and resized by masks.fit_mask, which loses no spot of it. square: keep only the
+    middle square of the source, and of the others the same part.
     """
     whole = load_image(source)
     geometry = _plan_square(whole.size, pixels, multiple) if square else _plan(whole.size, pixels, multiple)
 
-    def follow(picture: Picture, name: str, resampling: Image.Resampling) -> Image.Image:
-        image = load_image(picture)
-        if aspects_differ(image.size, geometry.original) > most_off:
-            _check_same_aspect(image.size, geometry.original, name)
-        return image.resize(geometry.size, resampling, box=_scaled(geometry.crop, geometry.original, image.size))
+    def part(size: tuple[int, int], name: str) -> Box:
+        if aspects_differ(size, geometry.original) > most_off:
+            _check_same_aspect(size, geometry.original, name)
+        return _scaled(geometry.crop, geometry.original, size)
 
+    fitted_target = read = None
+    if target is not None:
+        other = load_image(target)
+        fitted_target = other.resize(geometry.size, Image.Resampling.LANCZOS, box=part(other.size, "target"))
+    if mask is not None:
+        shown = mask if isinstance(mask, Mask) else open_picture(mask)
+        box = part(shown.size, "mask")
+        read = read_mask(shown, whole)
     return Fitted(
         source=whole.resize(geometry.size, Image.Resampling.LANCZOS, box=geometry.crop),
-        target=None if target is None else follow(target, "target", Image.Resampling.LANCZOS),
-        mask=None if mask is None else follow(mask, "mask", Image.Resampling.NEAREST).convert("L"),
+        target=fitted_target,
+        mask=fit_mask(read.image, geometry.size, box) if read else None,
         geometry=geometry,
+        reading=read.reading if read else None,
     )
 
 
@@ -147,7 +126,7 @@ def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
     sizes = list(dict.fromkeys(image.size for image in images))
     if len(sizes) != 1:
         raise ImageError(
-            f"a batch of pictures of {len(sizes)} sizes: {', '.join(map(_px, sizes)) or 'it is empty'}",
+            f"a batch of pictures of {len(sizes)} sizes: {', '.join(map(px, sizes)) or 'it is empty'}",
             expected="one or more pictures of one size",
             fix="fit them to one size, or pass them one at a time",
         )
@@ -156,83 +135,25 @@ def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
 
 
 def to_images(tensor: Tensor) -> list[Image.Image]:
-    """[B, 3, H, W] in [0, 1], any dtype and device → B RGB pictures; values outside are clamped. Raises ShapeError."""
+    """[B, 3, H, W] in [0, 1], any dtype and device → B RGB pictures; values outside are clamped.
+
+    Raises ShapeError, and ImageError for what is not finite, which would come out black.
+    """
     if tensor.ndim != 4 or tensor.shape[1] != 3:
         raise ShapeError(
             f"a tensor of shape {list(tensor.shape)} is not a batch of pictures",
             expected="[B, 3, H, W]",
             fix="add the batch dimension, or move the channels behind it",
         )
-    values = tensor.detach().float().mul(255).round().clamp(0, 255).byte()
+    values = tensor.detach().float()
+    if not values.isfinite().all():
+        raise ImageError(
+            f"{int((~values.isfinite()).sum())} of {values.numel()} values of these pictures are not finite",
+            expected="numbers, of which those in [0, 1] are shown as they are",
+            fix='compute them in float32, such as with lab.load(dtype="float32"), and check the weights',
+        )
+    values = values.mul(255).round().clamp(0, 255).byte()
     return [Image.fromarray(array) for array in values.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-
-
-def _open(file: Any, name: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, f"over {Image.MAX_IMAGE_PIXELS:,} pixels") from error
-    except Exception as error:  # every format's parser has its own kinds of errors
-        raise _unreadable(name, error) from error
-    with image:
-        return _decode(image, name)
-
-
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, _px(image.size))
-    if width * height == 0:
-        raise ImageError(f"{name} is empty: {_px(image.size)}", expected="at least 1 px", fix="pass another picture")
-    try:
-        return _upright_rgb(image)
-    except ImageError:
-        raise
-    except Exception as error:
-        raise _unreadable(name, error) from error
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # 16 or 32 bits; PIL's own conversion would cut them off at 255
-        image = _from_array(np.asarray(image))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))) or array.size == 0:
-        raise ImageError(
-            f"an array of shape {list(array.shape)} is not a picture",
-            expected="[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
-            fix="put the channels last and take one picture of a batch",
-        )
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise _too_large("the array", _px((array.shape[1], array.shape[0])))
-    if array.dtype != np.uint8:
-        array = np.rint(array * (255 / _full_range(array))).astype(np.uint8)
-    return Image.fromarray(array)
-
-
-def _full_range(array: np.ndarray) -> int:
-    """What white is in this array: its type's top, or of 1, 255 and 65535 the first that no value exceeds."""
-    exact = {"bool": 1, "uint16": 65535}.get(array.dtype.name)
-    if exact:
-        return exact
-    tops = {"f": (1, 255, 65535), "i": (255, 65535), "u": (255, 65535)}.get(array.dtype.kind, ())
-    top = next((top for top in tops if array.min() >= 0 and array.max() <= top), None)
-    if top is None:
-        raise ImageError(
-            f"an array of {array.dtype} whose values are no brightnesses",
-            expected="uint8 or uint16, or floats in [0, 1]",
-            fix="bring the values into [0, 1], and replace those that are not finite",
-        )
-    return top
 
 
 def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
@@ -241,7 +162,7 @@ def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
     cells = pixels / multiple * math.sqrt(short / long)  # along the short side
     if cells < 1:
         raise ImageError(
-            f"a picture of {_px(original)} is too narrow",
+            f"a picture of {px(original)} is too narrow",
             expected=f"a long side at most {(pixels // multiple) ** 2} times the short one",
             fix="crop the picture to the part to edit",
         )
@@ -272,28 +193,7 @@ def _check_same_aspect(size: tuple[int, int], source: tuple[int, int], name: str
     # A picture scaled down is off by up to half a pixel on each side.
     if abs(height - width * large[1] / large[0]) > 0.5 + 0.5 * large[1] / large[0]:
         raise ImageError(
-            f"the {name} is {_px(size)} and the source {_px(source)}: they cannot line up",
+            f"the {name} is {px(size)} and the source {px(source)}: they cannot line up",
             expected="source, target and mask of one aspect ratio",
             fix=f"crop the {name} as the source was cropped",
         )
-
-
-def _px(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]} px"
-
-
-def _too_large(name: str, size: str) -> ImageError:
-    return ImageError(
-        f"{name} is too large: {size}",
-        expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
-        fix="scale the picture down first; the model itself sees about a million pixels at most",
-    )
-
-
-def _unreadable(name: str, error: Exception) -> ImageError:
-    unknown = isinstance(error, UnidentifiedImageError)  # whose text has addresses in memory
-    return ImageError(
-        f"{name} cannot be read as a picture: {'of no known kind' if unknown else error or type(error).__name__}",
-        expected="a whole PNG, JPEG, WebP, GIF, BMP or TIFF file",
-        fix="open it in a picture viewer: if it is cut short or of another kind, save or download it again",
-    )

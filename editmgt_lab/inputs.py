@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import ImageError, SettingError, TextError
 from .images import Fitted, Picture, fit_together, to_tensor
+from .masks import MaskPicture
 from .settings import Settings
 from .text import TextCondition
 
@@ -95,7 +96,7 @@ def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
 
 
 def fit_batch(
-    pictures: Sequence[Picture], masks: Sequence[Picture | None], *, pixels: int, multiple: int
+    pictures: Sequence[Picture], masks: Sequence[MaskPicture | None], *, pixels: int, multiple: int
 ) -> list[Fitted]:
     """Every picture with its mask, fitted to the model's grid; see images.fit_together. Raises ImageError."""
     if not pictures:
@@ -116,11 +117,15 @@ def fit_batch(
 
 def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
     """bool [B, h, w]: the tokens with a white (at least half bright) pixel of the mask. Raises ImageError for none."""
-    white = to_tensor([each.mask for each in fitted])[:, 0] >= 0.5  # [B, H, W]
-    if not white.flatten(1).any(dim=1).all():
-        raise ImageError(
-            "the mask is black everywhere, so nothing may change",
-            expected="white where the picture may change",
-            fix="paint the place of the edit white, or leave the mask out",
-        )
+    brightness = to_tensor([each.mask for each in fitted])[:, 0]  # [B, H, W]
+    white = brightness >= 0.5
+    for each, brightest in zip(fitted, brightness.amax(dim=(1, 2)).tolist(), strict=True):
+        if brightest < 0.5:
+            seen = "is black everywhere" if brightest == 0 else f"is nowhere brighter than {brightest:.0%}"
+            cut = "" if each.geometry.whole else ", but for the margin that the grid cuts off"
+            raise ImageError(
+                f"the mask {seen}{cut}, so nothing may change",
+                expected="white where the picture may change",
+                fix="paint the place of the edit white, or leave the mask out",
+            )
     return F.max_pool2d(white.float(), factor).to(torch.bool)

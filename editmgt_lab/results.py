@@ -49,8 +49,8 @@ class EditResult:
     """A finished edit; the plural names hold lists, the singular ones what the call was about: one picture or a list.
 
     tokens, heat, held: [B, h, w] on the CPU, as in the last DecodeStep. sources: the pictures as they were fitted to
-    the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to image. settings:
-    everything that was chosen, the seeds included.
+    the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to image. readings: how
+    each mask was understood, of masks.READINGS; empty without. settings: all that was chosen, the seeds included.
     """
 
     images: list[Image.Image]
@@ -61,6 +61,7 @@ class EditResult:
     settings: Settings
     sources: list[Image.Image] = field(default_factory=list)
     geometries: list[Geometry] = field(default_factory=list)
+    readings: list[str] = field(default_factory=list)
     source_tokens: Tensor | None = None
     single: bool = True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import is_large, read_config, weight_files
+from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError, TextError
+from .words import occurrences, words_of
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -39,7 +40,8 @@ class TextCondition:
         """The rows of the focus words: bool [B, L], every sub-token of every occurrence.
 
         focus: one word or phrase, a list of them for all texts, or one such list per text.
-        Raises TextError where a text does not have the word.
+        Letters are compared, not their coding: see words.occurrences. Raises TextError where a text does not have the
+        word, or the tokenizer has no row for it.
         """
         if self.texts is None or self.spans is None:
             raise TextError(
@@ -49,8 +51,9 @@ class TextCondition:
             )
         return find_rows(focus, self.texts, self.spans)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextCondition:
-        """The same condition on another device or in another dtype."""
+    def to(self, device: torch.device | str | None = None, dtype: Dtype | None = None) -> TextCondition:
+        """The same condition on another device or in another dtype, which may be a name. Raises SettingError."""
+        dtype = choose_dtype(dtype)
         return replace(
             self,
             tokens=self.tokens.to(device, dtype),
@@ -83,16 +86,22 @@ def _are_words(value: Any) -> bool:
 
 def _rows_of(word: str, text: str, spans: Tensor) -> Tensor:
     """bool [L]: the rows whose characters overlap an occurrence of `word` in `text`."""
-    found = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE)]
-    if not word.strip() or not found:
-        words = dict.fromkeys(re.findall(r"[\w-]+", text))
+    found = occurrences(word, text)
+    if not found:
         raise TextError(
             f"The focus word {word!r} is not in the instruction {text!r}.",
-            expected=f"one of: {', '.join(words)}.",
+            expected=f"one of: {', '.join(words_of(text))}.",
             fix="Choose a word of the instruction, or leave `focus` out to use all of them.",
         )
     start, end = spans[:, 0], spans[:, 1]
-    return torch.stack([(start < b) & (end > a) & (end > start) for a, b in found]).any(dim=0)
+    rows = torch.stack([(start < b) & (end > a) & (end > start) for a, b in found]).any(dim=0)
+    if not rows.any():
+        raise TextError(
+            f"The focus word {word!r} has no row: the tokenizer leaves its letters out.",
+            expected="a word that the tokenizer knows letters of.",
+            fix="Choose another word of the instruction, or leave `focus` out to use all of them.",
+        )
+    return rows
 
 
 class TextEncoder(nn.Module):
@@ -190,13 +199,15 @@ def load_text_encoder(
     architecture: str = "CLIP",
     mask_padding: bool = False,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> TextEncoder:
     """The text encoder in a checkpoint folder: CLIP in `text_encoder/`, the language model in `llm_encoder/`.
 
     architecture: the transformer's `text_encoder_architecture`: "CLIP" is CLIP alone, "CLIP_Gemma2" has the language
-    model beside it. mask_padding: see TextEncoder. dtype: None is as stored. Raises CheckpointError.
+    model beside it. mask_padding: see TextEncoder. dtype: see dtypes.choose_dtype; None is as stored. Raises
+    CheckpointError, and SettingError for a dtype that is none.
     """
+    dtype = choose_dtype(dtype)
     from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
 
     if architecture not in ("CLIP", "CLIP_Gemma2"):

@@ -28,6 +28,7 @@ from .blocks import (
     sinusoids,
 )
 from .checkpoints import load_module
+from .dtypes import Dtype
 from .errors import SettingError, ShapeError
 from .text import TextCondition
 
@@ -80,7 +81,7 @@ class MaskedGenerativeTransformer(nn.Module):
         folder: str | os.PathLike[str],
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype | None = None,
     ) -> MaskedGenerativeTransformer:
         """Read a folder of the released layout: config.json and safetensors, sharded or not. Raises CheckpointError."""
         return load_module(cls.from_config, folder, device=device, dtype=dtype)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .checkpoints import load_module
-from .errors import CheckpointError, ShapeError
+from .dtypes import Dtype
+from .errors import CheckpointError, SettingError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -207,32 +209,30 @@ class VQModel(nn.Module):
         folder: str | os.PathLike[str],
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype | None = None,
     ) -> VQModel:
-        """Read diffusers' folder of a VQModel: config.json and safetensors. Raises CheckpointError."""
+        """Read diffusers' folder of a VQModel: config.json and safetensors; dtype: see dtypes.choose_dtype.
+
+        Raises CheckpointError, and SettingError for a dtype that is none.
+        """
         return load_module(lambda config: cls(VQConfig.from_dict(config)), folder, device=device, dtype=dtype)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] → latents before quantisation [B, C, h, w]."""
-        factor = self.config.factor
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels or any(s % factor for s in images.shape[2:]):
-            raise ShapeError(
-                f"The pictures have shape {list(images.shape)}.",
-                expected=f"[B, {self.config.in_channels}, H, W] with H and W a multiple of {factor}.",
-                fix="Bring pictures to the grid with `editmgt_lab.images.fit` first.",
-            )
+        """Pictures [B, 3, H, W] → latents before quantisation [B, C, h, w]. Raises ShapeError."""
+        self._check_pictures(images)
         return self.quant_conv(self.encoder(images))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] → tokens [B, h, w]."""
-        return self.quantize.nearest(self.latents(images))
+        """Pictures [B, 3, H, W] → tokens [B, h, w]. Raises ShapeError, and SettingError where no numbers come out."""
+        self._check_pictures(images)
+        return self.quantize.nearest(in_numbers(nn.Sequential(self.encoder, self.quant_conv), images))
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Codes [B, C, h, w] → pictures [B, 3, H, W], not clipped."""
         return self.decoder(self.post_quant_conv(latents))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, h, w] → pictures [B, 3, H, W] in [0, 1]."""
+        """Tokens [B, h, w] → pictures [B, 3, H, W] in [0, 1]. Raises ShapeError, and SettingError as `encode` does."""
         size = self.config.num_vq_embeddings
         if tokens.ndim != 3 or tokens.is_floating_point() or tokens.min() < 0 or tokens.max() >= size:
             raise ShapeError(
@@ -240,4 +240,29 @@ class VQModel(nn.Module):
                 expected=f"whole numbers [B, h, w] in [0, {size - 1}].",
                 fix="Replace mask tokens by codes before decoding.",
             )
-        return self.decode_latents(self.quantize(tokens)).clamp(0, 1)
+        codes = self.quantize(tokens)
+        return in_numbers(nn.Sequential(self.post_quant_conv, self.decoder), codes).clamp(0, 1)
+
+    def _check_pictures(self, images: Tensor) -> None:
+        factor = self.config.factor
+        if images.ndim != 4 or images.shape[1] != self.config.in_channels or any(s % factor for s in images.shape[2:]):
+            raise ShapeError(
+                f"The pictures have shape {list(images.shape)}.",
+                expected=f"[B, {self.config.in_channels}, H, W] with H and W a multiple of {factor}.",
+                fix="Bring pictures to the grid with `editmgt_lab.images.fit` first.",
+            )
+
+
+def in_numbers(network: nn.Module, x: Tensor) -> Tensor:
+    """network(x); where float16 overflows, the same in float32. Raises SettingError for what is no number even so."""
+    y = network(x)
+    if x.dtype == torch.float16 and not y.isfinite().all():
+        weights = {name: weight.float() for name, weight in network.named_parameters()}
+        y = functional_call(network, weights, (x.float(),))
+    if not y.isfinite().all():
+        raise SettingError(
+            f"The VQ model makes no numbers of these, in {x.dtype}.",
+            expected="finite pictures and weights, and a dtype that they do not overflow in.",
+            fix='Load it with dtype="float32"; if it is, check the pictures, or download the weights again.',
+        )
+    return y

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from editmgt_lab.errors import ImageError, ShapeError
-from editmgt_lab.images import MAX_PIXELS, fit, fit_together, load_image, to_images, to_tensor
+from editmgt_lab.images import fit, fit_together, load_image, to_images, to_tensor
+from editmgt_lab.opening import MAX_PIXELS
 
 
 def gradient(width=60, height=40):
@@ -139,6 +140,110 @@ def test_arrays(array, colour):
 def test_arrays_that_are_no_pictures(array):
     with pytest.raises(ImageError, match="array"):
         load_image(array)
+
+
+@pytest.mark.parametrize("top", [1.0000002, 1.02, 1.09])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_that_overshoot_are_clipped(top, dtype):
+    array = np.full((8, 8, 3), 0.9, dtype)
+    array[0, 0], array[0, 1] = top, 1 - top
+    loaded = np.asarray(load_image(array))
+    assert (
+        (abs(loaded[1:].astype(int) - 229.5) <= 0.5).all() and (loaded[0, 0] == 255).all() and (loaded[0, 1] == 0).all()
+    )
+    assert np.array_equal(np.asarray(load_image(Image.fromarray(array[..., 0].astype(np.float32)))), loaded)
+
+
+def test_a_float_picture_enlarged_with_a_cubic_filter():
+    edge = Image.fromarray(np.repeat([[0, 0.9, 0.9, 1, 0, 1]], 6, axis=0).astype(np.float32))
+    larger = np.asarray(edge.resize((60, 60), Image.Resampling.BICUBIC))
+    assert larger.max() > 1 and larger.min() < 0
+    expected = np.rint(larger.clip(0, 1) * 255)
+    assert np.abs(np.asarray(load_image(larger))[..., 0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("array", "white"),
+    [
+        (np.array([[255.4, 230, -3]]), 255),
+        (np.array([[256, 230, -2]], np.int32), 255),
+        (np.array([[255.0, 230.0, 0.0]], np.float32), 255),
+        (np.array([[65535.0, 59110.0, 0.0]]), 65535),
+        (np.array([[65535, 59110, 0]], np.int64), 65535),
+        (np.array([[127, 100, -1]], np.int8), 255),
+        (np.array([[1, 1, 0]], np.int64), 1),
+    ],
+)
+def test_the_range_is_the_one_that_the_values_fill(array, white):
+    expected = np.rint(array.astype(float).clip(0, white) * 255 / white)
+    assert np.array_equal(np.asarray(load_image(array))[..., 0], expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[0, 1.5]]),
+        np.array([[-1.0, 1.0]]),
+        np.array([[0, 400.0]]),
+        np.array([[0, 400]], np.int32),
+        np.array([[0, 3]], np.int64),
+        np.array([[0, 200]], np.uint16),
+        np.array([[0, 2**31]], np.uint32),
+        np.array([[0.5, np.nan]], np.float32),
+        np.array([[0.5, np.inf]]),
+        np.array([[0.5, -np.inf]], np.float16),
+        np.array([[0.5 + 0j]]),
+        np.array([[None, 1]]),
+    ],
+    ids=str,
+)
+def test_values_of_no_range_are_refused_and_not_black(array):
+    with pytest.raises(ImageError, match="array of .* no brightnesses(?s:.*)to do:"):
+        load_image(array)
+
+
+def test_black_is_black():
+    for dtype in (np.uint8, np.uint16, np.int32, np.int64, np.float32, bool):
+        assert load_image(np.zeros((4, 4), dtype)).getcolors() == [(16, (0, 0, 0))]
+
+
+def white_is_zero(image):
+    """The bytes of a grey TIFF, its tag PhotometricInterpretation changed from 1 to 0."""
+    data = encoded(image, "TIFF")
+    place = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    return data[:place] + struct.pack("<H", 0) + data[place + 2 :]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.array([[0, 128, 255]], np.uint8)),
+        Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16)),
+        Image.fromarray(np.array([[0, 128 / 255, 1]], np.float32)),
+        Image.fromarray(np.array([[0, 128, 255]], np.uint8) > 0),
+    ],
+    ids=["8 bits", "16 bits", "floats", "1 bit"],
+)
+def test_a_tiff_whose_zero_is_white(image, tmp_path):
+    middle = 0 if image.mode == "1" else 127
+    assert [load_image(white_is_zero(image)).getpixel((x, 0))[0] for x in range(3)] == [255, middle, 0]
+    (tmp_path / "a.tif").write_bytes(white_is_zero(image))
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert load_image(opened).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(encoded(image, "TIFF")).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_a_transparent_grey_of_sixteen_bits_lies_over_white():
+    image = Image.fromarray(np.array([[1000, 0x4040]], np.uint16))
+    loaded = load_image(encoded(image, transparency=1000))
+    assert [loaded.getpixel((x, 0))[0] for x in (0, 1)] == [255, 64]
+
+
+def test_what_is_loaded_carries_nothing_along():
+    image = gradient().convert("P")
+    image.info |= {"dpi": (300, 300), "transparency": 3, "icc_profile": b"no profile"}
+    with pytest.warns(UserWarning, match="colour profile"):
+        assert load_image(image).info == {}
 
 
 def test_a_file_that_is_no_picture(tmp_path):
@@ -302,3 +407,11 @@ def test_batches_that_are_none():
     for shape in ((3, 8, 8), (1, 8, 8, 3)):
         with pytest.raises(ShapeError):
             to_images(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_not_shown_as_black(value):
+    tensor = torch.full((2, 3, 4, 4), 0.5)
+    tensor[1, 0, 0, 0] = value
+    with pytest.raises(ImageError, match="1 of 96 values of these pictures are not finite"):
+        to_images(tensor)

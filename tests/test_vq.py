@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from editmgt_lab.errors import CheckpointError, ShapeError
+from editmgt_lab.errors import CheckpointError, SettingError, ShapeError
 from editmgt_lab.vq import VQConfig, VQModel
 from tests.support.tiny import RECIPE, enliven
 
@@ -84,6 +84,43 @@ def test_half_precision(vq):
     half.load_state_dict(vq.state_dict())
     tokens = half.encode(torch.rand(1, 3, 16, 16).bfloat16())
     assert tokens.dtype == torch.int64 and half.decode(tokens).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_what_overflows_in_float16_is_computed_in_float32(vq):
+    """Finite weights whose results are not: tokens and pictures are those of float32."""
+    for part in (vq.encoder.conv_in, vq.post_quant_conv, vq.decoder.conv_in):
+        part.weight.mul_(3e4 / part.weight.abs().max())
+    half = VQModel(RECIPE.vq).half()
+    half.load_state_dict(vq.state_dict())
+    vq.load_state_dict(half.state_dict())  # the same rounding of the weights
+    pictures = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)).half()
+    assert all(weight.isfinite().all() for weight in half.parameters())
+    assert not half.latents(pictures).isfinite().all()
+    tokens = half.encode(pictures)
+    assert torch.equal(tokens, vq.encode(pictures.float())) and len(tokens.unique()) > 2
+    assert not half.decode_latents(half.quantize(tokens)).isfinite().all()
+    torch.testing.assert_close(half.decode(tokens).float(), vq.decode(tokens))
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_what_is_no_number_is_no_token_and_no_picture(vq, dtype):
+    pictures = torch.rand(1, 3, 16, 16)
+    tokens = vq.encode(pictures)
+    vq.to(dtype)
+    for value in (float("nan"), float("inf")):
+        broken = pictures.to(dtype)
+        broken[0, 0, 3, 3] = value
+        with pytest.raises(SettingError, match="makes no numbers(?s:.*)float32"):
+            vq.encode(broken)
+    vq.decoder.conv_in.weight.view(-1)[0] = float("nan")
+    with pytest.raises(SettingError, match="makes no numbers"):
+        vq.decode(tokens)
+    vq.encoder.conv_in.weight.view(-1)[0] = float("nan")
+    with pytest.raises(SettingError, match="makes no numbers"):
+        vq.encode(pictures.to(dtype))
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16), (1, 3, 18, 16)])

@@ -25,6 +25,7 @@ from typing import Any
 
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..folders import files_in
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 
@@ -46,7 +47,7 @@ class AnyBench:
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
-        tables = sorted(folder.rglob(RESULTS)) if folder.is_dir() else []
+        tables = files_in(folder, RESULTS)
         seen: set[str] = set()
         for number, (row, root) in enumerate(_zipped(tables) if tables else _on_the_hub(data, self.split)):
             row = row if isinstance(row, dict) else {}

@@ -12,18 +12,19 @@ from typing import Any, Protocol
 from PIL import Image
 
 from ..data.rows import BadRow, Opened, open_edit
+from ..masks import fit_mask
 from ..metrics.measures import Measure, Plan
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row as its data set has it; pictures are whatever `images.load_image` takes, unopened, or None.
+    """One row as its data set has it; pictures are whatever `opening.load_image` takes, unopened, or None.
 
     key: its own in the benchmark; file: where its output goes, in the layout of the authors' scripts, without folder
     of the answer; group: what it is averaged with (the benchmark's task). after: the key of the row whose output this
     one edits further; its source is then that output. lines_up: whether target and mask must have the source's aspect.
-    read_mask: (mask as opened, source) → "L", white where the edit is; None: it is that already. problem: why the
-    reader could not make anything of it. extra: what the benchmark's own files need of it.
+    read_mask: (mask as opened, its alpha with it; source) → "L" of the mask's size, white where the edit is; None:
+    masks.read_mask. problem: why the reader could not make anything of it. extra: what the benchmark's own files need.
     """
 
     key: str
@@ -50,13 +51,10 @@ def open_row(row: Row) -> Opened:
     if row.problem:
         raise BadRow(row.problem, expected="a row in the published schema")
     opened = open_edit(
-        row.instruction, row.source, row.target, row.mask, wants_target=row.wants_target, lines_up=row.lines_up
-    )
-    if opened.mask is None:
-        return opened
-    mask = opened.mask.resize(opened.source.size, Image.Resampling.NEAREST)
-    mask = row.read_mask(mask, opened.source) if row.read_mask else mask
-    return replace(opened, mask=mask.convert("L"))
+        row.instruction, row.source, row.target, row.mask, wants_target=row.wants_target, lines_up=row.lines_up,
+        region=row.read_mask,
+    )  # fmt: skip
+    return opened if opened.mask is None else replace(opened, mask=fit_mask(opened.mask, opened.source.size))
 
 
 class Benchmark(Protocol):

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
+from ..folders import is_stray
 from ..metrics.measures import SOURCE, Measure
 from .edits import Row, by_group, folder_name, save_picture
 
@@ -72,7 +73,7 @@ class GEdit:
         return by_group(rows) | ({"intersection": shared} if shared else {})
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
-        for answer in (path for path in folder.iterdir() if (path / row.file).exists()):
+        for answer in (path for path in folder.iterdir() if not is_stray(path.name) and (path / row.file).exists()):
             save_picture(opened.source, (answer / row.file).with_name(f"{row.key}_SRCIMG.png"))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:

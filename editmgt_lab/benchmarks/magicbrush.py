@@ -2,10 +2,11 @@
 
 Two published forms are read. On the hub, osunlp/MagicBrush (its dataset card; parquet files data/dev-* and
 data/train-*): img_id (string), turn_index (int32, from 1), source_img, mask_img, instruction, target_img; a later
-turn's source is the target of the turn before; the edit region of mask_img is white. And the test split, a zip from the
-authors' page: edit_sessions.json, {img_id: [{input, mask, output, instruction}, …]} with file names, the pictures in
-images/{img_id}/, and local_descriptions.json and global_descriptions.json, {img_id: {file name: caption}}. The zip was
-not seen: its form is what public code that reads it opens (anybench/eval/utils.py of weichow23/AnySD, for one).
+turn's source is the target of the turn before; mask_img is the source, transparent or white where the edit is. And
+the test split, a zip from the authors' page: edit_sessions.json, {img_id: [{input, mask, output, instruction}, …]} with
+file names, the pictures in images/{img_id}/, and local_descriptions.json and global_descriptions.json, {img_id: {file
+name: caption}}. The zip was not seen: its form is what public code that reads it opens (anybench/eval/utils.py of
+weichow23/AnySD, for one).
 The hub's rows have no captions, so CLIP-T is only for the zip; as the authors' readme does, with the local ones.
 
 Scored as evaluation/image_eval.py of OSU-NLP-Group/MagicBrush does: L1, L2, CLIP-I (ViT-B/32) and DINO (ViT-S/16)
@@ -23,17 +24,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
 from ..errors import DataError
+from ..folders import files_in
+from ..masks import read_mask, shows_by_alpha
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, save_picture
 
 ALL_TURNS, FINAL_TURN = "all turns", "final turn"
-WHITE = 250  # and brighter; JPEG leaves no pure white
 
 
 class MagicBrush:
@@ -51,7 +52,7 @@ class MagicBrush:
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
-        sessions = sorted(folder.rglob("edit_sessions.json")) if folder.is_dir() else []
+        sessions = files_in(folder, "edit_sessions.json")
         turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))
         last: dict[str, Row] = {}
         for image, turn, fields in turns:
@@ -144,12 +145,9 @@ def _zipped(sessions: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def edit_region(mask: Image.Image, source: Image.Image) -> Image.Image:
-    """RGB mask and source of one size → "L", white where the edit is.
+    """A mask as opened and its source → "L" of the mask's size, white where the edit is. Raises ImageError.
 
-    The published masks show the source with the region in white, or cut out, which opens as white. Where the source is
-    white itself that cannot be told, and counts as outside. Of a mask of black and white all white is the region.
+    The authors publish RGBA masks, transparent where the edit is. Without alpha they show the source with the region in
+    white (where the source is white itself that cannot be told, and counts as outside), or are black and white.
     """
-    shown, below = (np.asarray(picture).astype(int) for picture in (mask, source))
-    white, black = shown.min(axis=2) >= WHITE, shown.max(axis=2) <= 255 - WHITE
-    changed = white if (white | black).all() else white & (abs(shown - below).max(axis=2) > 255 - WHITE)
-    return Image.fromarray((255 * changed).astype(np.uint8))
+    return read_mask(mask, source, reading="erased" if shows_by_alpha(mask) else None).image

@@ -29,6 +29,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError, SettingError, command
+from ..folders import files_in
 from .rows import BadRow, Report, open_edit
 from .tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
 
@@ -159,7 +160,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = sorted(path for part in ("source", "target") for path in (self._folder / part).glob("*"))
+            pictures = [path for part in ("source", "target") for path in files_in(self._folder / part, deep=False)]
             stamps += [(str(path.relative_to(self._folder)), file_stamp(path)) for path in pictures]
         content = json.dumps([self.source, self.schema, self.limit, stamps])
         return hashlib.sha256(content.encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ from PIL import Image
 
 from ..errors import DataError, ImageError
 from ..images import aspects_differ, load_image
+from ..masks import read_mask
+from ..opening import open_picture
 
 SHORTEST = 16  # px; a smaller picture is a placeholder
 MOST_OFF = 0.02  # by which the aspect ratios of pictures may differ that line up: stretched, at most a token at 1024 px
@@ -25,7 +27,7 @@ class BadRow(DataError):
 
 @dataclass(frozen=True)
 class Opened:
-    """The pictures of a row, whole and RGB."""
+    """The pictures of a row, whole: source and target RGB, the mask "L", white where the edit is."""
 
     source: Image.Image
     target: Image.Image | None
@@ -33,19 +35,27 @@ class Opened:
 
 
 def open_edit(
-    instruction: Any, source: Any, target: Any, mask: Any = None, *, wants_target: bool = True, lines_up: bool = True
+    instruction: Any,
+    source: Any,
+    target: Any,
+    mask: Any = None,
+    *,
+    wants_target: bool = True,
+    lines_up: bool = True,
+    region: Callable[[Image.Image, Image.Image], Image.Image] | None = None,
 ) -> Opened:
     """Open and check all that a row has. Raises BadRow.
 
-    source, target, mask: whatever `images.load_image` takes, or None; wants_target: whether a row without one is bad;
-    lines_up: whether target and mask must have the source's aspect.
+    source, target, mask: whatever `opening.load_image` takes, or None; wants_target: whether a row without one is bad;
+    lines_up: whether target and mask must have the source's aspect; region: (mask as opened, its alpha with it; source)
+    → "L" of the mask's size, white where the edit is (None: masks.read_mask).
     """
     if not isinstance(instruction, str) or not instruction.strip():
         raise BadRow("the instruction is empty", expected="a sentence")
     pictures = {"source": _open(source, "source")}
     for name, picture in (("target", target), ("mask", mask)):
         needed = picture is not None or (name == "target" and wants_target)
-        pictures[name] = _open(picture, name) if needed else None
+        pictures[name] = _open(picture, name, open_picture if name == "mask" else load_image) if needed else None
         if lines_up and needed and aspects_differ(pictures[name].size, pictures["source"].size) > MOST_OFF:
             sizes = [f"{each.width}×{each.height} px" for each in (pictures[name], pictures["source"])]
             raise BadRow(
@@ -53,6 +63,8 @@ def open_edit(
                 f"the {name} is {sizes[0]} and the source {sizes[1]}",
                 expected="pictures that line up",
             )
+    if pictures["mask"] is not None:
+        pictures["mask"] = _region(pictures["mask"], pictures["source"], region)
     return Opened(**pictures)
 
 
@@ -96,11 +108,20 @@ class Report:
             yield f"  {counts[reason]} × {reason} (such as {self.examples[reason]})"
 
 
-def _open(value: Any, name: str) -> Image.Image:
+def _region(
+    mask: Image.Image, source: Image.Image, region: Callable[[Image.Image, Image.Image], Image.Image] | None
+) -> Image.Image:
+    try:
+        return region(mask, source).convert("L") if region else read_mask(mask, source).image
+    except ImageError as error:
+        raise BadRow("the mask is unclear", error.problem, expected=error.expected) from error
+
+
+def _open(value: Any, name: str, load: Callable[[Any], Image.Image] = load_image) -> Image.Image:
     if value is None:
         raise BadRow(f"the {name} is missing", expected=f"a {name} picture")
     try:
-        picture = load_image(value)
+        picture = load(value)
     except ImageError as error:
         raise BadRow(f"the {name} cannot be read", f"{name}: {error.problem}", expected=error.expected) from error
     if min(picture.size) < SHORTEST:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import DataError
+from ..folders import files_in, is_stray
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,7 +42,7 @@ def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[
     path = Path(source).expanduser()
     if path.exists():
         root = path.parent if path.is_file() else path
-        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        files = [path] if path.is_file() else files_in(path)
         tables = [Table(each.relative_to(root).as_posix(), str(each), file_stamp(each)) for each in files]
     elif _HUB_NAME.fullmatch(os.fspath(source)):
         tables = _on_the_hub(os.fspath(source))
@@ -134,7 +135,7 @@ def read_json_file(file: Path) -> Any:
 
 def _holds_rows(name: str, split: str | None) -> bool:
     path = Path(name)
-    if path.suffix not in KINDS or path.name in NOT_ROWS or path.name.startswith("."):
+    if path.suffix not in KINDS or path.name in NOT_ROWS or is_stray(path):
         return False
     return split is None or in_split(name, split)
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import fit_together, to_tensor
+from ..masks import Mask
 from ..vq import VQModel
 from .pairs import Pair, PairReader
 from .rows import MOST_OFF, Report
@@ -233,13 +234,14 @@ def _of_fitting_length(editor: Editor, pairs: Iterable[Pair], reader: PairReader
 
 def _tokenize(editor: Editor, pairs: Sequence[Pair]) -> TokenPairs:
     size = {"pixels": editor.defaults.image_size, "multiple": editor.multiple, "square": True, "most_off": MOST_OFF}
-    fitted = [fit_together(pair.source, pair.target, pair.mask, **size) for pair in pairs]
+    masks = [Mask(pair.mask, "white") if pair.mask else None for pair in pairs]
+    fitted = [fit_together(pair.source, pair.target, mask, **size) for pair, mask in zip(pairs, masks, strict=True)]
     source, target = (encode(editor.vq, [getattr(each, name) for each in fitted]) for name in ("source", "target"))
     unknown = Image.new("L", fitted[0].source.size, "white")
-    masks = to_tensor([each.mask or unknown for each in fitted])[:, :1]
+    changed = to_tensor([each.mask or unknown for each in fitted])[:, :1]
     return TokenPairs(
         source,
-        keep_unchanged(source, target, masks, editor.vq.config.factor),
+        keep_unchanged(source, target, changed, editor.vq.config.factor),
         [pair.instruction for pair in pairs],
         [pair.category for pair in pairs],
     )

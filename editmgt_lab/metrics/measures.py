@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import LabError, SettingError
 from ..images import to_tensor
+from ..masks import fit_mask
 from . import pixels
 from .backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, cosine, load_clip, load_dino, load_dinov2
 from .lpips import LPIPS
@@ -68,7 +69,7 @@ class Comparison:
         """bool [H, W] of a part, None for the whole. size: (height, width) in px."""
         if part == WHOLE or self.mask is None:
             return None
-        inside = to_tensor(self.mask.resize(size[::-1], Image.Resampling.NEAREST))[0, 0] > 0.5
+        inside = to_tensor(fit_mask(self.mask, size[::-1]))[0, 0] > 0.5
         return inside if part == INSIDE else ~inside
 
     def embedding(self, name: str, backbone: Any, what: str) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +21,7 @@ from ..images import Picture, fit
 from ..inputs import check_texts
 from ..results import DecodeStep, EditResult
 from ..settings import Settings
+from ..words import word_spans
 from .figures import code_colours
 from .maps import AttentionMaps, Plan, Word, recorded_maps
 
@@ -172,7 +172,7 @@ def word_rows(editor: Editor, instruction: str) -> tuple[list[Word], int]:
     """The words of an instruction with all their text rows, special tokens among them; and L, padding included."""
     rows = editor.text_encoder.tokenize([instruction])[-1]
     words: dict[tuple[int, int], Word] = {}
-    spans = [match.span() for match in re.finditer(r"\S+", instruction)]
+    spans = word_spans(instruction)
     for row, ((start, end), real) in enumerate(
         zip(rows["offset_mapping"][0].tolist(), rows["attention_mask"][0].tolist(), strict=True)
     ):

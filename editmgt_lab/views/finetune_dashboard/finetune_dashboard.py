@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from ...editor import Editor
 from ...errors import SettingError
+from ...folders import files_in
 from ..maps import in_bytes
 from ..recording import Progress
 from ..widget import LabWidget, heat_colours, told
@@ -125,7 +126,7 @@ class FinetuneDashboard(LabWidget):
         under way waits meanwhile. folder: `self.folder` if left out. Returns it. Raises SettingError."""
         folder = Path(self.folder if folder is None else folder).expanduser().absolute()
         try:
-            if folder not in self._mine and folder.exists() and any(folder.iterdir()):
+            if folder not in self._mine and files_in(folder):
                 raise SettingError(
                     f"there are files in {folder} already",
                     expected="an empty folder, or one that is not there yet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,7 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...editor import Editor
-from ...images import Picture, load_image, to_tensor
+from ...images import Geometry, Picture, load_image, to_tensor
+from ...masks import Mask
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
 from ...world import EditSample
@@ -86,7 +88,7 @@ class HoldStudio(LabWidget):
         threshold = round(threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
-            free = random_cells(~by_heat.held[0].numpy(), self.image.size)
+            free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry)
             what = f"λ = {threshold:g}, as many cells at random"
             at_random = self._edit(progress, 2, what, hold_threshold=0, mask=free)
             self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
@@ -168,11 +170,18 @@ class HoldStudio(LabWidget):
         return {"instruction": self.instruction, "numbers": numbers} | self.settings
 
 
-def random_cells(free: np.ndarray, size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """A mask picture, "L" of `size`, that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
+def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Mask:
+    """A mask that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
 
-    Where a picture of this size is cropped to fit the grid, cells at its edge can be lost.
+    It has a white spot in the middle of each and the shape of the original picture, or is as many times larger as makes
+    room for the spots.
     """
-    cells = np.zeros(free.size, np.uint8)
-    cells[np.random.default_rng(seed).permutation(free.size)[: max(int(free.sum()), 1)]] = 255
-    return Image.fromarray(cells.reshape(free.shape)).resize(size, Image.Resampling.NEAREST)
+    left, top, right, bottom = geometry.crop
+    down, across = (bottom - top) / free.shape[0], (right - left) / free.shape[1]  # px of a cell in the original
+    finer = math.ceil(3 / min(down, across, 3))
+    chosen = np.random.default_rng(seed).permutation(free.size)[: max(int(free.sum()), 1)]
+    rows, columns = np.unravel_index(chosen, free.shape)
+    mask = np.zeros((geometry.original[1] * finer, geometry.original[0] * finer), np.uint8)
+    y, x = (top + (rows + 0.5) * down) * finer, (left + (columns + 0.5) * across) * finer
+    mask[y.astype(int), x.astype(int)] = 255
+    return Mask(Image.fromarray(mask), "white")
