@@ -28,6 +28,7 @@ from ..crisp import EditSample
 from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
+from ..plain_text import literal
 from .choose import COLUMNS, Trial, report, try_out
 from .options import add_decoding, measuring
 from .truth import draw_truths, with_defaults, with_hold
@@ -132,6 +133,7 @@ def object_words(sample: EditSample) -> list[str]:
     return [name for name in dict.fromkeys(names) if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sample.instruction)]
 
 
+@literal
 def picture(trials: Sequence[Trial]) -> Figure:
     """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side.
 

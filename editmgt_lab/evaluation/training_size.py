@@ -34,6 +34,7 @@ from ..crisp.scenes import ITEM_COUNTS, draw_scene, stream
 from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..images import to_tensor
+from ..plain_text import literal
 from ..training.data import tokenize_edits
 from ..training.recipe import TINY, Recipe
 from ..training.run import Run
@@ -166,6 +167,7 @@ def fingerprint(editor: Editor) -> str:
     return digest.hexdigest()[:12]
 
 
+@literal
 def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     """Success over the number of pairs, a curve with its 95% band for each group."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ..crisp import SKILLS
 from ..editor import Editor, load
 from ..errors import command
+from ..plain_text import say
 from ..training.pairs import PairReader
 from ..training.tokens import TokenPairs, token_pairs
 from .drawn import old_pairs, skill_pairs
@@ -31,7 +32,7 @@ def read(
         return skill_pairs(editor, data, limit)
     reader = PairReader(data, schema=schema, split=split, limit=limit)
     pairs = token_pairs(editor, reader, folder=cache)
-    print(f"{len(pairs)} pairs", reader.report, sep="\n")
+    say(f"{len(pairs)} pairs\n{reader.report}")
     return pairs
 
 

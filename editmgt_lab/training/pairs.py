@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from ..crisp import EditSample
 from ..errors import DataError, LabError, SettingError
+from ..plain_text import say
 from ..rows import BadRow, Report, open_edit
 from ..tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
 
@@ -237,9 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for _ in tqdm(reader, desc=reader.schema, unit="pair", total=chosen.limit):
             pass
     except LabError as error:
-        print(error, file=sys.stderr)
+        say(error, file=sys.stderr)
         return 2
-    print(f"{reader.report.used} usable pairs in the schema {reader.schema}", reader.report, sep="\n")
+    say(f"{reader.report.used} usable pairs in the schema {reader.schema}\n{reader.report}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...editor import load
 from ...errors import SettingError, command
+from ...plain_text import say
 from ..backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE
 from ..measures import Tools
 from . import BENCHMARKS, editor_answers, run
@@ -40,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="folder to save to [outputs/benchmarks/NAME]")
     options = parser.parse_args(arguments)
     card = _run(options)
-    print(card.table())
-    print("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
+    say(card.table())
+    say("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
 
 
 def _run(options: argparse.Namespace) -> Any:
