@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
+import shutil
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..crisp import sample_edit
 from ..editor import load
+from ..errors import command
+from ..fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
@@ -31,16 +36,35 @@ def train(
     tokenizer: str | None = None,
     compiled: bool = False,
     seed: int = 0,
+    anew: bool = False,
+    other_code: bool = False,
 ) -> None:
     """VQ model, its decoder again, then transformer. All resume from `folder`; the editor is written to `output`.
 
     start: an editor to go on from ("tiny" or a folder), whose VQ model stays; tokenizer: an editor of which only the VQ
-    model is taken, and the transformer is learned anew.
+    model is taken, and the transformer is learned anew. anew: forget what lies in `folder`; other_code: go on with it
+    although code or libraries have changed. Raises CheckpointError where it was begun with another recipe or start.
     """
+
+    def stage(name: str, about: dict[str, Any], **made_of: Any) -> Run:
+        record = {"recipe": about, "seed": seed, "code": code_fingerprint(__name__, sample_edit.__module__)} | made_of
+        run = Run(folder / name, record, other_code=other_code)
+        if anew:
+            run.clear()
+        return run
+
+    numbers = asdict(recipe)
+    vq_numbers = {name: numbers.pop(name) for name in [*numbers] if name.startswith("vq")}
+    decoder_numbers = {name: numbers.pop(name) for name in [*numbers] if name.startswith("decoder")}
+    size = {"image_size": recipe.image_size}
+    if anew:
+        shutil.rmtree(folder / "tokens", ignore_errors=True)
     torch.manual_seed(seed)
+    began: Any = "nothing"
     if start is not None:
         editor = load(start, device=device)
         vq, text_encoder, transformer = editor.vq, editor.text_encoder, editor.transformer
+        began = fingerprint(transformer, text_encoder, tokenizer_fingerprint(text_encoder))
     else:
         text_encoder = build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
@@ -50,7 +74,7 @@ def train(
             vq = train_vq(
                 recipe.vq,
                 lambda: pictures(recipe.vq_pictures, recipe.image_size).to(device, memory_format=torch.channels_last),
-                Run(folder / "vq"),
+                stage("vq", vq_numbers | size),
                 samples=recipe.vq_samples,
                 batch_size=recipe.vq_batch,
                 crop=recipe.vq_crop,
@@ -62,7 +86,7 @@ def train(
             train_decoder(
                 vq,
                 lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
-                Run(folder / "decoder"),
+                stage("decoder", decoder_numbers | size, **{"VQ model": fingerprint(vq)}),
                 samples=recipe.decoder_samples,
                 batch_size=recipe.decoder_batch,
                 learning_rate=recipe.decoder_learning_rate,
@@ -70,8 +94,11 @@ def train(
                 seed=seed,
             )
         start_from_codes(transformer, vq.quantize.embedding.weight)
-    data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
-    run, show = Run(folder / "transformer"), sample_drawer(folder / "samples.png", vq, recipe)
+    run = stage("transformer", numbers, start=began, **{"VQ model": fingerprint(vq)})
+    run.load()  # before the tokens, which take long: it refuses the state of another run
+    tokens = folder / "tokens"
+    data = token_cache(tokens, vq, text_encoder, recipe.pairs, recipe.image_size, other_code=other_code)
+    show = sample_drawer(folder / "samples.png", vq, recipe)
     average = train_transformer(
         transformer,
         text_encoder,
@@ -88,7 +115,8 @@ def train(
     print(f"The editor is in {output}.")
 
 
-def main() -> None:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """Read the command line; every number of the recipe is an option."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "editmgt-lab" / "tiny")
@@ -105,7 +133,9 @@ def main() -> None:
     for field in numbers:
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=getattr(TINY, field.name))
-    options = parser.parse_args()
+    parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
+    parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
+    options = parser.parse_args(arguments)
     recipe = replace(TINY, **{field.name: getattr(options, field.name) for field in numbers})
     train(
         recipe,
@@ -115,8 +145,10 @@ def main() -> None:
         start=options.start,
         tokenizer=options.tokenizer,
         compiled=options.compiled,
+        anew=options.anew,
+        other_code=options.other_code,
     )
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -162,7 +162,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = sorted(path for part in ("source", "target") for path in (self._folder / part).glob("*"))
+            pictures = sorted(path for part in ("source", "target") for path in (self._folder / part).rglob("*"))
             stamps += [(str(path.relative_to(self._folder)), file_stamp(path)) for path in pictures]
         content = json.dumps([self.source, self.schema, self.limit, stamps])
         return hashlib.sha256(content.encode()).hexdigest()
