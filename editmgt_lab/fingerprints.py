@@ -54,13 +54,9 @@ def editor_fingerprint(editor: Any) -> dict[str, Any]:
 
 def tokenizer_fingerprint(text_encoder: Any) -> str:
     """Of a text encoder's way from texts to ids."""
-    found = []
-    for name in ("clip", "language"):
-        tokenizer = getattr(text_encoder, f"{name}_tokenizer", None)
-        rules = getattr(tokenizer, "backend_tokenizer", None)
-        vocabulary = tokenizer.get_vocab() if rules is None and hasattr(tokenizer, "get_vocab") else None
-        found.append(vocabulary if rules is None else rules.to_str())
-    return fingerprint(found, text_encoder.clip_length, text_encoder.language_length, text_encoder.mask_padding)
+    tokenizers = [getattr(text_encoder, f"{name}_tokenizer", None) for name in ("clip", "language")]
+    lengths = text_encoder.clip_length, text_encoder.language_length
+    return fingerprint([_rules(each) for each in tokenizers], lengths, text_encoder.mask_padding)
 
 
 def code_fingerprint(*modules: str) -> dict[str, str]:
@@ -100,6 +96,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         else:
             found.append(f"{prefix}{name} {_short(old)}, now {_short(new)}")
     return found
+
+
+def _rules(tokenizer: Any) -> Any:
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
+    rules = json.loads(backend.to_str())
+    return {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}  # the last call's
 
 
 @lru_cache
