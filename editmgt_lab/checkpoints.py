@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .dtypes import Dtype, choose_dtype
+from .basics.dtypes import Dtype, choose_dtype
+from .basics.folders import files_in
 from .errors import CheckpointError
-from .folders import files_in
+from .plain_text import one_line
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -112,7 +113,7 @@ def read_weights(
     total = sum(file.stat().st_size for file in files)
     weights = {}
     with tqdm(
-        total=total, desc=f"loading {Path(folder).name}", unit="B", unit_scale=True, leave=False,
+        total=total, desc=f"loading {one_line(Path(folder).name)}", unit="B", unit_scale=True, leave=False,
         disable=not progress or not is_large(files),
     ) as bar:  # fmt: skip
         for file in files:
@@ -142,9 +143,9 @@ def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
         return found
     pickles = [file.name for file in files_in(folder, deep=False) if file.suffix in _PICKLES]
     if found:
-        problem, fix = f"{folder} holds several weights: {_some(file.name for file in found)}", "keep the one to load"
+        problem, fix = f"{folder} holds several weights: {some(file.name for file in found)}", "keep the one to load"
     elif pickles:
-        problem = f"{folder} holds pickled weights only ({_some(pickles)}), and loading a pickle can run any code"
+        problem = f"{folder} holds pickled weights only ({some(pickles)}), and loading a pickle can run any code"
         fix = "convert them once where you trust them, with safetensors.torch.save_file"
     else:
         problem = f"{folder} holds no weights" if folder.is_dir() else f"there is no folder {folder}"
@@ -239,7 +240,7 @@ def _shards(index: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(
-            f"{len(missing)} of {len(files)} shards are missing in {index.parent}: {_some(missing)}",
+            f"{len(missing)} of {len(files)} shards are missing in {index.parent}: {some(missing)}",
             expected=f"every file that {index.name} names",
             fix="finish the download",
         )
@@ -266,7 +267,7 @@ def _compare(wanted: Mapping[str, Tensor], stored: Mapping[str, list[int]], fold
     if any(lists.values()):
         raise CheckpointError(
             f"{folder} does not fit this module\n"
-            + "\n".join(f"  {len(names)} {kind}: {_some(names)}" for kind, names in lists.items() if names),
+            + "\n".join(f"  {len(names)} {kind}: {some(names)}" for kind, names in lists.items() if names),
             expected=f"the {len(wanted)} names and shapes of the module",
             fix="load the folder that this config.json belongs to, or build the module from the folder's own",
         )
@@ -295,7 +296,8 @@ def _download(name: str, parts: Sequence[str] | None) -> Path:
     ) from cause
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
     names = list(names)
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from .attention import capture_attention, check_blocks
+from .basics.dtypes import Dtype, choose_dtype
 from .checkpoints import read_json, resolve
 from .consolidation import consolidate
 from .decoding import RegionHoldSampler, guide
-from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread

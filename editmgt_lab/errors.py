@@ -4,13 +4,15 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 
+from .plain_text import legible, say
+
 
 class LabError(ValueError):
     """The family of every error that a user of the lab can cause."""
 
     def __init__(self, problem: str, *, expected: str, fix: str):
-        self.problem, self.expected, self.fix = problem, expected, fix
-        super().__init__(f"{problem}\n  expected: {expected}\n  to do:    {fix}")
+        self.problem, self.expected, self.fix = map(legible, (problem, expected, fix))
+        super().__init__(f"{self.problem}\n  expected: {self.expected}\n  to do:    {self.fix}")
 
 
 class ImageError(LabError):
@@ -53,7 +55,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         try:
             main(arguments)
         except LabError as error:
-            print(error, file=sys.stderr)
+            say(error, file=sys.stderr)
             return 2
         return 0
 

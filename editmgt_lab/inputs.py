@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ImageError, SettingError, TextError
-from .images import Fitted, Picture, fit_together, to_tensor
-from .masks import MaskPicture
+from .images import Fitted, MaskPicture, Picture, fit_together, to_tensor
 from .settings import Settings
 from .text import TextCondition
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .basics.dtypes import Dtype, choose_dtype
+from .basics.words import occurrences, words_of
 from .checkpoints import is_large, read_config, weight_files
-from .dtypes import Dtype, choose_dtype
 from .errors import CheckpointError, TextError
-from .words import occurrences, words_of
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
 

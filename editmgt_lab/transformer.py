@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Layout, RMSNorm, injection_bias, position_ids, rotary_table
+from .basics.dtypes import Dtype
 from .blocks import (
     SINUSOID_WIDTH,
     Downsample,
@@ -28,7 +29,6 @@ from .blocks import (
     sinusoids,
 )
 from .checkpoints import load_module
-from .dtypes import Dtype
 from .errors import SettingError, ShapeError
 from .text import TextCondition
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .basics.dtypes import Dtype
 from .checkpoints import load_module
-from .dtypes import Dtype
 from .errors import CheckpointError, SettingError, ShapeError
 
 

@@ -11,6 +11,7 @@ from ..editor import load
 from ..errors import SettingError, command
 from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE
 from ..metrics.measures import Tools
+from ..plain_text import say
 from . import BENCHMARKS, editor_answers, run
 
 EDITING = ("hold_threshold", "steps", "guidance_scale", "strength")
@@ -37,11 +38,12 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", default=source, help="a folder, a hub name, or none [%(default)s]")
     parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
+    parser.add_argument("--anew", action="store_true", help="forget all that lies in the folder and begin again")
     parser.add_argument("--output", type=Path, help="folder to save to [outputs/benchmarks/NAME]")
     options = parser.parse_args(arguments)
     card = _run(options)
-    print(card.table())
-    print("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
+    say(card.table())
+    say("saved:", options.output or Path("outputs") / "benchmarks" / options.name)
 
 
 def _run(options: argparse.Namespace) -> Any:
@@ -73,6 +75,7 @@ def _run(options: argparse.Namespace) -> Any:
         settings=settings | {"seed": options.seed, "split": options.split},
         count=options.count,
         rescore=options.rescore,
+        anew=options.anew,
         seed=options.seed,
     )
 

@@ -23,9 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..basics.folders import files_in
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
-from ..folders import files_in
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from ..basics.fingerprints import fingerprint
 from ..data.rows import BadRow, Opened, open_edit
-from ..masks import fit_mask
+from ..images import fit_mask
 from ..metrics.measures import Measure, Plan
+
+MADE_OF = "made of"  # in a picture's file
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,33 @@ def folder_name(answer: str) -> str:
     return re.sub(r"[^\w.-]+", "_", answer).strip("_")
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """As PNG, whole or not at all."""
+def save_picture(picture: Image.Image, path: Path, made_of: str | None = None) -> None:
+    """As PNG, whole or not at all. made_of: a fingerprint of what made it, kept in the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    picture.save(unfinished, format="PNG")
+    about = PngInfo()
+    if made_of:
+        about.add_text(MADE_OF, made_of)
+    picture.save(unfinished, format="PNG", pnginfo=about)
     unfinished.replace(path)
+
+
+def made_of(path: Path) -> str | None:
+    """What `save_picture` was told of a picture; None for a picture from elsewhere, or one that cannot be opened."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(MADE_OF)
+    except OSError:
+        return None
+
+
+def row_fingerprint(row: Row, number: int, before: str = "") -> str:
+    """Of all that a row asks and shows, the pictures' content among it. number: its place, which its seed follows;
+    before: of the row that it goes on from."""
+    texts = (row.instruction, row.source_caption, row.target_caption, row.group, row.file, row.problem, dict(row.extra))
+    return fingerprint(texts, [_content(each) for each in (row.source, row.target, row.mask)], number, before)
+
+
+def _content(picture: Any) -> Any:
+    """A picture in what `fingerprint` takes: a name stands for the file's content."""
+    return Path(picture) if isinstance(picture, str) else picture

@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..basics.folders import is_stray
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
-from ..folders import is_stray
 from ..metrics.measures import SOURCE, Measure
 from .edits import Row, by_group, folder_name, save_picture
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..basics.fingerprints import differences, fingerprint
 from ..data.tables import read_json_file
 from ..errors import DataError, SettingError
 
@@ -16,36 +17,52 @@ from ..errors import DataError, SettingError
 class Journal:
     """rows.jsonl and settings.json of a folder. rows: what is finished, in order, by key.
 
-    edits: what the pictures depend on; measures: what the numbers do. A folder that was begun with others is not gone
-    on with: SettingError. afresh: rows are measured again, with other measures perhaps; the edits must be the same. A
-    last line that was torn when the run was killed is cut off: its row counts as not done. Raises DataError where the
-    journal is damaged elsewhere.
+    edits: what the pictures depend on, weights and code among it; measures: what the numbers do. A folder that was
+    begun with others is not gone on with: SettingError says where they differ. afresh: rows are measured again, with
+    other measures perhaps; the edits must be the same. anew: all that was done there is forgotten. A last line that was
+    torn when the run was killed is cut off: its row counts as not done. Raises DataError where the journal is damaged
+    elsewhere.
     """
 
-    def __init__(self, folder: Path, edits: Mapping[str, Any], measures: Mapping[str, Any], *, afresh: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        edits: Mapping[str, Any],
+        measures: Mapping[str, Any],
+        *,
+        afresh: bool = False,
+        anew: bool = False,
+    ):
         self.file, self.rows = folder / "rows.jsonl", {}
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / "settings.json"
-        text = json.dumps({"edits": edits, "measures": measures}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        if kept.exists():
-            before, now = read_json_file(kept), json.loads(text)
-            changed = _differences(before["edits"], now["edits"])
-            if changed or (before["measures"] != now["measures"] and not afresh):
+        record = {"edits": edits, "measures": measures}
+        text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, default=fingerprint) + "\n"
+        now = json.loads(text)
+        self.edits = now["edits"]
+        if kept.exists() and not anew:
+            before = read_json_file(kept)
+            changed = differences(before["edits"], now["edits"])
+            measured = differences(before["measures"], now["measures"])
+            if changed or (measured and not afresh):
+                again = "" if changed else "pass --rescore to measure its pictures again, "
                 raise SettingError(
-                    f"{folder} was begun with other settings: {', '.join(changed) or 'other measures'}",
-                    expected="the settings in its settings.json",
-                    fix="take another --output" if changed else "pass --rescore to measure its pictures again",
+                    f"{folder} was begun with other {'settings' if changed else 'measures'}: "
+                    + "; ".join(changed or measured),
+                    expected="all that is in its settings.json, so that one table has one model's numbers alone",
+                    fix=again + "take another --output, or begin again in this one: --anew",
                 )
-        if afresh:
+        if afresh or anew:
             self.file.unlink(missing_ok=True)
-        kept.write_text(text, encoding="utf-8")
+        kept.write_text(text, encoding="utf-8", errors="backslashreplace")
         self._read()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one finished row; it is on the disk when this returns."""
         line = json.dumps(_storable(row), ensure_ascii=False, allow_nan=False) + "\n"
+        written = line.encode("utf-8", "backslashreplace")  # a half of a surrogate pair is JSON in this form only
         with self.file.open("ab") as stream:
-            stream.write(line.encode())
+            stream.write(written)
             stream.flush()
             os.fsync(stream.fileno())
         self.rows[row["key"]] = dict(row)
@@ -87,17 +104,3 @@ def _restored(row: dict[str, Any]) -> dict[str, Any]:
             for answer, values in row["scores"].items()
         }
     return row
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = sorted({*before, *now})
-    return [
-        f"{name} {_short(before.get(name))}, now {_short(now.get(name))}"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _short(value: Any) -> str:
-    text = str(list(value) if isinstance(value, dict) else value)
-    return text if len(text) < 80 else text[:77] + "…"

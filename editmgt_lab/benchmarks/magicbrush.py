@@ -26,11 +26,11 @@ from typing import Any
 
 from PIL import Image
 
+from ..basics.folders import files_in
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
 from ..errors import DataError
-from ..folders import files_in
-from ..masks import read_mask, shows_by_alpha
+from ..images import read_mask, shows_by_alpha
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, save_picture
 

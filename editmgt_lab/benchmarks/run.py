@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint, function_fingerprint
 from ..data.rows import Opened, Report
 from ..editor import Editor
 from ..errors import DataError, LabError, SettingError
@@ -29,7 +31,7 @@ from ..metrics.measures import (
     evaluate_comparison,
 )
 from ..metrics.scorecard import COPY, NO_HOLD
-from .edits import Benchmark, Row, folder_name, open_row, save_picture
+from .edits import Benchmark, Row, folder_name, made_of, open_row, row_fingerprint, save_picture
 from .journal import Journal
 
 Answer: TypeAlias = Callable[[Image.Image, str, int], Image.Image]  # source, instruction, number of the row → output
@@ -49,12 +51,14 @@ def editor_answers(
     options: others of `Editor.edit`. Outputs have the size of their source; what the grid cuts off comes from it.
     """
     own = editor.defaults.hold_threshold if hold_threshold is None else hold_threshold
+    weights = editor_fingerprint(editor)
 
     def at(threshold: float) -> Answer:
         def answer(source: Image.Image, instruction: str, number: int) -> Image.Image:
             result = editor.edit(source, instruction, hold_threshold=threshold, seed=seed + number, **options)
             return result.geometry.paste_back(result.image, source)
 
+        answer.made_of = {"editor": weights, "hold_threshold": threshold, "seed": seed, **options}
         return answer
 
     return {NO_HOLD: at(0.0)} | ({f"hold {own:g}": at(own)} if own else {})
@@ -70,6 +74,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     count: int | None = None,
     rescore: bool = False,
+    anew: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> MeasuredCard:
@@ -77,23 +82,46 @@ def run(
 
     data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
     depend on, so that a folder is not gone on with by others; count: rows at most (None: all); rescore: measure the
-    pictures that are there again, with other networks perhaps. seed: of the bootstrap.
+    pictures that are there again, with other networks perhaps; anew: forget all that lies in the folder. seed: of the
+    bootstrap.
+
+    One table is of one model: beside the settings the folder keeps a fingerprint of what makes its numbers, of every
+    answer (see `function_fingerprint`; editors of the lab say their weights), network, row and the code, and a run that
+    differs in any of them is refused.
 
     Each answer's pictures lie in a folder of its name, in the layout of the benchmark's own scripts. rows.jsonl has a
-    line for each row; bad rows are in it with their reason, and counted. Raises DataError for data that cannot be
-    read, SettingError for a folder begun otherwise; an answer's error other than a LabError stops the run.
+    line for each row; bad rows are in it with their reason, and counted, and done again once they are other rows.
+    Raises DataError for data that cannot be read or is not what it was, SettingError for a folder begun otherwise; an
+    answer's error other than a LabError stops the run.
     """
     if count is not None and count < 1:
         raise SettingError(f"count is {count}", expected="1 or more", fix="leave it out for all rows")
     answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
     tools = tools or Tools()
     measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
-    edits = {"benchmark": benchmark.name, "data": os.fspath(data), "answers": list(answers), **(settings or {})}
-    journal = Journal(folder, edits, {each.key: each.describe() for each in measures}, afresh=rescore)
+    if len({folder_name(name) for name in answers}) < len(answers):
+        raise SettingError(
+            f"two of the answers {', '.join(answers)} would have one folder for their pictures",
+            expected="names that differ in letters or digits",
+            fix="rename one",
+        )
+    edits = {
+        "benchmark": benchmark.name,
+        "data": os.fspath(data),
+        "answers": {name: function_fingerprint(answer) for name, answer in answers.items() if name != COPY},
+        "code": code_fingerprint(),
+        **(settings or {}),
+    }
+    measured = {each.key: each.describe() for each in measures}
+    measured |= {"networks": tools.fingerprints(), "code": code_fingerprint(__name__, Measure.__module__)}
+    journal = Journal(folder, edits, measured, afresh=rescore, anew=anew)
     with tqdm(desc=benchmark.name, unit="row", total=count, disable=not progress) as bar:
+        marks: dict[str, str] = {}
         for number, row in enumerate(islice(_once(benchmark.rows(data)), count)):
-            if row.key not in journal.rows:
-                journal.add(_do(benchmark, row, number, answers, measures, tools, journal, folder))
+            mark = marks[row.key] = row_fingerprint(row, number, marks.get(row.after or "", ""))
+            if not _is_done(row, mark, journal):
+                line = _do(benchmark, row, number, answers, measures, tools, journal, folder, mark, anew)
+                journal.add(line | {"row": mark})
             bar.update()
             bar.set_postfix(skipped=sum("skipped" in done for done in journal.rows.values()))
     card = make_card(benchmark, journal, measures, absent, list(answers), folder, seed)
@@ -135,15 +163,19 @@ def _do(
     tools: Tools,
     journal: Journal,
     folder: Path,
+    mark: str,
+    anew: bool,
 ) -> dict[str, Any]:
-    """One row, finished: its line for the journal."""
+    """One row, finished: its line for the journal. mark: its fingerprint."""
     line = {"key": row.key, "group": row.group, "file": row.file, "extra": dict(row.extra)}
     try:
         opened = open_row(row)
         line |= {"instruction": row.instruction, "seconds": {}, "scores": {}, "failed": {}, "cut": {}}
         for name, answer in answers.items():
             source = _source(row, opened, name, journal, folder)
-            output, line["seconds"][name] = _answer(answer, source, row, number, folder / folder_name(name) / row.file)
+            path = folder / folder_name(name) / row.file
+            from_this = fingerprint(mark, name, json.dumps(journal.edits, sort_keys=True))
+            output, line["seconds"][name] = _answer(answer, source, row, number, path, from_this, anew)
             comparison = Comparison(
                 output, source, row.instruction, opened.target, opened.mask, row.source_caption, row.target_caption
             )
@@ -159,14 +191,32 @@ def _do(
     return line
 
 
-def _answer(answer: Answer, source: Image.Image, row: Row, number: int, path: Path) -> tuple[Image.Image, float | None]:
-    """The output and the seconds it took; one that is there already, of a run that was stopped, is not made again."""
-    if path.exists():
+def _is_done(row: Row, mark: str, journal: Journal) -> bool:
+    """Whether a row is in the journal; one that was bad and is another row now is not. Raises DataError for a row that
+    was measured and is another one now."""
+    done = journal.rows.get(row.key)
+    if done is None or (done.get("row") != mark and "skipped" in done):
+        return False
+    if done.get("row") != mark:
+        raise DataError(
+            f"row {row.key} is not what was measured: its instruction, a picture, a caption or its place has changed",
+            expected="the data that the folder was begun with",
+            fix="take another --output, or begin again in this one: --anew",
+        )
+    return True
+
+
+def _answer(
+    answer: Answer, source: Image.Image, row: Row, number: int, path: Path, mark: str, anew: bool
+) -> tuple[Image.Image, float | None]:
+    """The output and the seconds it took. One that is there already, of a run that was stopped, is not made again,
+    unless it says that it was made of something else. mark: a fingerprint of all that makes it."""
+    if path.exists() and not anew and made_of(path) in (mark, None):
         return load_image(path), None
     began = time.perf_counter()
     output = answer(source, row.instruction, number).convert("RGB")
     seconds = time.perf_counter() - began
-    save_picture(output, path)
+    save_picture(output, path, mark)
     return output, seconds
 
 
@@ -189,11 +239,15 @@ def _cut(row: Row, measures: list[Measure], tools: Tools) -> dict[str, bool]:
 
 
 def _once(rows: Iterator[Row]) -> Iterator[Row]:
-    """All rows; one whose key came before is given another key and is bad."""
+    """All rows; one whose key came before is given another key and is bad, as is one whose picture would lie where
+    another row's lies."""
     seen: set[str] = set()
+    files: dict[str, str] = {}
     for number, row in enumerate(rows):
         if row.key in seen:
             row = replace(row, key=f"{row.key} (row {number})", problem=f"the key {row.key} came before")
+        elif files.setdefault(row.file, row.key) != row.key:
+            row = replace(row, problem=f"its output would lie where that of {files[row.file]} lies")
         seen.add(row.key)
         yield row
 

@@ -28,8 +28,9 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.folders import files_in
 from ..errors import DataError, SettingError, command
-from ..folders import files_in
+from ..plain_text import say
 from .rows import BadRow, Report, open_edit
 from .tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
 
@@ -160,7 +161,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = [path for part in ("source", "target") for path in files_in(self._folder / part, deep=False)]
+            pictures = [path for part in ("source", "target") for path in files_in(self._folder / part)]
             stamps += [(str(path.relative_to(self._folder)), file_stamp(path)) for path in pictures]
         content = json.dumps([self.source, self.schema, self.limit, stamps])
         return hashlib.sha256(content.encode()).hexdigest()
@@ -230,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = PairReader(chosen.source, split=chosen.split, limit=chosen.limit)
     for _ in tqdm(reader, desc=reader.schema, unit="pair", total=chosen.limit):
         pass
-    print(f"{reader.report.used} usable pairs in the schema {reader.schema}", reader.report, sep="\n")
+    say(f"{reader.report.used} usable pairs in the schema {reader.schema}\n{reader.report}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from ..images import aspects_differ, load_image
-from ..masks import read_mask
-from ..opening import open_picture
+from ..images import aspects_differ, load_image, open_picture, read_mask
 
 SHORTEST = 16  # px; a smaller picture is a placeholder
 MOST_OFF = 0.02  # by which the aspect ratios of pictures may differ that line up: stretched, at most a token at 1024 px

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..basics.folders import files_in, is_stray
 from ..errors import DataError
-from ..folders import files_in, is_stray
 
 if TYPE_CHECKING:
     import pyarrow
@@ -193,4 +193,9 @@ def _on_the_hub(name: str) -> list[Table]:
             expected="a local folder, or a hub data set that can be reached",
             fix="check the spelling and the connection, accept its terms on its page, or download it elsewhere",
         ) from error
-    return [Table(path.removeprefix(root + "/"), f"hf://{path}", str(about["size"])) for path, about in files.items()]
+    return [Table(path.removeprefix(root + "/"), f"hf://{path}", _hub_stamp(about)) for path, about in files.items()]
+
+
+def _hub_stamp(about: Mapping[str, Any]) -> str:
+    """Size and content's hash, which another revision of the data set has otherwise."""
+    return " ".join(str(about[name]) for name in ("size", "blob_id") if about.get(name) is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
-from ..images import fit_together, to_tensor
-from ..masks import Mask
+from ..images import Mask, fit_together, to_tensor
 from ..vq import VQModel
 from .pairs import Pair, PairReader
 from .rows import MOST_OFF, Report
@@ -143,14 +142,14 @@ def token_pairs(
     An instruction that is too long for the editor is one more bad row in a PairReader's report. Of other pairs it is a
     TextError, and pictures that do not line up are an ImageError.
 
-    folder: keep the tokens of a PairReader there, apart for every combination of VQ model, size and data set. What a
-    killed run had finished is not done again. One process fills it, others read it afterwards.
+    folder: keep the tokens of a PairReader there, apart for every combination of VQ model, size, tokenizer, data set
+    and code. What a killed run had finished is not done again. One process fills it, others read it afterwards.
     """
     reader = pairs if isinstance(pairs, PairReader) else None
     if folder is None:
         parts = list(_tokenized(editor, pairs, reader, batch, _bar(pairs, 0, progress)))
     elif reader:
-        parts = _kept(editor, reader, Path(folder) / _fingerprint(editor, reader)[:16], batch, progress)
+        parts = _kept(editor, reader, Path(folder) / _fingerprint(editor, reader), batch, progress)
     else:
         raise SettingError("tokens of a list are not kept", expected="a PairReader", fix="leave the folder out")
     if not parts:
@@ -248,10 +247,10 @@ def _tokenize(editor: Editor, pairs: Sequence[Pair]) -> TokenPairs:
 
 
 def _fingerprint(editor: Editor, reader: PairReader) -> str:
-    """Of what the tokens depend on: the VQ model's way from pixels to tokens, the size, and the pairs."""
-    digest = hashlib.sha256(f"{editor.defaults.image_size} {editor.multiple} {reader.fingerprint()}".encode())
-    for part in (editor.vq.encoder, editor.vq.quant_conv, editor.vq.quantize):
-        for name, value in part.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    """Of what the tokens depend on: the VQ model's way from pixels to tokens, the size, which instructions are too
+    long, the pairs, and the code that reads and fits them."""
+    return fingerprint(
+        *(editor.vq.encoder, editor.vq.quant_conv, editor.vq.quantize),
+        *(editor.defaults.image_size, editor.multiple, tokenizer_fingerprint(editor.text_encoder)),
+        *(reader.fingerprint(), code_fingerprint(__name__, PairReader.__module__)),
+    )

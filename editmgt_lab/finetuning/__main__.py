@@ -15,6 +15,8 @@ from ..data.pairs import PairReader
 from ..data.tokens import TokenPairs, token_pairs
 from ..editor import Editor, load
 from ..errors import command
+from ..plain_text import say
+from ..training.run import Run
 from ..world import SKILLS
 from .drawn import old_pairs, skill_pairs
 from .finetuner import Finetuner
@@ -31,7 +33,7 @@ def read(
         return skill_pairs(editor, data, limit)
     reader = PairReader(data, schema=schema, split=split, limit=limit)
     pairs = token_pairs(editor, reader, folder=cache)
-    print(f"{len(pairs)} pairs", reader.report, sep="\n")
+    say(f"{len(pairs)} pairs\n{reader.report}")
     return pairs
 
 
@@ -50,9 +52,12 @@ def finetune(options: argparse.Namespace, settings: FinetuneSettings) -> None:
     with state.main_process_first():  # the others find the tokens made
         data = {name: getattr(options, name) for name in ("schema", "split", "limit")}
         pairs, validation = parted(read(editor, options.data, **data, cache=options.folder / "tokens"))
+    if options.anew and state.is_main_process:
+        Run(options.folder).clear()
+    state.wait_for_everyone()
     tuner = Finetuner(
         editor, pairs, settings, replay=old_pairs(editor, options.replay) if options.replay else None,
-        validation=validation, folder=options.folder,
+        validation=validation, folder=options.folder, other_code=options.other_code,
     )  # fmt: skip
     tuner.run()
     if state.is_main_process:
@@ -76,6 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--replay", type=int, default=0, help="old edits of the drawn world to mix in")
     parser.add_argument("--folder", type=Path, default=Path("runs") / "finetuning", help="checkpoints and tokens")
     parser.add_argument("--output", type=Path, default=Path("runs") / "finetuned")
+    parser.add_argument("--anew", action="store_true", help="forget the checkpoint in the folder and begin again")
+    parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
     for field in fields(FinetuneSettings):
         option = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, SettingError
+from ..basics.fingerprints import fingerprint
+from ..checkpoints import some
+from ..errors import CheckpointError, LabError, SettingError
 from ..transformer import MaskedGenerativeTransformer
 
 WEIGHTS = "adapter_model.safetensors"  # peft's names
@@ -27,6 +30,9 @@ PICTURE_LAYERS = (
 TEXT_LAYERS = (
     r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.0\.proj|ff_context\.net\.2)"
 )
+# What an adapter's file says of its base: a fingerprint of all weights, rounded as one of these may have loaded them. A
+# model in float32 is compared by the first.
+PRECISIONS = {"base_weights": torch.bfloat16, "base_weights_float16": torch.float16}
 BRANCHES = {"both": f"{PICTURE_LAYERS}|{TEXT_LAYERS}", "source": PICTURE_LAYERS}
 
 
@@ -78,10 +84,7 @@ def add_adapter(transformer: MaskedGenerativeTransformer, *, rank: int, branch: 
             expected=f"a rank of 1 or more, and one of {', '.join(BRANCHES)}",
             fix="rank 8 on both branches is usual",
         )
-    if lora_layers(transformer):
-        raise SettingError(
-            "this transformer has an adapter already", expected="one at most", fix="load the editor anew, or remove it"
-        )
+    _refuse_second(transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=BRANCHES[branch])
@@ -92,46 +95,177 @@ def add_adapter(transformer: MaskedGenerativeTransformer, *, rank: int, branch: 
 
 
 def save_adapter(transformer: MaskedGenerativeTransformer, folder: Path) -> Path:
-    """Write the adapter alone, under peft's file name, with what it was made for. Returns the file."""
+    """Write the adapter alone, under peft's file name, with what it was made for. Returns the file.
+
+    Raises SettingError where there is none.
+    """
     if not lora_layers(transformer):
         raise SettingError(
             "this transformer has no adapter", expected="one to save", fix="fine-tune with a rank, or save the editor"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(transformer).items()}
-    metadata = {name: str(value) for name, value in transformer.adapter.items()} | {"base": fingerprint(transformer)}
-    save_file(tensors, folder / WEIGHTS, metadata)
-    return folder / WEIGHTS
+    metadata = {name: str(value) for name, value in transformer.adapter.items()}
+    return _write(Path(folder), tensors, metadata | base_fingerprints(transformer))
 
 
 def load_adapter(transformer: MaskedGenerativeTransformer, folder: Path) -> None:
-    """Put a saved adapter on the transformer that it was made for.
+    """Put a saved adapter on the transformer that it was made for: all of it, or an error and nothing is changed.
 
-    Raises CheckpointError for a file that is none, and for an adapter of another model, before anything is changed.
+    Raises CheckpointError for a file that is no adapter, or not a whole one, and for an adapter of another model;
+    SettingError where the transformer has an adapter already.
+    """
+    _refuse_second(transformer)
+    file = Path(folder) / WEIGHTS
+    metadata, tensors, rank, branch = _read(file)
+    _check_base(file, metadata, transformer)
+    _check_whole(file, tensors, adapter_shapes(transformer, rank, branch))
+    learned = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    try:
+        add_adapter(transformer, rank=rank, branch=branch)
+        set_peft_model_state_dict(transformer, tensors)
+    except BaseException as error:  # an interrupt too leaves no half of an adapter behind
+        remove_adapter(transformer)
+        transformer.requires_grad_(False)
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        if not isinstance(error, Exception) or isinstance(error, LabError):
+            raise
+        raise CheckpointError(
+            f"{file} could not be put on the transformer, which is as it was before: {error}",
+            expected="room for its tensors",
+            fix="free some memory, and load it again",
+        ) from error
+
+
+def remove_adapter(transformer: MaskedGenerativeTransformer) -> None:
+    """Take the adapter off: the transformer is as it was before it had one, and all its weights learn. Without one,
+    nothing happens."""
+    for name, module in list(transformer.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent, _, last = name.rpartition(".")
+            setattr(transformer.get_submodule(parent), last, module.get_base_layer())
+    for block in transformer.blocks:
+        for key, hook in list(block._forward_pre_hooks.items()):
+            if isinstance(getattr(hook, "__self__", None), SourceRows):
+                del block._forward_pre_hooks[key]
+    if hasattr(transformer, "peft_config"):  # peft's own note
+        del transformer.peft_config
+    if hasattr(transformer, "adapter"):
+        del transformer.adapter
+        transformer.requires_grad_(True)
+
+
+def stamp_adapter(transformer: MaskedGenerativeTransformer, folder: Path) -> Path:
+    """Write into a saved adapter that it was made for this transformer; its tensors stay as they are, byte for byte.
+
+    For adapters that were saved before their file said so, by whoever knows that it is true. Returns the file.
+    Raises CheckpointError for a file that is no whole adapter of such a transformer.
     """
     file = Path(folder) / WEIGHTS
+    metadata, tensors, rank, branch = _read(file)
+    _check_whole(file, tensors, adapter_shapes(transformer, rank, branch))
+    return _write(Path(folder), tensors, {"rank": str(rank), "branch": branch} | base_fingerprints(transformer))
+
+
+def adapter_shapes(transformer: MaskedGenerativeTransformer, rank: int, branch: str) -> dict[str, list[int]]:
+    """The name and shape of every tensor of an adapter: [rank, in] and [out, rank] for each layer it works on."""
+    shapes = {}
+    for name, module in _base_modules(transformer):
+        if isinstance(module, nn.Linear) and re.fullmatch(BRANCHES[branch], name):
+            shapes[f"{name}.lora_A.weight"] = [rank, module.in_features]
+            shapes[f"{name}.lora_B.weight"] = [module.out_features, rank]
+    return shapes
+
+
+def base_fingerprints(transformer: MaskedGenerativeTransformer) -> dict[str, str]:
+    """Of all of the base's weights and sizes, an adapter left out: one for each precision that it may be loaded in."""
+    return {name: base_fingerprint(transformer, dtype) for name, dtype in PRECISIONS.items()}
+
+
+def base_fingerprint(transformer: MaskedGenerativeTransformer, dtype: torch.dtype = torch.bfloat16) -> str:
+    """Tells one base from another, with an adapter on it or without. dtype: what its weights are first turned to."""
+    weights = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in transformer.state_dict().items()
+        if ".lora_" not in name
+    }
+    return fingerprint(asdict(transformer.config), weights, dtype=dtype)
+
+
+def _base_modules(transformer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules under the names that they have without an adapter."""
+    for name, module in transformer.named_modules():
+        if ".lora_" not in name and not isinstance(module, LoraLayer):
+            yield name.removesuffix(".base_layer"), module
+
+
+def _refuse_second(transformer: nn.Module) -> None:
+    if lora_layers(transformer):
+        raise SettingError(
+            "this transformer has an adapter already",
+            expected="one at most",
+            fix="load the editor anew, or take it off with finetuning.remove_adapter(editor.transformer)",
+        )
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor], int, str]:
+    """Metadata, tensors, rank and branch of an adapter's file. Raises CheckpointError."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}
-        rank, branch, base = int(metadata["rank"]), metadata["branch"], metadata["base"]
+        rank, branch = int(metadata["rank"]), metadata["branch"]
+        if rank < 1 or branch not in BRANCHES:
+            raise ValueError(f"its rank is {rank} and its branch {branch!r}")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{file} is no adapter: {error}",
             expected=f"a folder with {WEIGHTS}, as save_adapter writes it",
             fix="check the path; an adapter for other tools has to be converted",
         ) from error
-    if base != fingerprint(transformer):
+    return metadata, tensors, rank, branch
+
+
+def _check_base(file: Path, metadata: Mapping[str, str], transformer: MaskedGenerativeTransformer) -> None:
+    if not PRECISIONS.keys() & metadata.keys():
+        raise CheckpointError(
+            f"{file} does not say which weights it was made for",
+            expected="an adapter that save_adapter wrote, with the fingerprint of its base",
+            fix="if you know that it is this model: finetuning.stamp_adapter(editor.transformer, folder), once",
+        )
+    dtype = transformer.project_to_hidden.weight.dtype
+    name = next((name for name, each in PRECISIONS.items() if each == dtype), next(iter(PRECISIONS)))
+    if metadata.get(name) != base_fingerprint(transformer, PRECISIONS[name]):
         raise CheckpointError(
             f"{file} was made for another model",
-            expected="the model that it was fine-tuned from",
+            expected="the model that it was fine-tuned from, with every weight as it was then",
             fix="load that model first, then the adapter",
         )
-    add_adapter(transformer, rank=rank, branch=branch)
-    set_peft_model_state_dict(transformer, tensors)
 
 
-def fingerprint(transformer: MaskedGenerativeTransformer) -> str:
-    """Tells one base from another, whatever precision it is loaded in: of its sizes and of some of its weights."""
-    weights = transformer.project_from_hidden.weight.detach().to("cpu", torch.bfloat16).view(torch.int16)
-    return hashlib.sha256(repr(asdict(transformer.config)).encode() + weights.numpy().tobytes()).hexdigest()[:16]
+def _check_whole(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, list[int]]) -> None:
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    wrong = {
+        "missing": [name for name in shapes if name not in found],
+        "unexpected": [name for name in found if name not in shapes],
+        "of another shape": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in shapes.items()
+            if found.get(name, shape) != shape
+        ],
+        "with values that are no numbers": [name for name, each in tensors.items() if not each.isfinite().all()],
+    }
+    if any(wrong.values()):
+        raise CheckpointError(
+            f"{file} is no whole adapter of this transformer, which stays as it is\n"
+            + "\n".join(f"  {len(names)} {kind}: {some(names)}" for kind, names in wrong.items() if names),
+            expected=f"the {len(shapes)} tensors of its rank and branch, each in its shape",
+            fix="copy it again, or save it again from where it was trained",
+        )
+
+
+def _write(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{WEIGHTS}.unfinished"
+    save_file(dict(tensors), unfinished, dict(metadata))
+    return unfinished.replace(folder / WEIGHTS)

@@ -18,12 +18,13 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..data.tokens import TokenPairs
 from ..editor import Editor
-from ..errors import CheckpointError, SettingError, TrainingError
+from ..errors import SettingError, TrainingError
 from ..training.build import save_editor
 from ..training.run import Run, warm_cosine
-from .adapters import add_adapter, fingerprint, save_adapter
+from .adapters import add_adapter, lora_layers, save_adapter
 from .batch import Batch, draw_batch
 from .objective import Objective
 from .settings import FinetuneSettings
@@ -33,8 +34,9 @@ class Finetuner:
     """Fine-tunes the transformer of an editor in place; the text encoder and the VQ model stay as they are.
 
     pairs, replay, validation: tokens of the new pairs, of old ones to mix in against forgetting, and of pairs to
-    validate on; folder: for checkpoints, from which an interrupted run goes on exactly; show: called with the editor,
-    its weights averaged, at every validation and at the end.
+    validate on; folder: for checkpoints, from which an interrupted run goes on exactly, with the same weights,
+    settings, pairs and code; other_code: go on although code or libraries changed; show: called with the editor, its
+    weights averaged, at every validation and at the end.
 
     `run` trains, and can be paused, resumed and cancelled from another thread, which gets the editor to save it by
     `between_steps`. `history` has one entry for each step: step, loss, learning_rate, seconds; and validation where one
@@ -50,14 +52,20 @@ class Finetuner:
         replay: TokenPairs | None = None,
         validation: TokenPairs | None = None,
         folder: Path | None = None,
+        other_code: bool = False,
         show: Callable[[Editor], None] = lambda editor: None,
     ):
         self.settings, self.show = settings or FinetuneSettings(), show
         self.editor, self.pairs, self.validation = editor, pairs, validation
         self.replay = replay if self.settings.replay_share else None
         self.done, self.history = 0, []
-        self.run_folder = Run(folder) if folder else None
-        self.base = fingerprint(editor.transformer)
+        if lora_layers(editor.transformer):
+            raise SettingError(
+                "this editor has an adapter already, and neither its weights nor a second adapter are trained with it",
+                expected="an editor as it was loaded",
+                fix="load it anew, or take the adapter off: finetuning.remove_adapter(editor.transformer)",
+            )
+        self.run_folder = Run(folder, self._made_of(), other_code=other_code) if folder else None
         self._going, self._cancelled = threading.Event(), False
         self._going.set()
         self._turn, self._stepping = threading.Lock(), threading.RLock()
@@ -275,28 +283,26 @@ class Finetuner:
                 "average": self.average,
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history,
-                **self._identity(),
             }
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def _made_of(self) -> dict[str, Any]:
         """What has to be the same for a run to go on exactly."""
-        counts = [len(pairs) if pairs else 0 for pairs in (self.pairs, self.replay, self.validation)]
-        return {"settings": asdict(self.settings), "base": self.base, "counts": counts}
+        editor, data = self.editor, {"pairs": self.pairs, "replay": self.replay, "validation": self.validation}
+        return {
+            "settings": asdict(self.settings),
+            "transformer": fingerprint(editor.transformer),
+            "text encoder": fingerprint(editor.text_encoder, tokenizer_fingerprint(editor.text_encoder)),
+            "codebook": fingerprint(editor.vq.quantize),
+            "data": {name: pairs and fingerprint(vars(pairs)) for name, pairs in data.items()},
+            "code": code_fingerprint(__name__, TokenPairs.__module__),
+        }
 
     def restore(self) -> None:
         """Go back to the last checkpoint, where there is one, from which `run` goes on. Raises CheckpointError."""
         state = self.run_folder.load() if self.run_folder else None
         if state is None:
             return
-        other = {name: (state[name], value) for name, value in self._identity().items() if state[name] != value}
-        if other:
-            changed = "; ".join(f"{name}: {old} there, {new} here" for name, (old, new) in other.items())
-            raise CheckpointError(
-                f"{self.run_folder.folder} holds another run ({changed})",
-                expected="the same model, pairs and settings, with which a run goes on exactly",
-                fix="take the same again, or another folder",
-            )
         self.done, self.history = state["done"], state["history"]
         with torch.no_grad():
             for weight, average, kept, mean in zip(

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..basics.fingerprints import fingerprint
 from ..errors import CheckpointError
 
 CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE = "openai/clip-vit-base-patch32", "facebook/dino-vits16", "facebook/dinov2-base"
@@ -52,12 +53,14 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network that turns pictures into vectors. name: where it came from; encode: [B, 3, n, n] → [B, D]."""
+    """One network that turns pictures into vectors. name: where it came from; encode: [B, 3, n, n] → [B, D];
+    fingerprint: of its weights and tokenizer."""
 
     name: str
     preprocessing: Preprocessing
     encode: Callable[[Tensor], Tensor]
     device: torch.device | str = "cpu"
+    fingerprint: str = ""
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
@@ -99,6 +102,7 @@ def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device
         preprocessing=Preprocessing(crop, crop, CLIP_STATISTICS),
         encode=lambda pixels: model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
         device=device,
+        fingerprint=fingerprint(model, tokenizer.get_vocab()),
         tokenizer=tokenizer,
         encode_text=lambda tokens: model.text_projection(model.text_model(**tokens).pooler_output),
         longest=model.config.text_config.max_position_embeddings,
@@ -135,6 +139,7 @@ def _class_token(source: Any, model: Any, device: torch.device | str) -> Backbon
         preprocessing=Preprocessing(round(crop * 8 / 7), crop, IMAGENET_STATISTICS),  # 256 px for 224
         encode=lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0],
         device=device,
+        fingerprint=fingerprint(model),
     )
 
 

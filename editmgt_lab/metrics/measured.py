@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..plain_text import legible, literal, one_line
 from .arithmetic import summary
 from .measures import WHOLE, Measure
 from .report import align, cell
@@ -87,10 +88,10 @@ class MeasuredCard:
                     each.preprocessing or "–",
                 ]
                 lines.append([*described, *cells])
-            pages.append(f"{group}: {count} edits\n\n{align(lines, left=6)}")
+            pages.append(f"{one_line(group)}: {count} edits\n\n{align(lines, left=6)}")
         notes = [f"left out: {key}: {why}" for key, why in self.absent.items()] + list(self.notes)
         notes.append("in brackets 95% bootstrap intervals of the mean; n: of how many edits, where not of all")
-        return f"{self.title}\n\n" + "\n\n\n".join(pages) + "\n\n" + "\n".join(notes)
+        return legible(f"{self.title}\n\n" + "\n\n\n".join(pages) + "\n\n" + "\n".join(notes))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
@@ -102,6 +103,7 @@ class MeasuredCard:
             "summary": self.summary(),
         }
 
+    @literal
     def figure(self) -> Figure:
         """A panel for each measure: mean and interval of every answer over all edits."""
         found = self.summary()[ALL]
@@ -116,7 +118,7 @@ class MeasuredCard:
         for axes, each in zip(grid, panels, strict=False):
             for place, answer in enumerate(self.answers):
                 _draw(axes, place, found[answer][each.key])
-            axes.set_yticks(places, self.answers, fontsize="small")
+            axes.set_yticks(places, [one_line(each) for each in self.answers], fontsize="small")
             axes.set_ylim(len(self.answers) - 0.5, -0.5)
             part = "" if each.part == WHOLE else f", {each.part} the edit"
             axes.set_title(f"{each.name}: {each.reference}{part} ({each.better} is better)", fontsize="small")
@@ -127,6 +129,7 @@ class MeasuredCard:
             axes.axis("off")
         return figure
 
+    @literal
     def gallery(self) -> Figure:
         """The edits of `shown`: one line each, its pictures under their names."""
         columns = max((len(each.pictures) for each in self.shown), default=1)

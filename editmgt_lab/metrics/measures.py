@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..basics.fingerprints import fingerprint, function_fingerprint
 from ..errors import LabError, SettingError
-from ..images import to_tensor
-from ..masks import fit_mask
+from ..images import fit_mask, to_tensor
 from . import pixels
-from .backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, cosine, load_clip, load_dino, load_dinov2
+from .backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, Backbone, cosine, load_clip, load_dino, load_dinov2
 from .lpips import LPIPS
 from .viescore import Judge, VIEScore, ask
 
@@ -140,6 +140,15 @@ class Tools:
         if isinstance(self._loaded[name], LabError):
             raise self._loaded[name]
         return self._loaded[name]
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Of every network that was loaded, and of the judge: what their numbers depend on."""
+        found: dict[str, Any] = {
+            name: network.fingerprint if isinstance(network, Backbone) else fingerprint(network)
+            for name, network in self._loaded.items()
+            if not isinstance(network, LabError)
+        }
+        return found | ({} if self.judge is None else {"judge": function_fingerprint(self.judge)})
 
     def _load(self, name: str) -> Any:
         source = getattr(self, name)

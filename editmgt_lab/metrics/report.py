@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..plain_text import literal, one_line
+
 Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside each other
 
 
@@ -19,7 +21,9 @@ def cell(metric: Mapping[str, float | None], factor: float, digits: int) -> str:
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as their widest cell, the first `left` of them to the left, with a rule under the head."""
+    """Columns as wide as their widest cell, the first `left` of them to the left, with a rule under the head; every
+    cell is made one line."""
+    lines = [[one_line(text) for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = []
     for line in lines:
@@ -28,6 +32,7 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join([rows[0].rstrip(), "─" * len(rows[0]), *rows[1:]])
 
 
+@literal
 def gallery(title: str, pairs: Sequence[tuple[Row, Row]], names: Sequence[str]) -> Figure:
     """Two rows of pictures beside each other on every line, each under its caption; a row without pictures has that
     alone. names: of the pictures of every row."""
@@ -40,7 +45,8 @@ def gallery(title: str, pairs: Sequence[tuple[Row, Row]], names: Sequence[str]) 
             part.suptitle(caption, fontsize="small")
             if not pictures:
                 continue
-            for axes, picture, name in zip(part.subplots(1, len(names)), pictures, names, strict=True):
+            panels = part.subplots(1, len(names), squeeze=False).flat
+            for axes, picture, name in zip(panels, pictures, names, strict=True):
                 axes.imshow(picture)
                 axes.set_title(name, fontsize="small", color="0.4")
                 axes.axis("off")

@@ -25,6 +25,7 @@ from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
 from ..metrics.truth import draw_truths
+from ..plain_text import literal
 from ..world import EditSample
 from .choose import COLUMNS, Trial, report, try_out
 from .options import add_decoding, measuring
@@ -122,6 +123,7 @@ def object_words(sample: EditSample) -> list[str]:
     return [name for name in dict.fromkeys(names) if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sample.instruction)]
 
 
+@literal
 def picture(trials: Sequence[Trial]) -> Figure:
     """The trials of one part: a dot with its 95% interval for each, score, leakage and localisation side by side.
 

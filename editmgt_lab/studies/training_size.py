@@ -14,11 +14,10 @@ run once and the intervals are over edits alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint
 from ..benchmarks.journal import Journal
 from ..editor import Editor, load
 from ..errors import SettingError, command
@@ -35,6 +35,7 @@ from ..images import to_tensor
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell
 from ..metrics.truth import Truth, draw_truths, picture_size
+from ..plain_text import literal
 from ..training.data import tokenize_edits
 from ..training.recipe import TINY, Recipe
 from ..training.run import Run
@@ -78,11 +79,13 @@ def measure(
     count: int = 40,
     batch: int = 20,
     seed: int = 0,
+    anew: bool = False,
 ) -> list[dict[str, Any]]:
     """Teach and ask once for each size, 0 being the model as it is; returns a row for each.
 
     A row has `pairs`, and for every one of GROUPS success and score as `arithmetic.summary`. samples: that each size is
-    trained for; count: edits of each group. What is done is kept in `folder`: run again to go on. Raises SettingError.
+    trained for; count: edits of each group. What is done is kept in `folder`: run again to go
+    on, with the same weights, settings and code; anew: forget what lies there. Raises SettingError.
     """
     if list(sizes) != sorted({*sizes}) or any(0 < each < TINY.batch for each in sizes) or samples < 1 or count < 1:
         raise SettingError(
@@ -92,12 +95,17 @@ def measure(
         )
     editor = load(model)
     picture = picture_size(editor)
-    asked = {"samples": samples, "split": split, "count": count, "seed": seed, "weights": fingerprint(editor)}
-    journal = Journal(folder, asked, {})
+    recipe = replace(TINY, image_size=picture, samples=samples, caption_share=0.0, reading_weight=0.0)
+    asked = {"split": split, "count": count, "seed": seed, "recipe": asdict(recipe)}
+    code = code_fingerprint(__name__, Run.__module__, draw_scene.__module__)
+    asked |= {"editor": editor_fingerprint(editor), "code": code}
+    journal = Journal(folder, asked, {}, anew=anew)
+    if anew:
+        for path in (*folder.glob("pairs_*.safetensors"), *folder.glob("*_pairs")):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
     new = [sample_resize(i, split=split, size=picture) for i in range(count)]
     unseen = batches_of(editor, new, batch)
     old = list(draw_truths(editor, split=split, count=count, batch=batch))
-    recipe = replace(TINY, image_size=picture, samples=samples, caption_share=0.0, reading_weight=0.0)
     for pairs in sizes:
         if str(pairs) in journal.rows:
             continue
@@ -158,14 +166,7 @@ def batches_of(editor: Editor, samples: Sequence[EditSample], batch: int) -> lis
     return [Truth.of(editor, range(i, i + batch)[: len(samples) - i], samples[i : i + batch]) for i in starts]
 
 
-def fingerprint(editor: Editor) -> str:
-    """Which weights an editor's transformer has, in 12 letters."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(editor.transformer.state_dict().items()):
-        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
+@literal
 def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     """Success over the number of pairs, a curve with its 95% band for each group."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -203,12 +204,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring(__doc__, count=40, counted="edits of each group", output=output, split="validation")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of pairs, rising; 0: as it is")
     parser.add_argument("--samples", type=int, default=2400, help="that each size is trained for")
+    parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
     options = vars(parser.parse_args(arguments))
-    model, folder = options.pop("model"), options.pop("output")
-    rows = measure(model, folder, **options)
+    model, folder, anew = (options.pop(name) for name in ("model", "output", "anew"))
+    rows = measure(model, folder, anew=anew, **options)
     print(report(rows))
     editor = load(model)
-    settings = options | {"model": model, "weights": fingerprint(editor)}
+    settings = options | {"model": model, "weights": fingerprint(editor.transformer)[:12]}
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     paths[0].write_text(json.dumps(saved, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")

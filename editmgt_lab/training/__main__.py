@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..editor import load
 from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
+from ..world import sample_edit
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
 from .recipe import RECIPES, Recipe
@@ -37,30 +41,51 @@ def train(
     words: str | None = None,
     compiled: bool = False,
     seed: int = 0,
+    anew: bool = False,
+    other_code: bool = False,
 ) -> None:
     """VQ model, its decoder again, tokens, transformer. All resume from `folder`; the editor is written to `output`.
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
     a folder), whose VQ model stays; tokenizer: an editor of which only the VQ model is taken, and the transformer is
-    learned anew; words: an editor whose text encoder the transformer starts with.
+    learned anew; words: an editor whose text encoder the transformer starts with. anew: forget what lies in `folder`;
+    other_code: go on with it although code or libraries have changed.
+
+    Raises CheckpointError where the folder was begun with another recipe or start.
     """
+    numbers = asdict(recipe)
+    of_stage = {
+        name: {each: numbers.pop(each) for each in [*numbers] if each.startswith(name)} for name in ("vq", "decoder")
+    }
+    code = code_fingerprint(__name__, sample_edit.__module__)
+
+    def stage(name: str, **made_of: Any) -> Run:
+        about = of_stage.get(name, numbers) | {"image_size": recipe.image_size}
+        run = Run(folder / name, {"recipe": about, "seed": seed, "code": code} | made_of, other_code=other_code)
+        if anew:
+            run.clear()
+        return run
+
+    def samples_of(name: str, samples: int) -> int:
+        return samples if only in (None, name) else 0
+
+    if anew:
+        shutil.rmtree(folder / "tokens", ignore_errors=True)
     torch.manual_seed(seed)
-
-    def runs(stage: str) -> bool:
-        return only in (None, stage)
-
     editor = load(start, device=device, dtype=torch.float32) if start is not None else None
+    began: Any = "nothing"
     if editor is not None:
         vq = editor.vq
+        began = fingerprint(editor.transformer, editor.text_encoder, tokenizer_fingerprint(editor.text_encoder))
     elif tokenizer is not None:
         vq = load(tokenizer, device=device, dtype=torch.float32).vq
     else:
         vq = train_vq(
             recipe.vq,
             lambda: pictures(recipe.vq_pictures, recipe.image_size),
-            Run(folder / "vq"),
-            samples=recipe.vq_samples if runs("vq") else 0,
+            stage("vq"),
+            samples=samples_of("vq", recipe.vq_samples),
             batch_size=recipe.vq_batch,
             crop=recipe.vq_crop,
             learning_rate=recipe.vq_learning_rate,
@@ -71,8 +96,8 @@ def train(
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
-            Run(folder / "decoder"),
-            samples=recipe.decoder_samples if runs("decoder") else 0,
+            stage("decoder", **{"VQ model": fingerprint(vq)}),
+            samples=samples_of("decoder", recipe.decoder_samples),
             batch_size=recipe.decoder_batch,
             learning_rate=recipe.decoder_learning_rate,
             muon_learning_rate=recipe.decoder_muon_learning_rate,
@@ -90,7 +115,10 @@ def train(
         text_encoder = named or build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
         start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
-    data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
+    encoder = {"VQ model": fingerprint(vq.encoder, vq.quant_conv, vq.quantize)}  # its decoder changes no token
+    run = stage("transformer", start=began, **encoder)
+    run.load()  # before the tokens, which take long: it refuses the state of another run
+    data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size, other_code=other_code)
     if only == "tokens":
         return
     average = train_transformer(
@@ -98,7 +126,7 @@ def train(
         text_encoder,
         data,
         codes,
-        Run(folder / "transformer"),
+        run,
         recipe,
         show=sample_drawer(folder / "samples.png", vq, recipe),
         compiled=compiled,
@@ -128,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
         parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default))
+    parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
+    parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
     options = parser.parse_args(arguments)
     chosen = {field.name: getattr(options, field.name) for field in numbers}
     train(
@@ -140,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizer=options.tokenizer,
         words=options.words,
         compiled=options.compiled,
+        anew=options.anew,
+        other_code=options.other_code,
     )
 
 

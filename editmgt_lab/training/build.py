@@ -6,11 +6,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .. import world
-from ..checkpoints import save
+from ..checkpoints import save, some
+from ..errors import SettingError
 from ..settings import DEFAULTS_FILE, Defaults
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer, TransformerConfig
@@ -65,7 +67,19 @@ def save_editor(
     image_size: int,
     defaults: Defaults | None = None,
 ) -> None:
-    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`; and `lab.json`."""
+    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`; and `lab.json`.
+
+    Raises SettingError, before anything is written, for a transformer that could not be loaded again from there: one
+    with an adapter, or wrapped by a library.
+    """
+    with torch.device("meta"):
+        plain = MaskedGenerativeTransformer(transformer.config).state_dict().keys()
+    if other := sorted(plain ^ transformer.state_dict().keys()):
+        raise SettingError(
+            f"this transformer has other parts than its configuration says: {some(other)}",
+            expected="a transformer without an adapter, as lab.load and a training make it",
+            fix="save an adapter with finetuning.save_adapter, or take it off first with finetuning.remove_adapter",
+        )
     levels = len(vq.config.block_out_channels)
     vq_config = {
         "_class_name": "VQModel",

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import world
+from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..data.tokens import keep_unchanged
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
+from .run import check_same
 from .tokenizer.local import encode, is_local
 from .windows import window_of
 
 SHARD = 500
+MADE_OF = "made_of"  # in a shard's metadata
 SEES = 4  # tokens beyond its own that a token of a local VQ model depends on, at most
 
 
@@ -96,16 +101,28 @@ def encode_targets(vq: VQModel, samples: Sequence[world.EditSample], source: Ten
     return target
 
 
-def token_cache(folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int) -> dict[str, Tensor]:
-    """All shards of the training split, made once and kept in `folder`; resumable shard by shard."""
+def token_cache(
+    folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int, *, other_code: bool = False
+) -> dict[str, Tensor]:
+    """All shards of the training split, made once and kept in `folder`; resumable shard by shard.
+
+    A shard that another VQ model, tokenizer, size or code made is not used: CheckpointError. other_code: see
+    `run.check_same`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    encoder = [vq.encoder, vq.quant_conv, vq.quantize]
+    made_of = {"VQ model": fingerprint(encoder), "tokenizer": tokenizer_fingerprint(text), "size": size}
+    made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__)
     shards = []
     for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
         path = folder / f"{start:07d}.safetensors"
         if not path.exists():
             part = path.with_suffix(".part")
-            save_file(token_shard(vq, text, range(start, start + SHARD), size), part)
+            save_file(token_shard(vq, text, range(start, start + SHARD), size), part, {MADE_OF: json.dumps(made_of)})
             part.rename(path)
+        with safe_open(path, framework="pt") as file:
+            kept = (file.metadata() or {}).get(MADE_OF)
+        check_same(path, json.loads(kept) if kept else None, made_of, other_code=other_code)
         shards.append(load_file(path))
     return {name: torch.cat([shard[name] for shard in shards]).long() for name in shards[0]}
 

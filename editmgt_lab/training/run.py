@@ -6,14 +6,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import TrainingError
+from ..basics.fingerprints import differences
+from ..errors import CheckpointError, TrainingError
 
 CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
 
@@ -31,24 +33,63 @@ def warm_cosine(done: int, total: int, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - first) / (total - first)))
 
 
-class Run:
-    """The folder of one stage: `state.pt`, written whole or not at all, and `log.jsonl`."""
+def check_same(
+    place: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], *, other_code: bool = False
+) -> None:
+    """Refuse to go on with what was begun otherwise: CheckpointError says where the two records differ.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    before: the record that lies in `place`, None where it has none; other_code: only what is not code has to agree, and
+    no record is taken for the same.
+    """
+    if before is None and other_code:
+        return
+    changed = differences(before or {}, now) if before is not None else ["it does not say how it was made"]
+    if other_code:
+        changed = [each for each in changed if not each.startswith("code.")]
+    if not changed:
+        return
+    fix = "take the same again, or another folder, or begin anew in this one: --anew"
+    if all(each.startswith("code.") for each in changed) or before is None:
+        fix += "; if the difference is known to change nothing: --other-code"
+    raise CheckpointError(
+        f"{place} holds another run: {'; '.join(changed)}",
+        expected="the same weights, settings, data and code, with which a run goes on exactly",
+        fix=fix,
+    )
+
+
+class Run:
+    """The folder of one stage: `state.pt`, written whole or not at all, and `log.jsonl`.
+
+    made_of: what the stage's result depends on, ready for JSON: weights, settings, data, code. It is kept with the
+    state, and a state that was made of something else is not gone on with (None: whatever lies there is). other_code:
+    see check_same.
+    """
+
+    def __init__(self, folder: Path, made_of: Mapping[str, Any] | None = None, *, other_code: bool = False):
+        self.folder, self.other_code = folder, other_code
+        self.made_of = None if made_of is None else json.loads(json.dumps(made_of))
         folder.mkdir(parents=True, exist_ok=True)
         self._saved_at = time.monotonic()
 
     def load(self) -> dict | None:
-        """The last state, or None for a new run."""
+        """The last state, or None for a new run. Raises CheckpointError for the state of another run."""
         path = self.folder / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        if state is not None and self.made_of is not None:
+            check_same(self.folder, state.get("made_of"), self.made_of, other_code=self.other_code)
+        return state
+
+    def clear(self) -> None:
+        """Forget the state and the log that lie there."""
+        for name in ("state.pt", "log.jsonl"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def save(self, state: dict) -> None:
         """Write to a temporary name, then rename: a kill in between leaves the old state. Raises TrainingError."""
         part = self.folder / "state.pt.part"
         try:
-            torch.save(state, part)
+            torch.save(state if self.made_of is None else state | {"made_of": self.made_of}, part)
             os.replace(part, self.folder / "state.pt")
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             part.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from ..checkpoints import data_folder
 from ..editor import load
 from ..errors import command
+from ..plain_text import say
 from ..results import EditResult
 from .figures import edit_figure
 from .overlays import heat_overlay
@@ -55,9 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     edited = time.perf_counter()
     files = save_pictures(result, chosen.output)
-    print(f'"{instruction}": loaded in {loaded - began:.1f} s, {chosen.steps} steps in {edited - loaded:.1f} s')
+    say(f'"{instruction}": loaded in {loaded - began:.1f} s, {chosen.steps} steps in {edited - loaded:.1f} s')
     for file in files:
-        print(f"  {file}")
+        say(f"  {file}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..attention import CapturedAttention
 from ..consolidation import consolidate
+from ..plain_text import legend_name, literal, one_line
 from ..results import DecodeStep, EditResult
 from ..text import TextCondition
 from .overlays import HEAT_MAP, HELD, MASKED, heat_overlay, held_overlay
@@ -46,6 +47,7 @@ def edit_figure(result: EditResult) -> Figure:
     return panels_figure(rows, [f"“{instruction}”" for instruction in result.instructions])
 
 
+@literal
 def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequence[str] = ()) -> Figure:
     """Rows of pictures, each under its caption, each row under its title."""
     first = np.asarray(rows[0][0][0])
@@ -62,6 +64,7 @@ def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequenc
     return figure
 
 
+@literal
 def tokens_figure(image: Image.Image, tokens: Tensor, codebook: Tensor, decoded: Image.Image) -> Figure:
     """Stage 1: the picture under its token grid, the tokens as colours and as numbers, and the picture they decode to.
 
@@ -90,6 +93,7 @@ def tokens_figure(image: Image.Image, tokens: Tensor, codebook: Tensor, decoded:
     return figure
 
 
+@literal
 def text_figure(text: TextCondition, index: int = 0) -> Figure:
     """Stage 2: every word as a column of numbers, the rows of text that the transformer reads; the padding left out."""
     names = row_names(text, index)
@@ -101,7 +105,7 @@ def text_figure(text: TextCondition, index: int = 0) -> Figure:
     figure.set_size_inches(max(0.75 * len(rows) + 1.5, 5), 2.9)
     axes = figure.add_subplot()
     axes.imshow(vectors.T.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(rows)), [names[row] for row in rows], fontsize=12)
+    axes.set_xticks(range(len(rows)), [one_line(names[row]) for row in rows], fontsize=12)
     axes.xaxis.tick_top()
     axes.set_ylabel(f"{vectors.shape[1]} numbers", fontsize=11)
     axes.set_yticks([])
@@ -114,6 +118,7 @@ def text_figure(text: TextCondition, index: int = 0) -> Figure:
     return figure
 
 
+@literal
 def attention_figure(
     image: Image.Image,
     captured: CapturedAttention,
@@ -140,6 +145,7 @@ def attention_figure(
     return figure
 
 
+@literal
 def consolidation_figure(
     image: Image.Image, raw: Tensor, smoothed: Tensor, *, hold_threshold: float | None = None
 ) -> Figure:
@@ -160,6 +166,7 @@ def consolidation_figure(
     return figure
 
 
+@literal
 def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) -> Figure:
     """Stage 5 as a film strip: above, what is known after each step (masked, held or decided); below,
     the picture as it stands. At most `most` of the steps, the first and the last among them."""
@@ -176,6 +183,7 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
     return figure
 
 
+@literal
 def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
     """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls are grey, y starts at 0."""
     figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 2.9), layout="constrained")
@@ -183,7 +191,7 @@ def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, 
         colours = iter(CURVES)
         for name, (x, y) in curves.items():
             colour = CONTROL if name.startswith("control") else next(colours)
-            axes.plot(x, y, "o-", markersize=4, color=colour, label=name)
+            axes.plot(x, y, "o-", markersize=4, color=colour, label=legend_name(name))
         axes.set(xlabel=across, ylabel=up)
         axes.set_ylim(0, 1.06 * axes.dataLim.y1 or 1)
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.words import word_spans
 from ..decoding import guide
 from ..editor import NO_SOURCE, Editor
 from ..errors import SettingError
@@ -21,7 +22,6 @@ from ..images import Picture, fit
 from ..inputs import check_texts
 from ..results import DecodeStep, EditResult
 from ..settings import Settings
-from ..words import word_spans
 from .figures import code_colours
 from .maps import AttentionMaps, Plan, Word, recorded_maps
 

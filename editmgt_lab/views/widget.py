@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from PIL import Image
 
 from ..editor import Editor
 from ..errors import LabError
+from ..plain_text import legible, page_json
 from .export import PAGE, Saves, plain
 from .overlays import HEAT_MAP, enlarge
 from .recording import Progress, Run, record
@@ -129,7 +129,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
             title=html.escape(self.title),
             css=self._css,
             module=str(self._esm),
-            state=json.dumps(plain(state)).replace("</", "<\\/"),  # so that no text in it can end the script
+            state=page_json(plain(state)),
         )
 
     def _own(self) -> set[str]:
@@ -189,4 +189,4 @@ def heat_colours() -> dict[str, Any]:
 
 def told(error: Exception) -> str:
     """An error in words; those that are not the lab's own with their kind."""
-    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+    return legible(str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ... import world
+from ...plain_text import literal
 from .curves import CONTROLS, HEAT, MASK, MAX_LEAK_RATIO, MIN_KEPT, PASTE, PUBLISHED, RANDOM, LambdaCurves
 
 L1_COLOUR, SCORE_COLOUR = "#0072b2", "#d55e00"  # told apart by colour-blind readers, as all others here
@@ -25,6 +26,7 @@ AXES = {"l1": 0.1, "score": 7.5}  # where the published axes end
 PICTURES = 4  # rising λ in a row of pictures
 
 
+@literal
 def lambda_figure(curves: LambdaCurves, examples: Mapping[str, Any]) -> Figure:
     """Left a row of pictures for each example: source and four rising λ. Right L1 and score over λ, and the published.
 
@@ -106,6 +108,7 @@ def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
     return text
 
 
+@literal
 def controls_figure(curves: LambdaCurves) -> Figure:
     """Score and L1 outside of every hold over λ, and one against the other, all on the same edits."""
     measured = ~np.isnan(curves[RANDOM, "l1"][0])
@@ -143,6 +146,7 @@ def controls_figure(curves: LambdaCurves) -> Figure:
     return figure
 
 
+@literal
 def categories_figure(curves: LambdaCurves) -> Figure:
     """One column for each category: edit score above, L1 to the source below; ours, the true mask and random."""
     present = [category for category in world.CATEGORIES if category in curves.categories]

@@ -16,9 +16,9 @@ import traitlets
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
+from ...basics.folders import files_in
 from ...editor import Editor
 from ...errors import SettingError
-from ...folders import files_in
 from ..maps import in_bytes
 from ..recording import Progress
 from ..widget import LabWidget, heat_colours, told

@@ -17,6 +17,7 @@ from ...consolidation import consolidate
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import Picture, fit_together, load_image
+from ...plain_text import literal
 from ...world import EditSample
 from ..overlays import heat_overlay
 from ..widget import packed, png
@@ -126,6 +127,7 @@ class Samples:
         return [*rows, (f"heat map of “{word}”", heats)] if heats else rows
 
 
+@literal
 def finetune_figure(
     curves: np.ndarray, validations: np.ndarray, rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]]
 ) -> Figure:

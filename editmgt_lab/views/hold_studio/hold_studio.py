@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...editor import Editor
-from ...images import Geometry, Picture, load_image, to_tensor
-from ...masks import Mask
+from ...images import Geometry, Mask, Picture, load_image, to_tensor
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
 from ...world import EditSample

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
+from editmgt_lab.basics.folders import files_in, is_stray
 from editmgt_lab.benchmarks.anybench import AnyBench
 from editmgt_lab.benchmarks.magicbrush import MagicBrush
 from editmgt_lab.checkpoints import weight_files
 from editmgt_lab.data.pairs import PairReader
 from editmgt_lab.data.tables import read_rows, tables_of
 from editmgt_lab.errors import CheckpointError
-from editmgt_lab.folders import files_in, is_stray
 
 STRAY = (
     ".ipynb_checkpoints/test-checkpoint.jsonl", "__MACOSX/data/test.jsonl", "__MACOSX/._test.jsonl", ".DS_Store",

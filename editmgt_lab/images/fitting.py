@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .errors import ImageError, ShapeError
+from ..errors import ImageError, ShapeError
 from .masks import Box, Mask, MaskPicture, fit_mask, read_mask
 from .opening import Picture, load_image, open_picture, px
 

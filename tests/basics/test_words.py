@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import editmgt_lab as lab
+from editmgt_lab.basics.words import occurrences, word_spans, words_of
 from editmgt_lab.errors import TextError
 from editmgt_lab.text import find_rows, load_text_encoder
 from editmgt_lab.views.recording import word_rows
-from editmgt_lab.words import occurrences, word_spans, words_of
 from tests.support.tiny import save_language_model
 
 FOUND = [

@@ -9,7 +9,7 @@ from PIL import Image
 
 from editmgt_lab.errors import ImageError, ShapeError
 from editmgt_lab.images import fit, fit_together, load_image, to_images, to_tensor
-from editmgt_lab.opening import MAX_PIXELS
+from editmgt_lab.images.opening import MAX_PIXELS
 
 
 def gradient(width=60, height=40):

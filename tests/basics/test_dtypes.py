@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import editmgt_lab as lab
+from editmgt_lab.basics.dtypes import choose_dtype
 from editmgt_lab.checkpoints import load_into, read_weights
-from editmgt_lab.dtypes import choose_dtype
 from editmgt_lab.errors import LabError, SettingError
 from editmgt_lab.text import load_text_encoder
 from editmgt_lab.vq import VQModel

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageChops
 
-from .errors import ImageError, SettingError
+from ..errors import ImageError, SettingError
 from .opening import Picture, load_image, open_picture
 
 MaskPicture: TypeAlias = "Mask | Picture"
@@ -28,7 +28,7 @@ WHITE = 250  # and brighter: painted over; JPEG leaves no pure white
 COMPARED = 128  # px along the longer side, at which a mask and its picture are compared
 AMBIGUOUS = (
     'paint the region white on black; or say how it is meant, as mask=read_mask(mask, reading="strokes"), with '
-    "read_mask of editmgt_lab.masks and one of its READINGS"
+    "read_mask of editmgt_lab.images.masks and one of its READINGS"
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from .errors import SettingError
+from ..errors import SettingError
 
 Dtype: TypeAlias = "torch.dtype | str | np.dtype"
 

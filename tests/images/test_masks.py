@@ -12,8 +12,8 @@ from editmgt_lab.benchmarks.magicbrush import edit_region
 from editmgt_lab.data.rows import BadRow, open_edit
 from editmgt_lab.errors import ImageError, LabError, SettingError
 from editmgt_lab.images import fit_together
+from editmgt_lab.images.masks import FAINT, READINGS, Mask, fit_mask, read_mask
 from editmgt_lab.inputs import free_cells
-from editmgt_lab.masks import FAINT, READINGS, Mask, fit_mask, read_mask
 from editmgt_lab.metrics.measures import INSIDE, Comparison
 from editmgt_lab.views.hold_studio.hold_studio import random_cells
 

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from ..errors import ImageError
 from .colour import to_srgb
-from .errors import ImageError
 
 Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray"
 
