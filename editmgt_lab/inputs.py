@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -114,6 +113,11 @@ def fit_batch(
     return fitted
 
 
+def cells_with_any(pixels: Tensor, factor: int) -> Tensor:
+    """bool [B, h, w]: the cells, `factor` px along a side, with any True pixel of bool [B, H, W]."""
+    return F.max_pool2d(pixels.unsqueeze(1).float(), factor).squeeze(1) > 0
+
+
 def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
     """bool [B, h, w]: the tokens with a white (at least half bright) pixel of the mask. Raises ImageError for none."""
     brightness = to_tensor([each.mask for each in fitted])[:, 0]  # [B, H, W]
@@ -127,4 +131,4 @@ def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
                 expected="white where the picture may change",
                 fix="paint the place of the edit white, or leave the mask out",
             )
-    return F.max_pool2d(white.float(), factor).to(torch.bool)
+    return cells_with_any(white, factor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from PIL import Image
 from ..plain_text import legible, literal, one_line
 from .arithmetic import summary
 from .measures import WHOLE, Measure
-from .report import align, cell
+from .report import align, cell, save_json
 
 ALL = "all"
 DIGITS = {"PSNR": 2}  # of those whose range is not 0 to 1
@@ -150,7 +149,7 @@ class MeasuredCard:
         """Write results.json, results.txt, results.png and, where edits are shown, gallery.png; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"results.{kind}" for kind in ("json", "txt", "png")]
-        paths[0].write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save_json(self.to_dict(), paths[0])
         paths[1].write_text(self.table() + "\n", encoding="utf-8")
         self.figure().savefig(paths[2], dpi=110)
         if self.shown:

@@ -28,7 +28,12 @@ from .viescore import Judge, VIEScore, ask
 SOURCE, TARGET = "source", "target"
 SOURCE_CAPTION, TARGET_CAPTION, INSTRUCTION = "source caption", "target caption", "instruction"
 WHOLE, INSIDE, OUTSIDE = "whole", "inside", "outside"
-PIXEL_MEASURES = {"L1": pixels.l1, "L2": pixels.l2, "PSNR": pixels.psnr, "SSIM": pixels.ssim}
+PIXEL_MEASURES = {  # name → function, and how it is computed where its name does not say
+    "L1": (pixels.l1, ""),
+    "L2": (pixels.l2, "mean square"),
+    "PSNR": (pixels.psnr, "peak 1"),
+    "SSIM": (pixels.ssim, "Gaussian windows of 11 px, σ 1.5"),
+}
 TOOLS = {"LPIPS": "lpips", "CLIP-I": "clip", "CLIP-T": "clip", "CLIP-dir": "clip", "DINO": "dino", "DINOv2": "dinov2"}
 JUDGED = {"VIEScore semantic": "semantic", "VIEScore quality": "quality", "VIEScore overall": "overall"}
 LOWER_IS_BETTER = ("L1", "L2", "LPIPS")
@@ -197,8 +202,7 @@ def evaluate_comparison(measures: Iterable[Measure], comparison: Comparison) -> 
 
 def _build(name: str, reference: str, part: str, tools: Tools) -> Measure:
     if name in PIXEL_MEASURES:
-        function = PIXEL_MEASURES[name]
-        note = {"SSIM": "Gaussian windows of 11 px, σ 1.5", "PSNR": "peak 1", "L2": "mean square"}.get(name, "")
+        function, note = PIXEL_MEASURES[name]
         return Measure(
             name, reference, part, "pixels in [0, 1]", note, lambda case: _pixels(function, case, reference, part)
         )

@@ -1,8 +1,11 @@
-"""How results are written: cells with their intervals, aligned columns, and a page of pictures."""
+"""How results are written: cells with their intervals, aligned columns, a page of pictures, JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -13,11 +16,21 @@ Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside eac
 
 
 def cell(metric: Mapping[str, float | None], factor: float, digits: int) -> str:
-    """mean (low–high) of a `metrics.summary`, times a factor."""
+    """mean (low–high) of a `arithmetic.summary`, times a factor."""
     if not metric["count"]:
         return "–"
-    mean, low, high = (f"{factor * metric[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return f"{mean} ({low}–{high})"
+    mean, low, high = (factor * metric[name] for name in ("mean", "low", "high"))
+    between = "–" if low >= 0 else " to "
+    return f"{mean:.{digits}f} ({low:.{digits}f}{between}{high:.{digits}f})"
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Write a result, whole or not at all; NaN is refused, which JSON does not have, and folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair becomes \\ud83d
+    unfinished.replace(path)
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:

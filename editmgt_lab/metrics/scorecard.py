@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 from .. import world
 from .arithmetic import ratio_interval, summary
-from .report import Row, align, cell, gallery
+from .report import Row, align, cell, gallery, save_json
 from .truth import LOCAL_CATEGORIES, Scores
 
 OVERALL, LOCAL, HELD_OUT = "overall", "local", "unseen pairs"
@@ -192,7 +191,7 @@ class ScoreCard:
         """Write scorecard.json, scorecard.txt (the table) and gallery.png; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in ("scorecard.json", "scorecard.txt", "gallery.png")]
-        paths[0].write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save_json(self.to_dict(), paths[0])
         paths[1].write_text(self.table() + "\n", encoding="utf-8")
         self.gallery().savefig(paths[2], dpi=110)
         return paths

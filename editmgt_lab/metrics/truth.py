@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ..consolidation import consolidate
 from ..editor import Editor
 from ..errors import SettingError
 from ..images import to_tensor
-from ..inputs import Task
+from ..inputs import Task, cells_with_any
 from ..results import EditResult
 from ..world import EditSample
 from .arithmetic import edit_score, leakage, roc_auc, success
@@ -124,7 +123,7 @@ class Truth:
 
     def edit_cells(self, factor: int) -> Tensor:
         """bool [B, h, w]: the cells, `factor` px along one side, that the true edit touches."""
-        return F.max_pool2d(self.masks[:, None].float(), factor)[:, 0] > 0
+        return cells_with_any(self.masks, factor)
 
 
 def draw_truths(

@@ -12,7 +12,6 @@ Every trial decodes the same edits with the same seeds as the editor as it ships
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from matplotlib.figure import Figure
 from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
+from ..metrics.report import save_json
 from ..metrics.truth import draw_truths
 from ..plain_text import literal
 from ..world import EditSample
@@ -164,7 +164,7 @@ def save(trials: Sequence[Trial], settings: dict[str, Any], folder: Path) -> lis
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "ablations.json", folder / "ablations.txt"]
     saved = {"settings": settings, "trials": [trial.to_dict() for trial in trials]}
-    paths[0].write_text(json.dumps(saved, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_json(saved, paths[0])
     paths[1].write_text(report(trials) + "\n", encoding="utf-8")
     for setting in TITLES:
         paths.append(folder / f"{setting}.png")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from ..consolidation import consolidate
 from ..decoding import RegionHoldSampler, guide
 from ..editor import Editor, load
 from ..errors import SettingError, command
+from ..metrics.report import save_json
 from ..metrics.truth import picture_size
 from ..text import TextCondition
 
@@ -176,8 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = bench(options.model, steps=options.steps, repetitions=options.repetitions)
     print(report(result))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save_json(result, options.output)
         print("saved:", options.output)
 
 

@@ -11,7 +11,6 @@ on true renders that went through the tokenizer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..metrics.arithmetic import summary
 from ..metrics.judge import read_scene
-from ..metrics.report import align, cell
+from ..metrics.report import align, cell, save_json
 from ..metrics.truth import picture_size
 from ..world import Scene, caption, render, sample_scene
 from .options import add_decoding, measuring
@@ -132,8 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     model, output = options.pop("model"), options.pop("output")
     result = check_captions(load(model), **options)
     print(report(result))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save_json(result, output)
     print("saved:", output)
 
 

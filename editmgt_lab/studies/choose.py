@@ -25,7 +25,7 @@ from ..editor import Editor, load
 from ..errors import CheckpointError, command
 from ..images import to_tensor
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell
+from ..metrics.report import align, cell, save_json
 from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of
 from ..settings import DEFAULTS_FILE, Defaults
 from ..world import EditSample
@@ -228,8 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
     saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    save_json(saved, options.output)
     print("saved:", options.output)
     if options.write:
         write_defaults(options.write, chosen)

@@ -9,7 +9,6 @@ Nothing is chosen by the test split.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from ..finetuning import Finetuner, FinetuneSettings, save_adapter
 from ..finetuning.drawn import old_pairs, skill_pairs
 from ..images import to_tensor
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell, gallery
+from ..metrics.report import align, cell, gallery, save_json
 from ..metrics.truth import Scores, Truth, picture_size
 from ..world import SKILLS, EditSample, sample_edit, sample_skill
 from .options import measuring
@@ -196,8 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     ways = {way: asdict(settings) for way, settings in WAYS.items()}
     saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
     saved |= {"lessons": [lesson.to_dict() for lesson in lessons]}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    save_json(saved, options.output)
     picture(lessons).savefig(options.output.with_suffix(".png"), dpi=100)
     print("saved:", options.output, "and", options.output.with_suffix(".png"))
 

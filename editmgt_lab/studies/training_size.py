@@ -14,7 +14,6 @@ run once and the intervals are over edits alone.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -33,7 +32,7 @@ from ..editor import Editor, load
 from ..errors import SettingError, command
 from ..images import to_tensor
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell
+from ..metrics.report import align, cell, save_json
 from ..metrics.truth import Truth, draw_truths, picture_size
 from ..plain_text import literal
 from ..training.data import tokenize_edits
@@ -213,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = options | {"model": model, "weights": fingerprint(editor.transformer)[:12]}
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
-    paths[0].write_text(json.dumps(saved, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_json(saved, paths[0])
     picture(rows).savefig(paths[1], dpi=130)
     print("saved:", *paths)
 

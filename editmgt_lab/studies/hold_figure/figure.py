@@ -12,7 +12,6 @@ printed and kept in the JSON: the passes that were run, and those of the same cu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from tqdm.auto import tqdm
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import to_images, to_tensor
+from ...metrics.report import save_json
 from ...metrics.truth import Truth, draw_truths
 from ..sweep import HEAT, MASK, RANDOM, Hold, Swept, sweep
 from .curves import METRICS, PASTE, PUBLISHED, LambdaCurves
@@ -168,8 +168,7 @@ def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path) -> li
     main = lambda_figure(curves, examples)
     figures = {"": main, "_controls": controls_figure(curves), "_categories": categories_figure(curves)}
     paths = [folder / f"lambda_figure{ending}" for ending in (".json", ".svg")]
-    text = json.dumps(curves.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
-    paths[0].write_text(text + "\n", encoding="utf-8")
+    save_json(curves.to_dict(), paths[0])
     with matplotlib.rc_context({"svg.hashsalt": "lambda"}):  # else its ids are random
         main.savefig(paths[1], metadata={"Date": None})
     for name, figure in figures.items():
