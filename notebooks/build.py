@@ -11,6 +11,9 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+import editmgt_lab as lab
+from editmgt_lab.basics.fingerprints import weights_fingerprint
+
 FOLDER = Path(__file__).parent
 SOURCES = sorted((FOLDER / "src").glob("*.py"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -44,8 +47,11 @@ def run(notebook: NotebookNode) -> NotebookNode:
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Leave what a reader without a kernel can see: no live widgets, only their pictures, and no progress bars."""
+    """Leave what a reader without a kernel can see: no live widgets, only their pictures, and no progress bars; and say
+    of which weights the pictures are.
+    """
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.editmgt_lab = {"weights": weights_fingerprint(lab.load())}
     notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -53,6 +53,12 @@ def editor_fingerprint(editor: Any) -> dict[str, Any]:
     }
 
 
+def weights_fingerprint(editor: Any) -> str:
+    """Of what an editor is: all its weights and its defaults. Whatever is made with it and kept carries this."""
+    defaults = json.loads(json.dumps(editor.defaults.to_dict()))
+    return fingerprint(editor.transformer, editor.text_encoder, editor.vq, editor.mask_token_id, defaults)
+
+
 def tokenizer_fingerprint(text_encoder: Any) -> str:
     """Of a text encoder's way from texts to ids."""
     tokenizers = [getattr(text_encoder, f"{name}_tokenizer", None) for name in ("clip", "language")]

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint
+from ..basics.fingerprints import code_fingerprint, editor_fingerprint, weights_fingerprint
 from ..benchmarks.journal import Journal
 from ..editor import Editor, load
 from ..errors import SettingError, command
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(model, folder, anew=anew, **options)
     print(report(rows))
     editor = load(model)
-    settings = options | {"model": model, "weights": fingerprint(editor.transformer)[:12]}
+    settings = options | {"model": model, "weights": weights_fingerprint(editor)}
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     save_json(saved, paths[0])

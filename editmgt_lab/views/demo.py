@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..basics.fingerprints import weights_fingerprint
 from ..checkpoints import data_folder
 from ..editor import load
 from ..errors import command
@@ -20,14 +21,15 @@ PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "make the fish orange"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
 
 
-def save_pictures(result: EditResult, folder: Path) -> list[Path]:
-    """Write source.png, result.png, heat.png (over the source) and stages.png, the figure of the edit."""
+def save_pictures(result: EditResult, folder: Path, weights: str) -> list[Path]:
+    """Write source.png, result.png, heat.png (over the source) and stages.png, the figure of the edit, which says by
+    what `weights` (their fingerprint) it was made."""
     folder.mkdir(parents=True, exist_ok=True)
     heat = Image.fromarray(heat_overlay(result.source, result.heat[0].numpy()))
     files = [folder / f"{name}.png" for name in ("source", "result", "heat", "stages")]
     for file, image in zip(files, (result.source, result.image, heat), strict=False):
         image.save(file)
-    edit_figure(result).savefig(files[-1], dpi=150)
+    edit_figure(result).savefig(files[-1], dpi=150, metadata={"weights": weights})
     return files
 
 
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=chosen.seed,
     )
     edited = time.perf_counter()
-    files = save_pictures(result, chosen.output)
+    files = save_pictures(result, chosen.output, weights_fingerprint(editor))
     say(f'"{instruction}": loaded in {loaded - began:.1f} s, {chosen.steps} steps in {edited - loaded:.1f} s')
     for file in files:
         say(f"  {file}")

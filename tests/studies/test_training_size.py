@@ -93,7 +93,7 @@ def test_command(folder, tmp_path, capsys):
     assert main([*options, "--sizes", "0"]) == 0
     assert "unseen: success %" in capsys.readouterr().out
     saved = json.loads((tmp_path / "new" / "training_size.json").read_text(encoding="utf-8"))
-    assert set(saved["rows"][0]) == {"key", "pairs", *GROUPS} and len(saved["settings"]["weights"]) == 12
+    assert set(saved["rows"][0]) == {"key", "pairs", *GROUPS} and len(saved["settings"]["weights"]) == 16
     assert saved["computer"]["torch"] == torch.__version__ and (tmp_path / "new" / "training_size.png").exists()
     for sizes in (["32", "16"], ["4"]):
         assert main([*options, "--sizes", *sizes]) == 2 and "sizes" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...basics.fingerprints import weights_fingerprint
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import to_images, to_tensor
@@ -92,7 +93,7 @@ def measure(
     task = truth.task(editor, seed, **options)
     used = {name: value for name, value in asdict(task.settings).items() if name not in ("hold_threshold", "seeds")}
     settings = {"split": split, "category": category or "all", "count": count, "random_count": random_count}
-    settings["seed"] = seed
+    settings |= {"seed": seed, "weights": weights_fingerprint(editor)}
     settings |= used | {"passes": passes, "passes_alone": alone}
     return LambdaCurves(settings, tuple(categories), tuple(thresholds), values), examples
 
@@ -173,5 +174,5 @@ def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path) -> li
         main.savefig(paths[1], metadata={"Date": None})
     for name, figure in figures.items():
         paths.append(folder / f"lambda_figure{name}.png")
-        figure.savefig(paths[-1], dpi=150)
+        figure.savefig(paths[-1], dpi=150, metadata={"weights": curves.settings["weights"]})
     return paths
