@@ -11,6 +11,7 @@ import torch
 from ..editor import load
 from ..transformer import MaskedGenerativeTransformer
 from .build import build_text_encoder, save_editor
+from .codebook import thinned
 from .data import picture_pairs, pictures, token_cache
 from .decoder import train_decoder
 from .recipe import RECIPES, Recipe
@@ -66,6 +67,8 @@ def train(
             device=device,
             seed=seed,
         )
+        if recipe.codes:
+            vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),

@@ -37,6 +37,7 @@ class Recipe:
     text_length: int = 32
     text_layers: int = 3
 
+    codes: int = 0  # so many stay of the VQ model's codes, those that look most different; 0: all
     vq_pictures: int = 12_000
     vq_samples: int = 104_000
     vq_crop: int = 32
@@ -80,7 +81,8 @@ SMALL = replace(
         num_vq_embeddings=4096,
         norm_num_groups=1,
     ),
-    transformer=replace(TINY.transformer, in_channels=16, vocab_size=4096 + 64, codebook_size=4096),
+    transformer=replace(TINY.transformer, in_channels=16, vocab_size=3072 + 64, codebook_size=3072),
+    codes=3072,
     vq_pictures=5000,
     vq_samples=42_000,
     vq_crop=64,
