@@ -41,7 +41,7 @@ def train(
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
-    a folder), whose VQ model stays; tokenizer: an editor of which only the VQ model is taken, and the transformer is
+    a folder), whose VQ model stays, but for its decoder where only that is asked for; tokenizer: an editor of which only the VQ model is taken, and the transformer is
     learned anew; words: an editor whose text encoder the transformer starts with.
     """
     torch.manual_seed(seed)
@@ -69,6 +69,7 @@ def train(
         )
         if recipe.codes:
             vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
+    if only == "decoder" or (editor is None and tokenizer is None):
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
@@ -80,10 +81,12 @@ def train(
             crop=recipe.decoder_crop,
             seed=seed,
         )
+    codes = vq.quantize.embedding.weight.detach()
+    if only == "decoder" and editor is not None:
+        save_editor(output, vq, editor.text_encoder, editor.transformer, recipe.image_size)
     if only in ("vq", "decoder"):
         return
 
-    codes = vq.quantize.embedding.weight.detach()
     if editor is not None:
         text_encoder, transformer = editor.text_encoder, editor.transformer
     else:
