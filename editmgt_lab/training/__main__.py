@@ -41,8 +41,9 @@ def train(
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
-    a folder), whose VQ model stays, but for its decoder where only that is asked for; tokenizer: an editor of which only the VQ model is taken, and the transformer is
-    learned anew; words: an editor whose text encoder the transformer starts with.
+    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which only the
+    VQ model is taken, and the transformer is learned anew; words: an editor whose text encoder the transformer starts
+    with.
     """
     torch.manual_seed(seed)
 
