@@ -41,9 +41,8 @@ def train(
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
-    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which only the
-    VQ model is taken, and the transformer is learned anew; words: an editor whose text encoder the transformer starts
-    with.
+    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
+    model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start.
     """
     torch.manual_seed(seed)
 
