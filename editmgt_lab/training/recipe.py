@@ -57,6 +57,7 @@ class Recipe:
     samples: int = 500_000  # windows and whole pictures together
     caption_share: float = 0.4  # of the batches: text to image, the others are edits
     look_weight: float = 3.0  # of what a hidden token looks like, against which code it is
+    look_reach: float = 0.05  # of the mean squared distance between codes: so near, two look much the same
     reading_weight: float = 0.5  # of what stands where, against the same
     asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
     batch: int = 16
@@ -94,6 +95,7 @@ SMALL = replace(
     window=16,
     window_samples=200_000,
     samples=230_000,
+    look_reach=0.02,  # the codebook is thinned out
     asked_share=0.25,
     whole_batch=8,
 )
