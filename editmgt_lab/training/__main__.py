@@ -17,6 +17,7 @@ from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
 from ..world import sample_edit
 from .build import build_text_encoder, save_editor
+from .codebook import thinned
 from .data import picture_pairs, pictures, token_cache
 from .recipe import RECIPES, Recipe
 from .run import Run
@@ -48,9 +49,9 @@ def train(
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
-    a folder), whose VQ model stays; tokenizer: an editor of which only the VQ model is taken, and the transformer is
-    learned anew; words: an editor whose text encoder the transformer starts with. anew: forget what lies in `folder`;
-    other_code: go on with it although code or libraries have changed.
+    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
+    model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start. anew:
+    forget what lies in `folder`; other_code: go on with it although code or libraries have changed.
 
     Raises CheckpointError where the folder was begun with another recipe or start.
     """
@@ -93,6 +94,9 @@ def train(
             device=device,
             seed=seed,
         )
+        if recipe.codes:
+            vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
+    if only == "decoder" or (editor is None and tokenizer is None):
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
@@ -104,10 +108,12 @@ def train(
             crop=recipe.decoder_crop,
             seed=seed,
         )
+    codes = vq.quantize.embedding.weight.detach()
+    if only == "decoder" and editor is not None:
+        save_editor(output, vq, editor.text_encoder, editor.transformer, recipe.image_size)
     if only in ("vq", "decoder"):
         return
 
-    codes = vq.quantize.embedding.weight.detach()
     if editor is not None:
         text_encoder, transformer = editor.text_encoder, editor.transformer
     else:

@@ -57,18 +57,18 @@ def ratio_timestep(u: Tensor, generator: torch.Generator | None = None) -> Tenso
 TIMESTEPS = {"step index": step_index, "mask ratio": ratio_timestep}
 
 
-def code_likeness(codes: Tensor) -> Tensor:
+def code_likeness(codes: Tensor, reach: float = REACH) -> Tensor:
     """How much alike two codes look, as logarithms, 0 for the same code: [codes, C] → [codes, codes]."""
     squared = torch.cdist(codes, codes).square()
-    return -squared / (REACH * squared.mean())
+    return -squared / (reach * squared.mean())
 
 
-def nearest_codes(codes: Tensor, count: int = 64) -> tuple[Tensor, Tensor]:
+def nearest_codes(codes: Tensor, count: int = 64, reach: float = REACH) -> tuple[Tensor, Tensor]:
     """Of every code the codes that look most like it, itself first, and their likeness: [codes, count] twice.
 
     All others are too far to count, and a large codebook has millions of pairs.
     """
-    likeness, neighbours = code_likeness(codes).topk(min(count, len(codes)), dim=1)
+    likeness, neighbours = code_likeness(codes, reach).topk(min(count, len(codes)), dim=1)
     return neighbours, likeness
 
 

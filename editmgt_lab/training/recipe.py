@@ -37,6 +37,7 @@ class Recipe:
     text_length: int = 32
     text_layers: int = 3
 
+    codes: int = 0  # so many stay of the VQ model's codes, those that look most different; 0: all
     vq_pictures: int = 12_000
     vq_samples: int = 104_000
     vq_crop: int = 32
@@ -56,6 +57,7 @@ class Recipe:
     samples: int = 500_000  # windows and whole pictures together
     caption_share: float = 0.4  # of the batches: text to image, the others are edits
     look_weight: float = 3.0  # of what a hidden token looks like, against which code it is
+    look_reach: float = 0.05  # of the mean squared distance between codes: so near, two look much the same
     reading_weight: float = 0.5  # of what stands where, against the same
     asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
     batch: int = 16
@@ -80,7 +82,8 @@ SMALL = replace(
         num_vq_embeddings=4096,
         norm_num_groups=1,
     ),
-    transformer=replace(TINY.transformer, in_channels=16, vocab_size=4096 + 64, codebook_size=4096),
+    transformer=replace(TINY.transformer, in_channels=16, vocab_size=3072 + 64, codebook_size=3072),
+    codes=3072,
     vq_pictures=5000,
     vq_samples=42_000,
     vq_crop=64,
@@ -92,6 +95,7 @@ SMALL = replace(
     window=16,
     window_samples=200_000,
     samples=230_000,
+    look_reach=0.02,  # the codebook is thinned out
     asked_share=0.25,
     whole_batch=8,
 )

@@ -91,6 +91,7 @@ def sample_drawer(path: Path, vq: VQModel, recipe: Recipe) -> Callable[[nn.Modul
     return draw
 
 
+@torch.no_grad()
 def shown(vq: VQModel, tokens: Tensor) -> list[Image.Image]:
     """Tokens [B, h, w] → pictures."""
     return to_images(vq.decode(tokens.to(vq.quant_conv.weight.device)).cpu())

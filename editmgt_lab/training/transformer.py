@@ -140,7 +140,7 @@ def train_transformer(
     optimizers = make_optimizers(
         model, matrices=matrices, lr=recipe.adam_learning_rate, muon_lr=recipe.muon_learning_rate, slow=words
     )
-    looks = nearest_codes(codes)
+    looks = nearest_codes(codes, reach=recipe.look_reach)
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
     done = 0
     if state := run.load():
