@@ -17,12 +17,12 @@ from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
 from ..world import sample_edit
 from .build import build_text_encoder, save_editor
-from .codebook import thinned
 from .data import picture_pairs, pictures, token_cache
 from .recipe import RECIPES, Recipe
 from .run import Run
 from .samples import sample_drawer
 from .start import start_from_codes
+from .tokenizer.codebook import thinned
 from .tokenizer.decoder import train_decoder
 from .tokenizer.vq import train_vq
 from .transformer import train_transformer
@@ -51,7 +51,7 @@ def train(
     core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
     a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
     model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start. anew:
-    forget what lies in `folder`; other_code: go on with it although code or libraries have changed.
+    forget what `folder` has of it; other_code: go on with it although code or libraries have changed.
 
     Raises CheckpointError where the folder was begun with another recipe or start.
     """
@@ -64,14 +64,14 @@ def train(
     def stage(name: str, **made_of: Any) -> Run:
         about = of_stage.get(name, numbers) | {"image_size": recipe.image_size}
         run = Run(folder / name, {"recipe": about, "seed": seed, "code": code} | made_of, other_code=other_code)
-        if anew:
+        if anew and only in (None, name):
             run.clear()
         return run
 
     def samples_of(name: str, samples: int) -> int:
         return samples if only in (None, name) else 0
 
-    if anew:
+    if anew and only in (None, "tokens"):
         shutil.rmtree(folder / "tokens", ignore_errors=True)
     torch.manual_seed(seed)
     editor = load(start, device=device, dtype=torch.float32) if start is not None else None

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from .. import world
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..data.tokens import keep_unchanged
+from ..errors import TrainingError
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
@@ -128,7 +129,15 @@ def token_cache(
 
 
 def batches(count: int, batch: int, done: int, seed: int) -> Iterator[Tensor]:
-    """Endless batches of indices, every sample once an epoch, continuing after `done` samples."""
+    """Endless batches of indices, every sample once an epoch, continuing after `done` samples. Raises TrainingError for
+    fewer samples than a batch.
+    """
+    if count < batch:
+        raise TrainingError(
+            f"{count} samples for a batch of {batch}",
+            expected="at least a batch",
+            fix="draw more pairs, or set --batch",
+        )
     epoch, offset = divmod(done, count)
     while True:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))

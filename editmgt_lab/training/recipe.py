@@ -61,7 +61,7 @@ class Recipe:
     reading_weight: float = 0.5  # of what stands where, against the same
     asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
     batch: int = 16
-    whole_batch: int = 16
+    whole_batch: int = 0  # of whole pictures after windows; 0: as many as of windows
     adam_learning_rate: float = 4e-4
     muon_learning_rate: float = 0.004
     cool_down: float = 0.8  # the last share of the samples, over which the learning rates fall to zero

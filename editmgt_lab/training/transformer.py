@@ -163,7 +163,8 @@ def train_transformer(
     progress = tqdm(total=recipe.samples, initial=done, desc="text to image and editing", unit="sample")
     recent, started = {"loss": [], "caption_loss": [], "look": [], "reading": []}, time.monotonic()
     everything = torch.arange(len(data["source"]))
-    stages = [(recipe.window, recipe.window_samples, recipe.batch), (0, recipe.samples, recipe.whole_batch)]
+    whole = (0, recipe.samples, recipe.whole_batch or recipe.batch)
+    stages = [(recipe.window, recipe.window_samples, recipe.batch), whole]
     for window, until, size in stages if recipe.window else stages[1:]:
         rows = everything[data["window"] != NOWHERE] if window else everything
         for chosen in batches(len(rows), size, done, seed):

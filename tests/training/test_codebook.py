@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from editmgt_lab.training.codebook import distinct, swatches, thinned
 from editmgt_lab.training.recipe import SMALL
+from editmgt_lab.training.tokenizer.codebook import distinct, swatches, thinned
 from editmgt_lab.vq import VQModel
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from editmgt_lab import world
+from editmgt_lab.errors import TrainingError
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
 from editmgt_lab.training.objective import (
@@ -28,7 +29,8 @@ from editmgt_lab.training.recipe import TINY
 from editmgt_lab.training.run import Run, learning_rate_scale
 from editmgt_lab.training.start import start_from_codes
 from editmgt_lab.training.tokenizer.decoder import pair_loss, train_decoder
-from editmgt_lab.training.tokenizer.vq import start_local, train_vq
+from editmgt_lab.training.tokenizer.local import start_local
+from editmgt_lab.training.tokenizer.vq import train_vq
 from editmgt_lab.training.transformer import train_transformer, training_loss
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 from editmgt_lab.vq import VQModel
@@ -226,6 +228,12 @@ def test_a_fresh_network_repeats_what_it_sees_and_copies_the_source():
         copied = transformer(masked, text, torch.zeros(2), source=tokens).argmax(1)
     assert (repeated == tokens).float().mean() > 0.95
     assert (copied == tokens).float().mean() > 0.5, "random neighbours blur more than those of a picture"
+
+
+def test_fewer_samples_than_a_batch_are_refused():
+    assert len(next(batches(4, 4, 0, seed=0))) == 4
+    with pytest.raises(TrainingError, match="3 samples for a batch of 4"):
+        next(batches(3, 4, 0, seed=0))
 
 
 @pytest.mark.parametrize("caption_share", [0.0, 1.0])

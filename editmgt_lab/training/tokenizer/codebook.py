@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..vq import VQModel
+from ...vq import VQModel
 from .local import as_trained
 
 
