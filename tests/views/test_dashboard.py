@@ -253,7 +253,7 @@ def test_samples_that_cannot_be_edited_do_not_end_the_training(fresh, picture, s
 
 
 def test_opened_again_it_is_the_same(fresh, picture, samples):
-    trained = finetuner(fresh, picture)
+    trained = finetuner(fresh, picture, rank=0)
     gate, dashboard = Gate(trained), views.finetune_dashboard(trained, samples)
     dashboard.start()
     gate.go.release()
