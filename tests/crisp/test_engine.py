@@ -62,8 +62,12 @@ def test_a_bad_row_costs_itself_and_is_kept_with_its_reason(tmp_path):
     assert reasons["0014"] == ("slow", "a multiple of 7") and reasons["0022"] == ("slow", "error in slow")
     assert sorted(reasons) == [f"{n:04d}" for n in range(1, SHARDS * ROWS + 1) if not (n % 7 and n % 11)]
     row = next(row for row in dropped if row["id"] == "0014")
-    assert row["problem"] == "a multiple of 7: 14 units, the bound is 6" and row["stage"] == "first" and row["n"] is None
-    assert json.loads(row["verdicts"]) == [{"rule": "a multiple of 7", "value": 14, "bound": 6, "unit": "units", "by": 8}]
+    assert (
+        row["problem"] == "a multiple of 7: 14 units, the bound is 6" and row["stage"] == "first" and row["n"] is None
+    )
+    assert json.loads(row["verdicts"]) == [
+        {"rule": "a multiple of 7", "value": 14, "bound": 6, "unit": "units", "by": 8}
+    ]
     broken = next(row for row in dropped if row["id"] == "0022")
     assert "ZeroDivisionError" in broken["problem"]
     assert sum(shard.kept + shard.dropped for shard in first) == sum(shard.came for shard in first) == SHARDS * ROWS
@@ -138,7 +142,7 @@ def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
 
 
 def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path):
-    """Killed by SIGKILL again and again: the same rows in the end, none twice, at most a shard repeated for each kill."""
+    """SIGKILL again and again: the same rows in the end, none twice, at most a shard repeated for each kill."""
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     store, *expected = run(whole, tmp_path / "other", seconds=0)
     server = multiprocessing.get_context("forkserver")  # which has imported everything once
@@ -175,6 +179,9 @@ def test_without_daft_or_ray_it_says_what_to_install(monkeypatch):
     with pytest.raises(SettingError, match=r"editmgt-lab\[crisp\]"):
         runner.load_daft()
     monkeypatch.undo()
+    with pytest.raises(SettingError, match="runs on native already"):
+        runner.start("ray")
+    monkeypatch.setattr(runner, "_started", None)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingError, match=r"editmgt-lab\[cluster\]"):
         runner.start("ray")

@@ -16,7 +16,7 @@ from ...errors import SettingError
 def described(value: Any) -> Any:
     """A setting as JSON, another one for every other setting.
 
-    A dataclass is its class, its `version` where the class has one, and its fields; those that do not count when two are
+    A dataclass is its class, its `version` where it has one, and its fields; those that do not count when two are
     compared (`compare=False`: secrets, caches, how many at a time) are left out. A path is its files with their sizes
     and times. Raises SettingError for what cannot be told apart in this way, such as a function.
     """

@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import SettingError
 
 RUNNERS = ("native", "ray")
+_started: tuple[str, str | None] | None = None  # Daft takes no second runner in a process
 
 
 def load_daft() -> Any:
@@ -37,9 +38,19 @@ def start(runner: str = "native", address: str | None = None) -> None:
             expected="native without an address, or ray with or without one",
             fix="name one of these",
         )
+    global _started
+    if _started:
+        if _started != (runner, address):
+            raise SettingError(
+                f"this process runs on {_started[0]} already",
+                expected="one runner a process",
+                fix="start another process",
+            )
+        return
     daft = load_daft()
     if runner == "native":
         daft.set_runner_native()
+        _started = runner, address
         return
     try:
         import ray  # noqa: F401
@@ -49,4 +60,5 @@ def start(runner: str = "native", address: str | None = None) -> None:
             expected="the extra [cluster] of editmgt-lab",
             fix='pip install "editmgt-lab[cluster]", or leave the runner out to stay in this process',
         ) from error
-    daft.set_runner_ray(address=address, noop_if_initialized=True)
+    daft.set_runner_ray(address=address)
+    _started = runner, address

@@ -94,7 +94,9 @@ class Stage:
         operators = [[each.name, each.version, described(each)] for each in self.operators]
         return key_of(self.name, operators, self.choice, given.key)
 
-    def run(self, inputs: Iterable[Input], store: Store, *, total: int | None = None, progress: bool = True) -> list[Shard]:
+    def run(
+        self, inputs: Iterable[Input], store: Store, *, total: int | None = None, progress: bool = True
+    ) -> list[Shard]:
         """All shards, in order; those that the store has are not made again.
 
         total: how many shards there are, for the bar. Raises DataError for a disk that is full; rows raise nothing.
@@ -127,11 +129,15 @@ class Stage:
         rows = [(row, row.pop("error")) for row in table.to_pylist()]
         if self.choice:
             lost = [(row, error) for row, error in rows if error]
-            rows = sorted([*lost, *self.choice.choose([row for row, e in rows if not e])], key=lambda pair: pair[0]["id"])
+            rows = sorted(
+                [*lost, *self.choice.choose([row for row, e in rows if not e])], key=lambda pair: pair[0]["id"]
+            )
         kept = [row for row, error in rows if not error]
         dropped = [row | error | {"stage": self.name} for row, error in rows if error]
         reasons = [pa.field(name, kind) for name, kind in DROPPED.items()]
-        return pa.Table.from_pylist(kept, pa.schema(columns)), pa.Table.from_pylist(dropped, pa.schema(columns + reasons))
+        return pa.Table.from_pylist(kept, pa.schema(columns)), pa.Table.from_pylist(
+            dropped, pa.schema(columns + reasons)
+        )
 
 
 def _collected(frame: Any, operators: Sequence[Operator]) -> tuple[int, pa.Table]:
@@ -173,7 +179,9 @@ def write_manifest(store: Store, stages: Sequence[tuple[Stage, Sequence[Shard]]]
     told = [
         {
             "stage": stage.name,
-            "operators": [{"name": op.name, "version": op.version, "settings": described(op)} for op in stage.operators],
+            "operators": [
+                {"name": op.name, "version": op.version, "settings": described(op)} for op in stage.operators
+            ],
             "choice": described(stage.choice),
             "shards": [asdict(shard) for shard in shards],
         }
