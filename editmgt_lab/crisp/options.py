@@ -12,6 +12,7 @@ from .assure.measures import Boxes
 from .bounds import with_settings
 from .curate import rules as before
 from .curate.aesthetic import Aesthetic
+from .curate.text import Writing
 from .drawn.editors import FAULTS, DrawnEditor, ManyFaults
 from .drawn.models import DrawnDescriber, DrawnGround, DrawnJudge, DrawnWriter
 from .edit.editors import DiffusersEditor, HttpEditor, LabEditor
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     rules.add_argument("--rule", action="append", default=[], metavar="NAME=LOW:HIGH", help="one of curation, changed")
     rules.add_argument("--bounds", type=Path, help="JSON of stage 4's bounds: {category: {measure: [low, high]}}")
     rules.add_argument("--aesthetic", type=Path, help="a folder with CLIP and head.safetensors")
+    rules.add_argument("--text", action="store_true", help="find writing and watermarks, with the extra [writing]")
     rules.add_argument("--clip", help="a folder or hub name, for alignment by CLIP")
     work = made.add_argument_group("instructions and edits")
     work.add_argument("--instructions", type=int, default=1, help="for each picture [%(default)s]")
@@ -80,6 +82,8 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     editors = tuple((editor_of(text), chosen.candidates) for text in chosen.editor or ["faults"])
     describer, writer = _models(chosen, client, drawn)
     extra: list[Operator] = [Aesthetic(chosen.aesthetic)] if chosen.aesthetic else []
+    if chosen.text:
+        extra.append(Writing())
     if chosen.suitable:
         if client is None:
             raise SettingError("--suitable has nobody to ask", expected="an --endpoint", fix="name one")

@@ -2,23 +2,31 @@
 
 import io
 import random
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from editmgt_lab.crisp.bounds import Bounds, with_settings
-from editmgt_lab.crisp.curate import measures
+from editmgt_lab.crisp.curate import measures, text
+from editmgt_lab.crisp.curate.aesthetic import Aesthetic
 from editmgt_lab.crisp.curate.duplicates import near_duplicates
 from editmgt_lab.crisp.curate.rules import DRAWN, MEASURED, PHOTOGRAPHS, RULES, Curate, Measure, broken_rules
 from editmgt_lab.crisp.curate.sources import Source
+from editmgt_lab.crisp.curate.text import Writing
 from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled, watermarked
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import ROWS, Stage
 from editmgt_lab.errors import DataError, SettingError
+from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.world import render, sample_scene
+from tests.support.backbones import save_clip
 from tests.support.parquet import IMAGE, column, png, write
 
 
@@ -209,6 +217,52 @@ def test_a_dropped_picture_names_every_rule_that_it_breaks(tmp_path):
         assert said in bad["problem"]
     (good,) = store.rows(shards[0])
     assert good["origin"] == "b.png" and good["curated"]
+
+
+def photograph():
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # 512 × 600 px
+
+
+def test_a_real_photograph_is_too_small_for_the_paper_and_fine_otherwise():
+    (row,) = measured(photograph().read_bytes())["values"]
+    assert [verdict.rule for verdict in broken_rules(row, PHOTOGRAPHS)] == ["short side too low"]
+    assert broken_rules(row, with_settings(PHOTOGRAPHS, ["short_side=512:"])) == []
+    again = io.BytesIO()
+    with Image.open(photograph()) as picture:
+        picture.convert("L").resize((256, 300)).save(again, format="JPEG", quality=40)
+    (copy,) = measured(again.getvalue())["values"]
+    twins = near_duplicates("ab", [row["hash"], copy["hash"]], int(PHOTOGRAPHS["twin_bits"].low) - 1)
+    assert twins["b"][0] == "a"
+
+
+def test_writing_is_found_where_it_is():
+    pytest.importorskip("rapidocr_onnxruntime", reason="the extra [writing] is not installed")
+    operator, scene = Writing(), render(sample_scene(1, split="validation"), 256)
+    marked = watermarked(scene, "SAMPLE", random.Random(0))
+    clean, spoilt = (operator.answer({"picture": png(each)})["values"][0] for each in (scene, marked))
+    assert clean == {"text": 0.0, "text_read": None}
+    assert spoilt["text"] > PHOTOGRAPHS["text"].high and "SAM" in spoilt["text_read"].upper()
+    assert "writing too high" in [each.rule for each in broken_rules(spoilt, PHOTOGRAPHS)]
+    told = photograph().read_bytes()
+    assert 0 < operator.answer({"picture": told})["values"][0]["text"] < PHOTOGRAPHS["text"].high  # a badge
+
+
+def test_without_the_text_detector_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    text._reader.cache_clear()
+    with pytest.raises(SettingError, match=r"editmgt-lab\[writing\]"):
+        Writing()
+
+
+def test_the_aesthetic_score_is_a_head_on_clip(tmp_path, picture):
+    folder, content = save_clip(tmp_path / "clip"), png(picture(64, 64))
+    assert "no linear head" in Aesthetic(folder).answer({"picture": content})["error"]["problem"]
+    save_file({"weight": torch.ones(1, 16), "bias": torch.tensor([4.0])}, folder / "head.safetensors")
+    (row,) = Aesthetic(folder).answer({"picture": content})["values"]
+    vector = torch.nn.functional.normalize(load_clip(folder).embed([picture(64, 64)]), dim=-1)
+    assert row["aesthetic"] == pytest.approx(4 + vector.sum().item(), abs=1e-4)
 
 
 def test_bounds_are_set_by_a_command_line():
