@@ -44,11 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
     """Data set, losers, card, figures and numbers."""
-    dataset, losers = publish(found, folder)
-    told = statistics(dataset)
     print("", refinement_table(found), sep="\n")
     if findings:
         print("", findings.table(), sep="\n")
+    if client := getattr(found.plan.describer, "client", None):
+        cost = client.cost()
+        print(f"\nanswers: {cost.calls}, of {cost.prompt_tokens} tokens asked and {cost.completion_tokens} answered")
+    dataset, losers = publish(found, folder)
+    told = statistics(dataset)
     text = card(found, told, findings=findings and findings.table())
     for path, content in (
         (dataset / "README.md", text),

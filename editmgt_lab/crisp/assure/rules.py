@@ -38,7 +38,7 @@ CategoryBounds = Mapping[str, Mapping[str, Bounds]]
 
 _LOCAL = {
     "alignment": Bounds(low=0.999), "direction": Bounds(low=0.999), "inside": Bounds(low=0.02),
-    "outside": Bounds(high=0.02), "worst": Bounds(high=0.05), "unexplained": Bounds(high=0.03),
+    "outside": Bounds(high=0.02), "worst": Bounds(high=0.07), "unexplained": Bounds(high=0.03),
 }  # fmt: skip
 DRAWN: CategoryBounds = {
     "add": _LOCAL, "replace": _LOCAL, "remove": _LOCAL, "color": _LOCAL, "motion": _LOCAL,

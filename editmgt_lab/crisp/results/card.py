@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ...metrics.backbones import load_clip
 from ...metrics.report import align
 from ..curate.rules import RULES
 from ..engine.keys import described
@@ -69,8 +70,10 @@ def funnel_figure(run: Run) -> Figure:
 
 
 def refinement(run: Run) -> list[dict[str, float]]:
-    """The measures of `variety` for every round of the instructions that passed."""
-    return [variety(texts) for texts in rounds_of([*run.rows("instruct")])]
+    """The measures of `variety` for every round of the instructions that passed; spread by CLIP if the plan has it."""
+    network = load_clip(run.plan.clip) if run.plan.clip else None
+    embed = (lambda texts: network.embed_texts(texts).numpy()) if network else None
+    return [variety(texts, embed) for texts in rounds_of([*run.rows("instruct")])]
 
 
 def refinement_table(run: Run) -> str:
