@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -55,6 +55,9 @@ finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cact
 skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets
 	$(BIN)/python -m editmgt_lab.studies.skills $(ARGS)
 
+crisp: $(VENV)/installed ## the data pipeline, from pictures to checked edits [ARGS="FOLDER --output outputs/crisp"]
+	$(BIN)/python -m editmgt_lab.crisp $(ARGS)
+
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
 
@@ -64,10 +67,10 @@ notebooks: $(VENV)/installed-test ## run the notebooks from their sources and ke
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): once, a few minutes ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[crisp]"
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
 	@echo "Adding what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[crisp,test]"
 	@touch $@

@@ -43,6 +43,10 @@ class JudgeError(LabError):
     """A judge's answer that holds no scores."""
 
 
+class EndpointError(LabError):
+    """A server that does not answer, or not in the form that it was asked for."""
+
+
 class TrainingError(LabError):
     """A training that cannot go on."""
 

@@ -1,0 +1,74 @@
+"""`python -m editmgt_lab.crisp`: the pipeline from pictures to checked edits, its data set, its losers and its card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.tokens import written_whole
+from ..errors import command
+from .curate.sources import Source
+from .drawn.pictures import draw
+from .drawn.table import Findings, hold_against_truth
+from .engine.runner import start
+from .options import parser, plan_of
+from .pipeline import STAGES, Run, run
+from .results.card import card, funnel_figure, funnel_table, refinement_table, summary
+from .results.publish import publish
+from .results.statistics import statistics
+
+DRAWN_PICTURES = 1000
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the pipeline and write all that comes of it."""
+    chosen = parser().parse_args(arguments)
+    plan = plan_of(chosen)
+    start(chosen.runner, chosen.address)
+    began = time.perf_counter()
+    place, count, world = chosen.source, chosen.count, None
+    if place is None:
+        world = chosen.output / f"{chosen.split}_{chosen.size}"
+        count = DRAWN_PICTURES if count is None else count
+        place = draw(world, count, split=chosen.split, size=chosen.size)
+    source = Source(str(place), count, chosen.column)
+    found = run(source, plan, chosen.output / "shards", until=chosen.until or STAGES[-1])
+    print(funnel_table(found))
+    if STAGES[-1] in found.shards:
+        _finish(found, chosen.output, hold_against_truth(found, world) if world else None)
+    print(f"{time.perf_counter() - began:.0f} s, of which not all may have been needed again")
+
+
+def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
+    """Data set, losers, card, figures and numbers."""
+    print("", refinement_table(found), sep="\n")
+    if findings:
+        print("", findings.table(), sep="\n")
+    if client := getattr(found.plan.describer, "client", None):
+        cost = client.cost()
+        print(f"\nanswers: {cost.calls}, of {cost.prompt_tokens} tokens asked and {cost.completion_tokens} answered")
+    dataset, losers = publish(found, folder)
+    told = statistics(dataset)
+    text = card(found, told, findings=findings and findings.table())
+    for path, content in (
+        (dataset / "README.md", text),
+        (folder / "crisp.json", json.dumps(summary(found, told, findings and findings.to_dict()), indent=1) + "\n"),
+    ):
+        with written_whole(path) as unfinished:
+            unfinished.write_text(content, encoding="utf-8")
+    for name, figure in (("funnel", funnel_figure(found)), ("statistics", told.figure())):
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    print(
+        "",
+        f"data set: {dataset} ({told.rows} pairs)",
+        f"losers:   {losers}",
+        f"card:     {dataset}/README.md",
+        sep="\n",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

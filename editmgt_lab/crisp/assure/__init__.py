@@ -1,0 +1,1 @@
+"""Stage 4: what an edit must show afterwards, by category, within bounds that are data."""

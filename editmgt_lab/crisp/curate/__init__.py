@@ -1,0 +1,1 @@
+"""Stage 1: pictures from a source, decoded and measured once; rules with thresholds say which are good to edit."""

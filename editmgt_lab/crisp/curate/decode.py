@@ -1,0 +1,38 @@
+"""A picture's bytes as the pipeline keeps them: opened once, upright and RGB, with a note of what had to be done."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from ...images import load_image
+
+PLAIN = ("PNG", "JPEG", "WEBP")  # kinds whose bytes are kept as they came, where nothing had to be done
+
+
+def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
+    """The picture, its bytes from now on, and what was changed ("CMYK → RGB"; None: nothing). Raises ImageError."""
+    picture = load_image(content)
+    with Image.open(io.BytesIO(content)) as header:  # a header only: the pixels are decoded above
+        notes = []
+        if header.mode != "RGB":
+            notes.append(f"{header.mode} → RGB")
+        if getattr(header, "n_frames", 1) > 1:
+            notes.append(f"first of {header.n_frames} frames")
+        if header.getexif().get(0x0112, 1) != 1:
+            notes.append("turned upright")
+        plain = header.format in PLAIN and not notes
+    return picture, content if plain else encoded(picture), ", ".join(notes) or None
+
+
+def encoded(picture: Image.Image) -> bytes:
+    """As PNG, without loss."""
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    """What `encoded` or `decoded` gave, as a picture."""
+    return load_image(content)

@@ -1,0 +1,151 @@
+"""Where pictures come from: a folder of files, tables (local or on the hub), or tar files of a webdataset.
+
+A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture).
+Nothing is decoded here. The key of a shard changes with the file that it is of.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
+from ...errors import DataError
+from ..engine.keys import key_of
+from ..engine.runner import load_daft
+from ..engine.stages import ROWS
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+COLUMNS = (
+    "image",
+    "picture",
+    "img",
+    "jpg",
+    "png",
+    "webp",
+    "input_img",
+    "source_img",
+    "image_file",
+)  # first that is there
+RAW = pa.schema([("id", pa.string()), ("origin", pa.string()), ("bytes", pa.binary())])
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Up to ROWS pictures of one file or folder, read when they are needed."""
+
+    key: str
+    read: Callable[[], list[dict[str, Any]]]
+    lies: tuple[()] = ()
+
+    def frame(self, columns: set[str]) -> Any:
+        return load_daft().from_arrow(pa.Table.from_pylist(self.read(), schema=RAW))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to take pictures from. place: a folder, a file, or a hub name; limit: pictures at most (None: all).
+
+    column: of the tables, which holds the picture (None: the first known name that is there).
+    """
+
+    place: str
+    limit: int | None = None
+    column: str | None = None
+
+    def shards(self) -> Iterator[RawRows]:
+        """In order, ids counting through. Raises DataError for a source that is not there or holds no pictures."""
+        path, number = Path(self.place).expanduser(), 0
+        for shard in self._files(path) if path.is_dir() and not _tables_in(path) else self._rows(path):
+            left = None if self.limit is None else self.limit - number
+            if left is not None and left <= 0:
+                return
+            rows = shard[2][:left]
+            yield RawRows(key_of(shard[0], shard[1], number, len(rows)), _numbered(rows, number))
+            number += len(rows)
+        if not number:
+            raise DataError(
+                f"{self.place} holds no pictures",
+                expected=f"files of {', '.join(PICTURES)}, tables with a column of pictures, or .tar files of pictures",
+                fix="check the path, or name the column that holds them",
+            )
+
+    def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Any]]]:
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
+        for start in range(0, len(files), ROWS):
+            part = files[start : start + ROWS]
+            names = [file.relative_to(folder).as_posix() for file in part]
+            yield names, [file_stamp(f) for f in part], list(zip(names, part, strict=True))
+
+    def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Any]]]:
+        tars = [path] if path.suffix == ".tar" else sorted(path.rglob("*.tar")) if path.is_dir() else []
+        tables = [Table(tar.name, str(tar), file_stamp(tar)) for tar in tars] or tables_of(self.place)
+        for table in tables:
+            rows = _of_tar(table) if tars else self._of_table(table)
+            start = 0
+            while part := list(islice(rows, ROWS)):
+                yield [table.name, start, self.column], table.stamp, part
+                start += len(part)
+
+    def _of_table(self, table: Table) -> Iterator[tuple[str, Any]]:
+        """(origin, bytes or None); what comes after damage is one more row without a picture, so that it is counted."""
+        number = 0
+        try:
+            for row in rows_of(table):
+                column = self.column or next((name for name in COLUMNS if name in row), None)
+                if column not in row:
+                    raise DataError(
+                        f"{table.name} has the columns {', '.join(row)}",
+                        expected="one that holds pictures" if not self.column else f"the column {self.column!r}",
+                        fix="name the column: --column NAME",
+                    )
+                value = picture_bytes(row[column], Path(table.url).parent)
+                yield f"{table.name}#{number}", value
+                number += 1
+        except DataError as error:
+            if not number and error.problem.startswith(f"{table.name} has the columns"):
+                raise
+            yield f"{table.name}#{number} and after: {error.problem}", None
+
+
+def _tables_in(folder: Path) -> bool:
+    return any(f.suffix in (".parquet", ".arrow", ".tar") for f in folder.rglob("*"))
+
+
+def _of_tar(table: Table) -> Iterator[tuple[str, Any]]:
+    """The first picture of every sample: members of one name, apart from their endings, are one."""
+    seen = set()
+    try:
+        with tarfile.open(table.url) as tar:
+            for member in tar:
+                stem, ending = os.path.splitext(member.name)
+                if member.isfile() and ending.lower() in PICTURES and stem not in seen:
+                    seen.add(stem)
+                    yield f"{table.name}/{member.name}", tar.extractfile(member).read()
+    except (OSError, tarfile.TarError) as error:
+        yield f"{table.name} after {len(seen)} pictures: {error}", None
+
+
+def _numbered(rows: list[tuple[str, Any]], first: int) -> Callable[[], list[dict[str, Any]]]:
+    def read() -> list[dict[str, Any]]:
+        return [
+            {"id": f"{first + i:08d}", "origin": origin, "bytes": _loaded(value)}
+            for i, (origin, value) in enumerate(rows)
+        ]
+
+    return read
+
+
+def _loaded(value: Any) -> bytes | None:
+    """The bytes of a file; None where it cannot be read, which measuring then says."""
+    try:
+        return Path(value).read_bytes() if isinstance(value, (str, Path)) else value
+    except OSError:
+        return None

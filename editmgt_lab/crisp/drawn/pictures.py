@@ -1,0 +1,130 @@
+"""Pictures of the drawn world to curate, good ones and bad ones of every kind, with the truth in a file beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from tqdm.auto import tqdm
+
+from ...data.tokens import written_whole
+from ...errors import SettingError
+from ...world import Item, Scene, render, sample_scene
+from ..curate.decode import encoded
+
+TRUTH = "truth.jsonl"
+GOOD = "scene"
+# What spoils a picture, and of 100 pictures how many it spoils in `draw`.
+SPOILED = {
+    "duplicate": 4, "flat": 1, "gradient": 1, "stripes": 1, "chequer": 1, "noise": 1,
+    "small": 1, "narrow": 1, "truncated": 1,
+}  # fmt: skip
+
+
+def draw(
+    folder: Path, count: int, *, split: str = "train", size: int = 64, first: int = 0, progress: bool = True
+) -> Path:
+    """Write `count` pictures into folder/pictures and what they are into folder/truth.jsonl; what is there stays.
+
+    split: of the scenes, whose numbers begin with `first`; size: px. Raises SettingError.
+    """
+    if count < 1:
+        raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
+    pictures, lines = folder / "pictures", []
+    pictures.mkdir(parents=True, exist_ok=True)
+    scenes: list[Scene] = []
+    for number in tqdm(range(first, first + count), desc="draw", unit="picture", disable=not progress):
+        dice = random.Random(f"crisp/pictures/{split}/{number}")
+        kind = dice.choices((GOOD, *SPOILED), (100 - sum(SPOILED.values()), *SPOILED.values()))[0]
+        if kind == "duplicate" and not scenes:
+            kind = GOOD
+        scene = sample_scene(number, split=split)
+        if kind == "duplicate":
+            scene = dice.choice(scenes[-200:])
+        elif kind == GOOD:
+            scenes.append(scene)
+        path = pictures / f"{number:08d}.{'jpg' if kind == 'duplicate' else 'png'}"
+        if not path.exists():
+            with written_whole(path) as unfinished:
+                unfinished.write_bytes(spoiled(scene, kind, size, dice))
+        told = scene_to_dict(scene) if kind in (GOOD, "duplicate") else None
+        lines.append(json.dumps({"name": path.name, "kind": kind, "scene": told}))
+    with written_whole(folder / TRUTH) as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return pictures
+
+
+def spoiled(scene: Scene, kind: str, size: int, dice: random.Random) -> bytes:
+    """The bytes of a picture file: the scene itself, or what `kind` makes of it."""
+    if kind == "duplicate":
+        return _again(render(scene, size), dice)
+    if kind == "truncated":
+        content = encoded(render(scene, size))
+        return content[: len(content) // 2]
+    if kind == "small":
+        return encoded(render(scene, 32))
+    if kind == "narrow":
+        return encoded(render(scene, 4 * size).crop((0, 0, 4 * size, size)))
+    if kind != GOOD:
+        return encoded(Image.fromarray(_pattern(kind, size, np.random.default_rng(dice.randrange(2**32)))))
+    return encoded(render(scene, size))
+
+
+def watermarked(picture: Image.Image, text: str, dice: random.Random, strength: float = 0.6) -> Image.Image:
+    """The picture with a text across it, somewhere, in white or black."""
+    layer = Image.new("L", picture.size)
+    font = ImageFont.load_default(size=max(8, picture.height // 8))
+    pen = ImageDraw.Draw(layer)
+    width, height = pen.textbbox((0, 0), text, font=font)[2:]
+    corner = dice.randrange(max(1, picture.width - width)), dice.randrange(max(1, picture.height - height))
+    pen.text(corner, text, fill=round(255 * strength), font=font)
+    return Image.composite(Image.new("RGB", picture.size, dice.choice(("white", "black"))), picture, layer)
+
+
+def scene_to_dict(scene: Scene) -> dict[str, Any]:
+    return {"background": scene.background, "style": scene.style, "items": [asdict(item) for item in scene.items]}
+
+
+def scene_from_dict(told: dict[str, Any]) -> Scene:
+    items = (Item(**{**item, "start": tuple(item["start"])}) for item in told["items"])
+    return Scene(told["background"], tuple(items), told["style"])
+
+
+def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name of a picture → its kind and its scene (None where it shows none)."""
+    rows = [json.loads(line) for line in (folder / TRUTH).read_text(encoding="utf-8").splitlines()]
+    return {row["name"]: row | {"scene": row["scene"] and scene_from_dict(row["scene"])} for row in rows}
+
+
+def _again(picture: Image.Image, dice: random.Random) -> bytes:
+    """The same picture once more, as it may be met elsewhere: scaled, lighter or darker, as JPEG."""
+    side = round(picture.width * dice.uniform(1.0, 1.5))
+    again = ImageEnhance.Brightness(picture.resize((side, side), Image.Resampling.BICUBIC)).enhance(
+        dice.uniform(0.9, 1.1)
+    )
+    stream = io.BytesIO()
+    again.save(stream, format="JPEG", quality=dice.randrange(60, 95))
+    return stream.getvalue()
+
+
+def _pattern(kind: str, size: int, dice: np.random.Generator) -> np.ndarray:
+    """uint8 [size, size, 3] with nothing to edit in it."""
+    first, second = dice.integers(0, 256, (2, 3))
+    y, x = np.mgrid[:size, :size] / size
+    if kind == "noise":
+        return dice.integers(0, 256, (size, size, 3)).astype(np.uint8)
+    if kind == "flat":
+        share = np.zeros_like(x)
+    elif kind == "gradient":
+        share = 0.3 * (x + y)
+    else:
+        waves = int(dice.integers(4, 9))
+        along = ((x * waves) % 1 > 0.5).astype(float)
+        share = along if kind == "stripes" else np.abs(along - ((y * waves) % 1 > 0.5))
+    return np.rint(first + (second - first) * share[..., None]).astype(np.uint8)

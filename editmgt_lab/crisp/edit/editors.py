@@ -1,0 +1,174 @@
+"""Our own editor, diffusers' pipelines, and editors behind an address, as the pipeline asks them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from ...checkpoints import data_folder
+from ...editor import Editor, load
+from ...errors import CheckpointError, EndpointError, SettingError
+from ...images import load_image
+from ..engine.keys import described
+from ..models.http import Patience, post
+
+# Pipelines that some people will ask for and diffusers has not: what is needed instead.
+ABSENT = {
+    "Step1X": "Step1X-Edit is in no release of diffusers: install the branch of its authors' pull request, or serve it "
+    "with their own code and name its address as an editor"
+}
+
+
+@dataclass(frozen=True)
+class LabEditor:
+    """EditMGT. model: as lab.load takes it; guidance_scale, hold_threshold: None is the model's own.
+
+    stamp: of the weights, found out by itself, so that other weights of one name are another editor.
+    """
+
+    version: ClassVar[int] = 1
+    model: str = "tiny"
+    steps: int = 12
+    guidance_scale: float | None = None
+    hold_threshold: float | None = None
+    stamp: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        folder = data_folder() / "tiny" if self.model == "tiny" else Path(self.model).expanduser()
+        if self.stamp is None and folder.is_dir():
+            files = described(folder)["files"]
+            object.__setattr__(self, "stamp", str(files))
+
+    @property
+    def name(self) -> str:
+        asked = {"guidance": self.guidance_scale, "hold": self.hold_threshold}
+        chosen = "".join(f", {what} {value:g}" for what, value in asked.items() if value is not None)
+        return f"lab {Path(self.model).name}{chosen}"
+
+    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
+        """See PictureEditor."""
+        result = _lab(self.model).edit(
+            image,
+            instruction,
+            seed=seed,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            hold_threshold=self.hold_threshold,
+        )
+        return result.geometry.paste_back(result.image, image)
+
+
+@lru_cache(maxsize=2)
+def _lab(model: str) -> Editor:
+    return load(model)
+
+
+@dataclass(frozen=True)
+class DiffusersEditor:
+    """A pipeline of diffusers that edits by instruction, by its class's name: FluxKontextPipeline,
+    QwenImageEditPipeline, QwenImageEditPlusPipeline, …
+
+    folder: local, or a hub name; options: further arguments of its call, such as {"guidance_scale": 2.5}; device,
+    dtype: None chooses CUDA with bfloat16 if there is one. Raises SettingError for a class that diffusers has not.
+    """
+
+    version: ClassVar[int] = 1
+    pipeline: str
+    folder: str
+    steps: int = 28
+    options: dict[str, Any] = field(default_factory=dict)
+    device: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        _pipeline_class(self.pipeline)
+
+    @property
+    def name(self) -> str:
+        return f"{self.pipeline} {Path(self.folder).name}"
+
+    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
+        """See PictureEditor. Raises CheckpointError, and whatever the pipeline raises."""
+        pipeline = _pipeline(self.pipeline, self.folder, self.device)
+        output = pipeline(
+            image=image,
+            prompt=instruction,
+            num_inference_steps=self.steps,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            **self.options,
+        )
+        return output.images[0].convert("RGB").resize(image.size, Image.Resampling.LANCZOS)
+
+
+def _pipeline_class(name: str) -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise SettingError(
+            f"{name} wants diffusers: {error}", expected="diffusers 0.35 or later", fix="pip install diffusers"
+        ) from error
+    absent = next((why for begin, why in ABSENT.items() if name.startswith(begin)), None)
+    found = None if absent else getattr(diffusers, name, None)
+    if found is None or not hasattr(found, "from_pretrained"):
+        raise SettingError(
+            f"diffusers {diffusers.__version__} has no pipeline {name}",
+            expected="the name of a class that edits by instruction, such as FluxKontextPipeline",
+            fix=absent or "check the spelling; newer pipelines want a newer diffusers",
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def _pipeline(name: str, folder: str, device: str | None) -> Any:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    try:
+        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype)
+    except Exception as error:  # diffusers, transformers and the hub's client have their own kinds
+        raise CheckpointError(
+            f"{name} could not be loaded from {folder!r}: {str(error).strip().partition(chr(10))[0]}",
+            expected="a local folder in diffusers' layout, or a hub name that can be reached",
+            fix="download it where there is a network, and name the folder",
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+@dataclass(frozen=True)
+class HttpEditor:
+    """An editor behind an address: POST {"image": PNG as base64, "instruction", "seed"} → {"image": base64}.
+
+    key_variable: the environment variable with the server's key, if it wants one.
+    """
+
+    version: ClassVar[int] = 1
+    url: str
+    key_variable: str | None = field(default=None, compare=False)
+    patience: Patience = field(default_factory=Patience, compare=False)
+    at_once: int = field(default=4, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
+        """See PictureEditor. Raises EndpointError, ImageError for an answer that is no picture."""
+        stream = io.BytesIO()
+        image.save(stream, format="PNG")
+        asked = {"image": base64.b64encode(stream.getvalue()).decode(), "instruction": instruction, "seed": seed}
+        told = post(self.url, asked, patience=self.patience, key_variable=self.key_variable)
+        try:
+            content = base64.b64decode(told["image"], validate=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EndpointError(
+                f"{self.url} answered without a picture: {str(told)[:200]}",
+                expected='{"image": a picture file as base64}',
+                fix="put a small server with this answer before the editor",
+            ) from error
+        return load_image(content).resize(image.size, Image.Resampling.LANCZOS)

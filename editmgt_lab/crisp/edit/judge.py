@@ -1,0 +1,68 @@
+"""Who picks among candidates: a judge's scores for success, preservation and quality, and the choice by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+from PIL import Image
+
+from ..engine.operators import Verdict
+from ..instruct.captions import Caption, Request
+
+HIGHEST = 10.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """0 … 10 each. reading: what the judge sees in the output, where it says so; unexplained: 0 … 1, of a drawing."""
+
+    success: float
+    preservation: float
+    quality: float
+    reading: Caption | None = None
+    unexplained: float | None = None
+
+    @property
+    def overall(self) -> float:
+        """The root of the smaller of success and preservation, times quality, as VIEScore joins its parts."""
+        return (min(self.success, self.preservation) * self.quality) ** 0.5
+
+
+class Judge(Protocol):
+    """A frozen dataclass, part of the key of what it scored."""
+
+    def judge(self, source: Image.Image, output: Image.Image, caption: Caption, request: Request) -> Scores:
+        """source, output: RGB, of one size; caption: of the source. Raises LabError."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Of the candidates for an instruction the best is kept: by overall score, then success, then the first.
+
+    The others are dropped with what they lack. A judge whose score is below `least` picks none.
+    """
+
+    version: ClassVar[int] = 1
+    least: float = 0.0
+
+    def choose(self, rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, str] | None]]:
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(row["instruction_id"], []).append(row)
+        for group in groups.values():
+            best = max(group, key=lambda row: (row["overall"], row["success"]))
+            for row in group:
+                if row is not best:
+                    yield row, _lost(Verdict("another candidate is better", row["overall"], best["overall"], "of 10"))
+                elif row["overall"] < self.least:
+                    yield row, _lost(Verdict("the judge takes none", row["overall"], self.least, "of 10"))
+                else:
+                    yield row, None
+
+
+def _lost(verdict: Verdict) -> dict[str, str]:
+    told = json.dumps([asdict(verdict) | {"by": verdict.by}])
+    return {"operator": "pick", "reason": verdict.rule, "problem": str(verdict), "verdicts": told}

@@ -1,0 +1,1 @@
+"""Daft, and what it lacks: keyed shards, a value or an error for every row, operators that are part of the key."""

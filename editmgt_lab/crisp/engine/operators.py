@@ -1,0 +1,128 @@
+"""An operator: one step of the pipeline on one row, which gives a value or an error and never stops the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ...errors import LabError
+from .runner import load_daft
+
+Row = Mapping[str, Any]
+BROKEN = "error"  # begins the reason of a row whose operator raised what it did not foresee
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rule that a row does not meet. value, bound: in `unit`, what it has and what it would need; None: no number.
+
+    by: by how much it missed, never negative.
+    """
+
+    rule: str
+    value: float | None = None
+    bound: float | None = None
+    unit: str = ""
+
+    @property
+    def by(self) -> float | None:
+        return None if self.value is None or self.bound is None else abs(self.value - self.bound)
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return self.rule
+        return f"{self.rule}: {self.value:.4g} {self.unit}".rstrip() + f", the bound is {self.bound:.4g}"
+
+
+class Drop(Exception):
+    """Raised by an operator for a row that goes no further: every rule that it breaks, the first names the reason."""
+
+    def __init__(self, *verdicts: Verdict):
+        super().__init__("; ".join(map(str, verdicts)))
+        self.verdicts = verdicts
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The base of all operators, which are frozen dataclasses: their fields are settings and part of a shard's key.
+
+    name: for people; version: raised when the code changes what it gives; takes: the columns that `run` is passed;
+    gives: name → type of the columns that it returns. `many`: run returns a list, a row for each. `at_once`: rows that
+    may be worked on at the same time, for operators that wait for others.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    takes: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[Mapping[str, pa.DataType]] = {}
+    many: ClassVar[bool] = False
+    at_once: ClassVar[int] = 1
+
+    def run(self, row: Row) -> Row | Sequence[Row]:
+        """The new columns of one row. Raises Drop, or anything else, which is this row's error."""
+        raise NotImplementedError
+
+    def answer(self, row: Row) -> dict[str, Any]:
+        """{"values": a list of rows, "error": None}, or the other way round; never raises an Exception."""
+        try:
+            found = self.run(row)
+            values = [dict(each) for each in found] if self.many else [dict(found)]
+            if not values:
+                raise Drop(Verdict(f"{self.name} made nothing"))
+            return {"values": values, "error": None}
+        except Drop as drop:
+            verdicts = drop.verdicts
+        except LabError as error:
+            verdicts = (Verdict(f"{BROKEN} in {self.name}: {error.problem}"),)
+        except Exception as error:  # whatever a decoder, a model or a server may come up with
+            verdicts = (Verdict(f"{BROKEN} in {self.name}: {type(error).__name__}: {error}"),)
+        told = [asdict(each) | {"by": each.by} for each in verdicts]
+        reason = verdicts[0].rule.partition(": ")[0]
+        problem = "; ".join(map(str, verdicts))
+        error = {"operator": self.name, "reason": reason, "problem": problem, "verdicts": json.dumps(told)}
+        return {"values": None, "error": error}
+
+
+ERROR = pa.struct([(name, pa.string()) for name in ("operator", "reason", "problem", "verdicts")])
+
+
+def apply(frame: Any, operator: Operator) -> Any:
+    """A Daft frame with a column `error` → the same with the operator's columns, one row or more for each.
+
+    Rows that have an error pass through, with nulls. Columns that the operator gives anew are replaced.
+    """
+    daft = load_daft()
+    from daft.functions import unnest
+
+    gives = pa.struct(list(operator.gives.items()))
+    answer = pa.struct([("values", pa.list_(gives)), ("error", ERROR)])
+
+    @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(answer))
+    def run(error: Any, *columns: Any) -> pa.Array:
+        names, known = operator.takes, [column.to_pylist() for column in columns]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*known, strict=True)]
+        return pa.array(list(_answers(operator, error.to_pylist(), rows)), type=answer)
+
+    taken = [daft.col(name) for name in operator.takes]
+    frame = frame.with_column("_answer", run(daft.col("error"), *taken))
+    frame = frame.with_columns(
+        {"error": daft.col("_answer")["error"], "_values": daft.col("_answer")["values"]}
+    ).exclude("_answer", *operator.gives)
+    frame = frame.explode("_values")
+    return frame.select(*(name for name in frame.column_names if name != "_values"), unnest(daft.col("_values")))
+
+
+def _answers(operator: Operator, errors: Sequence[Any], rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    def one(error: Any, row: Row) -> dict[str, Any]:
+        return {"values": None, "error": error} if error else operator.answer(row)
+
+    if operator.at_once == 1:
+        yield from map(one, errors, rows)
+        return
+    with ThreadPoolExecutor(operator.at_once) as pool:
+        yield from pool.map(one, errors, rows)

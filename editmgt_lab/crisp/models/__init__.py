@@ -1,0 +1,1 @@
+"""Language and vision models, behind one small client for servers that speak OpenAI's chat protocol."""

@@ -1,0 +1,103 @@
+"""One POST of JSON, sent again where that can help: a busy server, a slow one, one that restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import EndpointError
+
+AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # what a server says that may be another time
+LONGEST_WAIT = 60.0  # s, between two attempts
+MOST_BYTES = 100_000_000  # of an answer
+
+
+@dataclass(frozen=True)
+class Patience:
+    """attempts: in all; timeout: s for each; wait: s before the second, twice as long before each further one.
+
+    A server that says how long to wait (Retry-After) is waited for so long, up to a minute.
+    """
+
+    attempts: int = 5
+    timeout: float = 120.0
+    wait: float = 1.0
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Whoever is sent elsewhere would take the key along."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+def post(
+    url: str, content: Mapping[str, Any], *, patience: Patience, key_variable: str | None = None
+) -> dict[str, Any]:
+    """The JSON object that a server answers with. key_variable: the environment variable that holds its key.
+
+    Raises EndpointError, in whose text the key never is.
+    """
+    key = _key(key_variable)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    body = json.dumps(content).encode()
+    problem, pause = "", 0.0
+    for attempt in range(patience.attempts):
+        time.sleep(min(pause, LONGEST_WAIT))
+        pause = patience.wait * 2**attempt * random.uniform(0.8, 1.2)
+        try:
+            request = urllib.request.Request(url, body, headers, method="POST")
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=patience.timeout) as answer:
+                told = json.loads(answer.read(MOST_BYTES))
+            if not isinstance(told, dict):
+                raise ValueError(f"a {type(told).__name__}")
+            return told
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(2000).decode(errors="replace").strip()
+            problem = f"HTTP {error.code}: {said[:300] or error.reason}"
+            if error.code not in AGAIN:
+                raise _failed(url, problem, 1, key) from None
+            pause = _asked_to_wait(error.headers.get("Retry-After")) or pause
+        except ValueError as error:
+            problem = f"its answer is no JSON object: {error}"
+        except OSError as error:  # refused, reset, timed out, cut short, no such host
+            problem = str(getattr(error, "reason", error)) or type(error).__name__
+        except Exception as error:  # http.client has its own kinds, such as IncompleteRead
+            problem = f"{type(error).__name__}: {error}"
+    raise _failed(url, problem, patience.attempts, key)
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise EndpointError(
+            f"the environment variable {variable} holds no key",
+            expected="the key of the server in it",
+            fix=f"export {variable}=…, or name no variable for a server that wants no key",
+        )
+    return os.environ[variable]
+
+
+def _asked_to_wait(said: str | None) -> float | None:
+    try:
+        return min(max(0.0, float(said)), LONGEST_WAIT) if said else None
+    except ValueError:  # a date
+        return None
+
+
+def _failed(url: str, problem: str, attempts: int, key: str | None) -> EndpointError:
+    problem = problem.replace(key, "…") if key else problem
+    return EndpointError(
+        f"{url} gave no answer" + (f" in {attempts} attempts" if attempts > 1 else "") + f": {problem}",
+        expected="a server that speaks OpenAI's protocol, such as vLLM, llama.cpp or Ollama",
+        fix="check that it runs, its address (ending in /v1) and the name of the model",
+    )

@@ -1,0 +1,143 @@
+"""What the command is asked with, and the plan that it makes: of the drawn world, or of photographs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import SettingError
+from ..world import CATEGORIES, SPLITS
+from .assure import rules as after
+from .assure.measures import Boxes
+from .bounds import with_settings
+from .curate import rules as before
+from .curate.aesthetic import Aesthetic
+from .curate.text import Writing
+from .drawn.editors import FAULTS, DrawnEditor, ManyFaults
+from .drawn.models import DrawnDescriber, DrawnGround, DrawnJudge, DrawnWriter
+from .edit.editors import DiffusersEditor, HttpEditor, LabEditor
+from .edit.protocol import PictureEditor
+from .engine.operators import Operator
+from .engine.runner import RUNNERS
+from .instruct.operators import Describer, Writer
+from .models.client import Client, client_from_environment
+from .models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
+from .pipeline import STAGES, Plan
+
+EDITORS = (
+    "drawn, drawn:FAULT, faults, lab, lab:MODEL, an address, or a class of diffusers with its folder, CLASS:FOLDER"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `make crisp`."""
+    made = argparse.ArgumentParser(
+        prog="python -m editmgt_lab.crisp",
+        description="From pictures to checked edits: curate, instruct, edit, assure. Run it again to go on.",
+    )
+    made.add_argument(
+        "source", nargs="?", help="a folder, tables, .tar files or a hub name [the drawn world's pictures]"
+    )
+    made.add_argument("--output", type=Path, default=Path("outputs") / "crisp", help="folder [%(default)s]")
+    made.add_argument("--count", type=int, help="pictures at most [1000 drawn ones, else all]")
+    made.add_argument("--column", help="of tables, which holds the pictures")
+    made.add_argument("--until", choices=STAGES, help="the last stage to run [all]")
+    drawn = made.add_argument_group("the drawn world")
+    drawn.add_argument("--split", default="train", choices=SPLITS, help="of its scenes [%(default)s]")
+    drawn.add_argument("--size", type=int, default=64, help="px of its pictures [%(default)s]")
+    drawn.add_argument(
+        "--careless", type=float, default=0.1, help="share of instructions that make no sense [%(default)s]"
+    )
+    rules = made.add_argument_group("rules")
+    rules.add_argument("--preset", choices=("drawn", "photographs"), help="of all rules [by the source]")
+    rules.add_argument("--rule", action="append", default=[], metavar="NAME=LOW:HIGH", help="one of curation, changed")
+    rules.add_argument("--bounds", type=Path, help="JSON of stage 4's bounds: {category: {measure: [low, high]}}")
+    rules.add_argument("--aesthetic", type=Path, help="a folder with CLIP and head.safetensors")
+    rules.add_argument("--text", action="store_true", help="find writing and watermarks, with the extra [writing]")
+    rules.add_argument("--clip", help="a folder or hub name, for alignment by CLIP")
+    work = made.add_argument_group("instructions and edits")
+    work.add_argument("--instructions", type=int, default=1, help="for each picture [%(default)s]")
+    work.add_argument("--categories", nargs="+", default=CATEGORIES, choices=CATEGORIES, help="[all]")
+    work.add_argument(
+        "--rounds", type=int, default=3, help="an instruction is written in, the last is kept [%(default)s]"
+    )
+    work.add_argument("--editor", action="append", default=[], help=f"{EDITORS}; more than one [faults]")
+    work.add_argument("--candidates", type=int, default=2, help="of each editor [%(default)s]")
+    work.add_argument("--seed", type=int, default=0, help="of instructions [%(default)s]")
+    models = made.add_argument_group("a language and vision model, for all but the drawn world")
+    models.add_argument("--endpoint", help="address of an OpenAI-compatible server, ending in /v1")
+    models.add_argument("--endpoint-model", help="its name there")
+    models.add_argument("--suitable", action="store_true", help="ask it whether a picture is suitable as well")
+    engine = made.add_argument_group("engine")
+    engine.add_argument("--runner", default="native", choices=RUNNERS, help="in this process or on Ray [%(default)s]")
+    engine.add_argument("--address", help="of a Ray cluster")
+    return made
+
+
+def plan_of(chosen: argparse.Namespace) -> Plan:
+    """The plan that a command line asks for. Raises SettingError for settings that contradict each other."""
+    preset = chosen.preset or ("photographs" if chosen.source else "drawn")
+    drawn = preset == "drawn"
+    client = _client(chosen)
+    editors = tuple((editor_of(text), chosen.candidates) for text in chosen.editor or ["faults"])
+    describer, writer = _models(chosen, client, drawn)
+    extra: list[Operator] = [Aesthetic(chosen.aesthetic)] if chosen.aesthetic else []
+    if chosen.text:
+        extra.append(Writing())
+    if chosen.suitable:
+        if client is None:
+            raise SettingError("--suitable has nobody to ask", expected="an --endpoint", fix="name one")
+        extra.append(Suitable(client))
+    if chosen.candidates < 1:
+        raise SettingError(f"{chosen.candidates} candidates", expected="1 or more", fix="2 are usual")
+    return Plan(
+        curation=with_settings(before.DRAWN if drawn else before.PHOTOGRAPHS, chosen.rule),
+        describer=describer,
+        writer=writer,
+        editors=editors,
+        judge=DrawnJudge() if client is None else EndpointJudge(client),
+        bounds=after.load_bounds(chosen.bounds) if chosen.bounds else after.DRAWN if drawn else after.PHOTOGRAPHS,
+        ground=DrawnGround() if client is None else Boxes(),
+        extra=tuple(extra),
+        instructions=chosen.instructions,
+        seed=chosen.seed,
+        clip=chosen.clip,
+    )
+
+
+def editor_of(text: str) -> PictureEditor:
+    """One of EDITORS. Raises SettingError."""
+    kind, _, rest = text.partition(":")
+    if text.startswith(("http://", "https://")):
+        return HttpEditor(text)
+    if text in ("drawn", "faults"):
+        return DrawnEditor() if text == "drawn" else ManyFaults()
+    if kind == "drawn" and rest in FAULTS:
+        return DrawnEditor(rest)
+    if kind == "lab":
+        return LabEditor(rest or "tiny")
+    if rest and kind.isidentifier():
+        return DiffusersEditor(kind, rest)
+    raise SettingError(f"unknown editor {text!r}", expected=EDITORS, fix="name one; faults: " + ", ".join(FAULTS))
+
+
+def _client(chosen: argparse.Namespace) -> Client | None:
+    if bool(chosen.endpoint) != bool(chosen.endpoint_model):
+        raise SettingError(
+            "an endpoint is its address and a model there", expected="--endpoint and --endpoint-model", fix="name both"
+        )
+    if not chosen.endpoint:
+        return None
+    return client_from_environment(chosen.endpoint, chosen.endpoint_model, chosen.output / "answers")
+
+
+def _models(chosen: argparse.Namespace, client: Client | None, drawn: bool) -> tuple[Describer, Writer]:
+    if client:
+        return EndpointDescriber(client), EndpointWriter(client, tuple(chosen.categories), chosen.rounds)
+    if not drawn and chosen.until not in ("measure", "curate"):
+        raise SettingError(
+            "photographs can be described by a language model only",
+            expected="--endpoint and --endpoint-model, or --until curate",
+            fix="name a server, or stop after curation; --preset drawn is for pictures of the drawn world",
+        )
+    return DrawnDescriber(), DrawnWriter(tuple(chosen.categories), chosen.rounds, chosen.careless)

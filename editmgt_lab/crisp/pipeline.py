@@ -1,0 +1,134 @@
+"""The stages joined: pictures are measured, curated, described, instructed, edited; edits are picked and assured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .assure.measures import Boxes, ClipCompare, Compare, Ground
+from .assure.rules import MEASURES, Assure, CategoryBounds
+from .bounds import Bounds
+from .curate.duplicates import near_duplicates
+from .curate.rules import MEASURED, Curate, Measure
+from .curate.sources import Source
+from .edit.judge import Judge, Pick
+from .edit.operators import Candidates, Edit, Judged
+from .edit.protocol import PictureEditor
+from .engine.operators import Operator
+from .engine.shards import Shard, Store
+from .engine.stages import Finished, Stage, finished, write_manifest
+from .instruct.operators import CheckRequest, Describe, Describer, Write, Writer
+
+STAGES = ("measure", "curate", "describe", "instruct", "edit", "pick", "assure")
+NO_TWIN = 256.0  # bits: as far from every earlier picture as can be
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what comes out. For the drawn world and for photographs: `options.py` makes one of each.
+
+    extra: operators that measure curated pictures by networks (aesthetic score, text, suitability), before the rules;
+    editors: each with how many candidates it makes; clip: a folder or hub name, for CLIP's alignment (None: without).
+    """
+
+    curation: Mapping[str, Bounds]
+    describer: Describer
+    writer: Writer
+    editors: tuple[tuple[PictureEditor, int], ...]
+    judge: Judge
+    bounds: CategoryBounds
+    ground: Ground = field(default_factory=Boxes)
+    extra: tuple[Operator, ...] = ()
+    instructions: int = 1
+    seed: int = 0
+    clip: str | None = None
+
+    def stages(self) -> dict[str, Stage]:
+        """By name, in order."""
+        measured = (*MEASURED, *(name for each in self.extra for name in each.gives))
+        compare = (Compare(self.ground), *((ClipCompare(self.clip),) if self.clip else ()))
+        numbers = {name for each in (*compare, Judged) for name in each.gives} & {*MEASURES}
+        stages = (
+            Stage("measure", (Measure(), *self.extra), pictures=("picture",)),
+            Stage("curate", (Curate(dict(self.curation), (*measured, "twin_bits")),)),
+            Stage("describe", (Describe(self.describer),)),
+            Stage("instruct", (Write(self.writer, self.instructions, self.seed), CheckRequest())),
+            Stage("edit", (Candidates(self._counts()), Edit(tuple(e for e, _ in self.editors))), pictures=("output",)),
+            Stage("pick", (Judged(self.judge),), choice=Pick()),
+            Stage("assure", (*compare, Assure(self.bounds, tuple(sorted(numbers))))),
+        )
+        return {stage.name: stage for stage in stages}
+
+    def _counts(self) -> dict[str, int]:
+        return {editor.name: count for editor, count in self.editors}
+
+
+@dataclass
+class Run:
+    """What a run of the pipeline left: of every stage its shards, in order."""
+
+    plan: Plan
+    store: Store
+    shards: dict[str, list[Shard]]
+
+    def rows(self, stage: str, *, dropped: bool = False, pictures: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+        """Of one stage, in order. pictures: of the columns picture and output those that are wanted."""
+        for shard in self.shards[stage]:
+            yield from self.store.rows(shard, dropped=dropped, pictures=pictures)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Stage → came, kept, dropped: rows, which are pictures, then instructions, then candidates, then edits."""
+        return {
+            name: {what: sum(getattr(shard, what) for shard in shards) for what in ("came", "kept", "dropped")}
+            for name, shards in self.shards.items()
+        }
+
+    def seconds(self) -> dict[str, float]:
+        """Stage → how long its shards took to make, whenever that was."""
+        return {name: sum(shard.seconds for shard in shards) for name, shards in self.shards.items()}
+
+
+def run(source: Source, plan: Plan, folder: Path, *, until: str = STAGES[-1], progress: bool = True) -> Run:
+    """Run every stage over a source, shard by shard; shards in the folder that this plan would make are taken as made.
+
+    until: the last stage to run.
+    Raises DataError for a source that cannot be read and a disk that is full, SettingError for a plan that cannot be
+    keyed. Rows raise nothing: those that go no further are in the dropped tables, with their reasons.
+    """
+    store, shards = Store(folder), {}
+    stages = plan.stages()
+    given: Iterable[Any] = source.shards()
+    total = None
+    for name, stage in stages.items():
+        shards[name] = stage.run(given, store, total=total, progress=progress)
+        twins = name == "measure"
+        given = _with_twins(shards[name], store, plan.curation) if twins else finished(shards[name], store)
+        total = len(shards[name])
+        if name == until:
+            break
+    write_manifest(store, [(stages[name], made) for name, made in shards.items()])
+    return Run(plan, store, shards)
+
+
+def _with_twins(measured: list[Shard], store: Store, bounds: Mapping[str, Bounds]) -> Iterator[Finished]:
+    """The measured shards, with each picture's distance to the nearest that came before it.
+
+    Only a shard whose verdicts change gets another key: pictures that are added behind leave those before as they are.
+    """
+    ids, hashes, lengths = [], [], []
+    for shard in measured:
+        table = [(row["id"], row["hash"]) for row in store.rows(shard)]
+        ids += [name for name, _ in table]
+        hashes += [content for _, content in table]
+        lengths.append(len(table))
+    least = bounds["twin_bits"].low if "twin_bits" in bounds else None
+    twins = near_duplicates(ids, hashes, math.ceil(least) - 1) if least else {}
+    start = 0
+    for shard, length in zip(measured, lengths, strict=True):
+        names = ids[start : start + length]
+        start += length
+        told = {name: twins.get(name, ("", NO_TWIN)) for name in names}
+        yield Finished(shard, store, {name: {"twin": t, "twin_bits": float(bits)} for name, (t, bits) in told.items()})

@@ -1,0 +1,254 @@
+"""The client, against a real server in a process of its own: one that is slow, busy, dying, or talks nonsense."""
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from editmgt_lab.crisp.curate.rules import Measure
+from editmgt_lab.crisp.curate.sources import Source
+from editmgt_lab.crisp.edit.editors import HttpEditor
+from editmgt_lab.crisp.engine.keys import described, key_of
+from editmgt_lab.crisp.engine.shards import Store
+from editmgt_lab.crisp.engine.stages import Stage
+from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
+from editmgt_lab.crisp.instruct.operators import Describe
+from editmgt_lab.crisp.models.client import Client, checked
+from editmgt_lab.crisp.models.http import Patience
+from editmgt_lab.crisp.models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
+from editmgt_lab.errors import EndpointError, ImageError
+from tests.support import ROOT
+from tests.support.parquet import png
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+SECRET = "sk-this-is-secret"
+CAPTION = Caption("snow", (Thing("ball", ("red",), "left", (0, 0, 0.5, 0.5)),))
+
+
+class Server:
+    def __init__(self, folder):
+        self.folder, self.process = folder, None
+        self.behave("ok")
+        self.answer('{"n": 3}')
+
+    def start(self, port=0):
+        (self.folder / "port").unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "crisp" / "chat_server.py"), str(self.folder), str(port)]
+        )
+        while not (self.folder / "port").exists():
+            assert self.process.poll() is None
+            time.sleep(0.02)
+        return self
+
+    def behave(self, *behaviour):
+        """From the next call on: the calls are counted anew."""
+        (self.folder / "behaviour").write_text(json.dumps(["ok"] * len(self.asked()) + [*behaviour]))
+
+    def answer(self, text):
+        (self.folder / "answer").write_text(text)
+
+    def asked(self):
+        file = self.folder / "asked.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    @property
+    def port(self):
+        return int((self.folder / "port").read_text())
+
+    def client(self, **options):
+        options = {"patience": Patience(attempts=4, timeout=1.5, wait=0.05)} | options
+        return Client(f"http://127.0.0.1:{self.port}/v1", "model-x", **options)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server")).start()
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture
+def server(running):
+    running.behave("ok")
+    running.answer('{"n": 3}')
+    return running
+
+
+def test_a_question_is_sent_with_pictures_and_schema(server):
+    assert server.client().ask("How many?", SCHEMA, [Image.new("RGB", (8, 8), "red")]) == {"n": 3}
+    asked = server.asked()[-1]
+    assert asked["path"] == "/v1/chat/completions" and asked["key"] is None
+    content = asked["content"]
+    assert content["model"] == "model-x" and content["response_format"]["json_schema"]["schema"] == SCHEMA
+    picture, text = content["messages"][0]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,") and "How many?" in text["text"]
+
+
+def test_a_fenced_answer_is_taken_and_a_wrong_one_repaired_once(server):
+    server.behave("fenced")
+    assert server.client().ask("How many?", SCHEMA) == {"n": 3}
+    server.behave('{"n": "three"}', "ok")
+    assert server.client().ask("How many?", SCHEMA) == {"n": 3}
+    said = server.asked()[-1]["content"]["messages"]
+    assert said[1] == {"role": "assistant", "content": '{"n": "three"}'} and "$.n" in said[2]["content"]
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["I cannot see pictures.", '{"n": 1.5}', '{"m": 1}', "[]", "", '{"n": 1} {"n": 2}']
+)
+def test_nonsense_is_an_error_and_never_an_answer(server, nonsense):
+    before = len(server.asked())
+    server.behave(nonsense)
+    with pytest.raises(EndpointError, match="answered twice in another form"):
+        server.client().ask("How many?", SCHEMA)
+    assert len(server.asked()) == before + 2
+
+
+@pytest.mark.parametrize("trouble", [429, 500, 503, "slow", "hang up", "cut short", "html"])
+def test_trouble_that_passes_is_survived(server, trouble):
+    before = len(server.asked())
+    server.behave(trouble, trouble, "ok")
+    assert server.client().ask("How many?", SCHEMA) == {"n": 3}
+    calls = server.asked()[before:]
+    assert len(calls) == 3
+    if trouble == 429:  # it asked to be waited for
+        assert calls[1]["at"] - calls[0]["at"] >= 0.3
+
+
+def test_trouble_that_stays_is_an_error_after_the_last_attempt(server):
+    before = len(server.asked())
+    server.behave(503)
+    with pytest.raises(EndpointError, match="in 4 attempts: HTTP 503"):
+        server.client().ask("How many?", SCHEMA)
+    assert len(server.asked()) == before + 4
+    server.behave("empty")
+    with pytest.raises(EndpointError, match="without a message"):
+        server.client().ask("How many?", SCHEMA)
+
+
+def test_the_key_is_sent_and_kept_nowhere(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("SOME_KEY", SECRET)
+    client = server.client(key_variable="SOME_KEY", cache=tmp_path)
+    client.ask("How many?", SCHEMA)
+    assert server.asked()[-1]["key"] == f"Bearer {SECRET}"
+    server.behave(401)  # this server says the key in its answer
+    with pytest.raises(EndpointError, match="HTTP 401") as error:
+        client.ask("How many, then?", SCHEMA)
+    assert SECRET not in str(error.value) and len(server.asked()) > 0
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and not any(SECRET in text for text in files)
+    assert SECRET not in json.dumps(described(client)) + repr(client)
+    server.behave("elsewhere")
+    with pytest.raises(EndpointError, match="HTTP 302"):  # where the key would go along
+        client.ask("Where?", SCHEMA)
+    monkeypatch.delenv("SOME_KEY")
+    with pytest.raises(EndpointError, match="SOME_KEY holds no key"):
+        client.ask("Who?", SCHEMA)
+
+
+def test_answers_are_kept_by_content_and_their_cost_is_counted(server, tmp_path):
+    client, before = server.client(cache=tmp_path), len(server.asked())
+    assert client.cost().calls == 0
+    red, blue = (Image.new("RGB", (8, 8), name) for name in ("red", "blue"))
+    for picture in (red, red, blue):
+        client.ask("How many?", SCHEMA, [picture])
+    assert len(server.asked()) == before + 2
+    replace(client, temperature=1.0).ask("How many?", SCHEMA, [red])
+    server.behave("nonsense", "ok")
+    client.ask("And now?", SCHEMA)
+    cost = client.cost()
+    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (5, 500, 35)
+    assert cost.price(2.0, 10.0) == pytest.approx((1000 + 350) / 1e6)
+    next(tmp_path.glob("*/*.json")).write_text("{torn")
+    for picture in (red, blue):
+        assert client.ask("How many?", SCHEMA, [picture]) == {"n": 3}
+    assert key_of(client) == key_of(replace(client, cache=None, at_once=1, key_variable="X"))
+    assert key_of(client) != key_of(replace(client, model="model-y"))
+
+
+def test_rows_survive_a_server_that_talks_nonsense_and_one_that_dies(tmp_path):
+    """64 rows in a stage: the nonsense and what a dead server left open are errors of rows; a rerun of them goes on."""
+    server = Server(tmp_path)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        (pictures / f"{number:02d}.png").write_bytes(png(Image.new("RGB", (16, 16), (20 * number, 0, 0))))
+    server.answer(CAPTION.to_json())
+    server.behave("ok", "ok", "nonsense", "nonsense", "nonsense", "nonsense", "ok", "ok", "ok", "die")
+    server.start()
+    store = Store(tmp_path / "shards")
+    client = server.client(at_once=2, cache=tmp_path / "answers", patience=Patience(attempts=2, timeout=2, wait=0.02))
+    measured = Stage("measure", (Measure(),), ("picture",)).run(Source(str(pictures)).shards(), store, progress=False)
+    from editmgt_lab.crisp.engine.stages import finished
+
+    stage = Stage("describe", (Describe(EndpointDescriber(client)),))
+    (shard,) = stage.run(finished(measured, store), store, progress=False)
+    server.process.wait()
+    kept, dropped = [*store.rows(shard)], [*store.rows(shard, dropped=True)]
+    assert len(kept) + len(dropped) == 12 and kept and dropped
+    assert all(Caption.of(row["caption"]) == CAPTION for row in kept)
+    reasons = " ".join(row["problem"] for row in dropped)
+    assert "gave no answer" in reasons
+    server.behave("ok")
+    server.start(server_port := int(client.url.split(":")[2].split("/")[0]))
+    assert server_port == server.port
+    store.path("describe", shard.key, ".json").unlink()  # begin that shard again: what was answered is not asked again
+    before = len(server.asked())
+    (shard,) = stage.run(finished(measured, store), store, progress=False)
+    assert shard.kept == 12 and len(server.asked()) - before == 12 - len(kept)
+    server.process.kill()
+    server.process.wait()
+
+
+def test_models_do_their_roles(server, tmp_path):
+    client, picture = server.client(), Image.new("RGB", (16, 16))
+    server.answer(CAPTION.to_json())
+    assert EndpointDescriber(client).describe(picture) == CAPTION
+    request = Request("remove", "remove the ball", "ball", Caption("snow"))
+    server.answer(request.to_json())
+    rounds = EndpointWriter(client, ("remove",), rounds=3).write(CAPTION, 2, 0)
+    assert rounds == [[request] * 3]
+    assert "another verb" in server.asked()[-1]["content"]["messages"][0]["content"][-1]["text"]
+    server.answer('{"success": 8, "preservation": 4.5, "quality": 9}')
+    scores = EndpointJudge(client, reads=False).judge(picture, picture, CAPTION, request)
+    assert (scores.success, scores.preservation, scores.quality) == (8, 4.5, 9)
+    assert scores.overall == pytest.approx((4.5 * 9) ** 0.5)
+    server.answer('{"success": 11, "preservation": 4.5, "quality": 9}')
+    with pytest.raises(EndpointError, match="success"):
+        EndpointJudge(client, reads=False).judge(picture, picture, CAPTION, request)
+    server.answer('{"suitable": false, "why": "mere text"}')
+    answer = Suitable(client).answer({"picture": png(picture)})
+    assert answer["values"] == [{"suitable": 0.0, "suitable_why": "mere text"}]
+
+
+def test_an_editor_behind_an_address(server, tmp_path, monkeypatch):
+    editor = HttpEditor(f"http://127.0.0.1:{server.port}/edit", patience=Patience(2, 1.5, 0.05))
+    with pytest.raises(EndpointError, match="without a picture"):
+        editor.edit(Image.new("RGB", (8, 8)), "remove it", 1)
+    asked = server.asked()[-1]["content"]
+    assert asked["instruction"] == "remove it" and asked["seed"] == 1
+    assert base64.b64decode(asked["image"])[:4] == b"\x89PNG"
+    monkeypatch.setattr(
+        "editmgt_lab.crisp.edit.editors.post",
+        lambda *_, **__: {"image": base64.b64encode(png(Image.new("RGB", (4, 4), "blue"))).decode()},
+    )
+    edited = editor.edit(Image.new("RGB", (8, 8)), "remove it", 1)
+    assert edited.size == (8, 8) and edited.getpixel((0, 0)) == (0, 0, 255)
+    monkeypatch.setattr("editmgt_lab.crisp.edit.editors.post", lambda *_, **__: {"image": "AAAA"})
+    with pytest.raises(ImageError):
+        editor.edit(Image.new("RGB", (8, 8)), "remove it", 1)
+
+
+def test_checked_says_where_an_answer_is_wrong():
+    assert checked('```\n{"n": 1}\n```', SCHEMA) == {"n": 1}
+    with pytest.raises(ValueError, match=r"\$\.n: 'x' is not of type 'integer'"):
+        checked('{"n": "x"}', SCHEMA)
+    with pytest.raises(ValueError, match="it is no JSON"):
+        checked("n = 1", SCHEMA)

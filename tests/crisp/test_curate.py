@@ -1,0 +1,285 @@
+"""Stage 1: every kind of source, every kind of bad row, and rules that mean what they say."""
+
+import io
+import random
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from editmgt_lab.crisp.bounds import Bounds, with_settings
+from editmgt_lab.crisp.curate import measures, text
+from editmgt_lab.crisp.curate.aesthetic import Aesthetic
+from editmgt_lab.crisp.curate.duplicates import near_duplicates
+from editmgt_lab.crisp.curate.rules import DRAWN, MEASURED, PHOTOGRAPHS, RULES, Curate, Measure, broken_rules
+from editmgt_lab.crisp.curate.sources import Source
+from editmgt_lab.crisp.curate.text import Writing
+from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled, watermarked
+from editmgt_lab.crisp.engine.shards import Store
+from editmgt_lab.crisp.engine.stages import ROWS, Stage
+from editmgt_lab.errors import DataError, SettingError
+from editmgt_lab.metrics.backbones import load_clip
+from editmgt_lab.world import render, sample_scene
+from tests.support.backbones import save_clip
+from tests.support.parquet import IMAGE, column, png, write
+
+
+def as_file(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, format=kind, **options)
+    return stream.getvalue()
+
+
+def measured(content):
+    return Measure().answer({"id": "0", "bytes": content})
+
+
+def read(source):
+    return [row for shard in source.shards() for row in shard.read()]
+
+
+@pytest.fixture
+def pictures(picture):
+    return [picture(32, 24, seed) for seed in range(3)]
+
+
+def test_a_folder_a_table_a_tar_and_the_hub_give_the_same_pictures(tmp_path, pictures, hub):
+    contents = [png(each) for each in pictures]
+    folder, tar = tmp_path / "folder", tmp_path / "tar" / "shard-000.tar"
+    (folder / "deep").mkdir(parents=True)
+    for number, content in enumerate(contents):
+        (folder / ("deep" if number == 1 else ".") / f"{number}.png").write_bytes(content)
+    (folder / "notes.txt").write_text("no picture")
+    table = tmp_path / "table"
+    write(table / "train-00000-of-00001.parquet", [("image", IMAGE), ("text", pa.string())],
+          [{"image": column(content), "text": "x"} for content in contents])  # fmt: skip
+    tar.parent.mkdir()
+    with tarfile.open(tar, "w") as file:
+        for number, content in enumerate(contents):
+            for name, data in ((f"{number}.png", content), (f"{number}.json", b"{}"), (f"{number}.jpg", b"second")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                file.addfile(member, io.BytesIO(data))
+    hub("somebody/pictures", table)
+    for place in (table, tar.parent, tar, "somebody/pictures"):
+        assert [row["bytes"] for row in read(Source(str(place)))] == contents
+    assert sorted(row["bytes"] for row in read(Source(str(folder)))) == sorted(contents)
+    assert [row["id"] for row in read(Source(str(tar), limit=2))] == ["00000000", "00000001"]
+
+
+def test_what_holds_no_pictures_says_so(tmp_path, pictures):
+    with pytest.raises(DataError, match="holds no pictures|holds no rows"):
+        read(Source(str(tmp_path)))
+    write(tmp_path / "a.parquet", [("words", pa.string())], [{"words": "x"}])
+    with pytest.raises(DataError, match="has the columns words"):
+        read(Source(str(tmp_path)))
+    with pytest.raises(DataError, match="the column 'photo'"):
+        read(Source(str(tmp_path), column="photo"))
+    with pytest.raises(DataError, match="there is no data set"):
+        read(Source(str(tmp_path / "nowhere")))
+
+
+def test_a_file_that_is_damaged_is_one_more_row_without_a_picture(tmp_path, pictures):
+    rows = [{"image": column(each)} for each in pictures]
+    write(tmp_path / "a.parquet", [("image", IMAGE)], rows)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 cut short")
+    found = read(Source(str(tmp_path)))
+    assert [row["bytes"] is None for row in found] == [False, False, False, True]
+    assert "b.parquet" in found[-1]["origin"] and "cannot be read" in found[-1]["origin"]
+
+
+def test_a_changed_file_is_another_shard_and_the_others_stay(tmp_path):
+    for number in range(ROWS + 1):
+        (tmp_path / f"{number:03d}.png").write_bytes(b"a")
+    before = [shard.key for shard in Source(str(tmp_path)).shards()]
+    (tmp_path / f"{ROWS:03d}.png").write_bytes(b"other")
+    after = [shard.key for shard in Source(str(tmp_path)).shards()]
+    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+
+
+BAD = {
+    "nothing": (None, "there is no picture"),
+    "text": (b"no picture", "of no known kind"),
+    "cut short": (png(Image.new("RGB", (300, 300), "red"))[:200], "cannot be read"),
+    "100 megapixels": (as_file(Image.new("1", (10000, 10000)), "PNG"), "too large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_dropped_with_a_reason(name):
+    content, said = BAD[name]
+    answer = measured(content)
+    assert answer["values"] is None and said in answer["error"]["problem"]
+
+
+def test_odd_pictures_are_converted_and_it_is_noted(picture):
+    image = picture(64, 48)
+    frames = as_file(image, "GIF", save_all=True, append_images=[picture(64, 48, 1)], duration=100)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    cases = {
+        "CMYK → RGB": as_file(image.convert("CMYK"), "JPEG"),
+        "first of 2 frames": frames,
+        "turned upright": as_file(image, "JPEG", exif=turned),
+        "RGBA → RGB": png(image.convert("RGBA")),
+    }
+    for note, content in cases.items():
+        (row,) = measured(content)["values"]
+        assert note in row["note"], note
+        assert Image.open(io.BytesIO(row["picture"])).mode == "RGB"
+    assert (row["width"], row["height"]) == (64, 48)
+    (plain,) = measured(png(image))["values"]
+    assert plain["note"] is None and plain["picture"] == png(image)
+
+
+def test_one_pixel_is_measured_and_breaks_the_rules():
+    (row,) = measured(png(Image.new("RGB", (1, 1))))["values"]
+    broken = [verdict.rule for verdict in broken_rules(row, DRAWN)]
+    assert broken[0] == "short side too low" and "entropy too low" in broken
+
+
+def test_every_rule_has_a_unit_a_reason_and_bounds():
+    assert set(PHOTOGRAPHS) == set(DRAWN) == set(RULES)
+    assert all(rule.unit and rule.why for rule in RULES.values())
+    assert set(MEASURED) <= set(Measure.gives)
+
+
+def test_measures_tell_flat_from_busy_and_tiles_from_scenes():
+    y, x = np.mgrid[:64, :64]
+    flat = np.full((64, 64), 90, np.float32)
+    stripes = (x // 8 % 2 * 200).astype(np.float32)
+    noise = np.random.default_rng(0).uniform(0, 255, (64, 64)).astype(np.float32)
+    scene = measures.working(render(sample_scene(3)))
+    assert measures.entropy(flat) == 0 and measures.entropy(noise) > 5.9
+    assert measures.entropy(stripes) == pytest.approx(1.0)
+    assert measures.edges(flat) == 0 and measures.edges(noise) > 0.8 and 0.02 < measures.edges(scene) < 0.4
+    assert measures.repetition(stripes) > 0.98 and measures.repetition(noise) < 0.2
+    assert measures.repetition(flat) == 0 and measures.repetition(scene) < 0.9
+    assert measures.aspect(300, 100) == 3 and measures.aspect(100, 300) == 3
+
+
+@pytest.mark.parametrize("kind", [*SPOILED])
+def test_the_drawn_rules_find_what_is_spoiled(kind):
+    """On the validation split: the bounds were chosen on train."""
+    dice, caught = random.Random(1), 0
+    for number in range(6):
+        scene = sample_scene(number, split="validation")
+        whole, answer = measured(spoiled(scene, GOOD, 64, dice)), measured(spoiled(scene, kind, 64, dice))
+        assert not broken_rules(whole["values"][0], DRAWN)
+        if answer["error"]:
+            caught += 1
+        elif kind == "duplicate":
+            hashes = [each["values"][0]["hash"] for each in (whole, answer)]
+            caught += near_duplicates("ab", hashes, int(DRAWN["twin_bits"].low) - 1) != {}
+        else:
+            caught += bool(broken_rules(answer["values"][0], DRAWN))
+    assert caught == 6
+
+
+def test_of_near_duplicates_the_first_stays():
+    dice = np.random.default_rng(0)
+    base = dice.integers(0, 256, (50, 32), dtype=np.uint8)
+    near = base[7].copy()
+    near[0] ^= 0b111  # 3 bits
+    nearer = base[7].copy()
+    nearer[0] ^= 1
+    hashes = [each.tobytes() for each in (*base, near, nearer, base[9])]
+    names = [f"{i}" for i in range(53)]
+    assert near_duplicates(names, hashes, 40) == {"50": ("7", 3), "51": ("7", 1), "52": ("9", 0)}
+    assert near_duplicates(names, hashes, 2) == {"51": ("7", 1), "52": ("9", 0)}
+    assert near_duplicates([], [], 5) == {}
+
+
+def test_scenes_of_one_background_are_no_duplicates():
+    pictures = [render(sample_scene(i, split="validation")) for i in range(40)]
+    hashes = [measures.perceptual_hash(each) for each in pictures]
+    assert near_duplicates([str(i) for i in range(40)], hashes, int(DRAWN["twin_bits"].low) - 1) == {}
+
+
+def test_a_dropped_picture_names_every_rule_that_it_breaks(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (400, 20), "red").save(folder / "a.png")
+    render(sample_scene(0)).save(folder / "b.png")
+    store = Store(tmp_path / "shards")
+    shards = Stage("measure", (Measure(), Curate(DRAWN)), ("picture",)).run(
+        Source(str(folder)).shards(), store, progress=False
+    )
+    (bad,) = store.rows(shards[0], dropped=True)
+    assert bad["reason"] == "short side too low"
+    for said in ("short side too low: 20 px, the bound is 64", "aspect too high: 20", "entropy too low: 0 bits"):
+        assert said in bad["problem"]
+    (good,) = store.rows(shards[0])
+    assert good["origin"] == "b.png" and good["curated"]
+
+
+def photograph():
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # 512 × 600 px
+
+
+def test_a_real_photograph_is_too_small_for_the_paper_and_fine_otherwise():
+    (row,) = measured(photograph().read_bytes())["values"]
+    assert [verdict.rule for verdict in broken_rules(row, PHOTOGRAPHS)] == ["short side too low"]
+    assert broken_rules(row, with_settings(PHOTOGRAPHS, ["short_side=512:"])) == []
+    again = io.BytesIO()
+    with Image.open(photograph()) as picture:
+        picture.convert("L").resize((256, 300)).save(again, format="JPEG", quality=40)
+    (copy,) = measured(again.getvalue())["values"]
+    twins = near_duplicates("ab", [row["hash"], copy["hash"]], int(PHOTOGRAPHS["twin_bits"].low) - 1)
+    assert twins["b"][0] == "a"
+
+
+def test_writing_is_found_where_it_is():
+    pytest.importorskip("rapidocr_onnxruntime", reason="the extra [writing] is not installed")
+    operator, scene = Writing(), render(sample_scene(1, split="validation"), 256)
+    marked = watermarked(scene, "SAMPLE", random.Random(0))
+    clean, spoilt = (operator.answer({"picture": png(each)})["values"][0] for each in (scene, marked))
+    assert clean == {"text": 0.0, "text_read": None}
+    assert spoilt["text"] > PHOTOGRAPHS["text"].high and "SAM" in spoilt["text_read"].upper()
+    assert "writing too high" in [each.rule for each in broken_rules(spoilt, PHOTOGRAPHS)]
+    told = photograph().read_bytes()
+    assert 0 < operator.answer({"picture": told})["values"][0]["text"] < PHOTOGRAPHS["text"].high  # a badge
+
+
+def test_without_the_text_detector_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    text._reader.cache_clear()
+    with pytest.raises(SettingError, match=r"editmgt-lab\[writing\]"):
+        Writing()
+
+
+def test_the_aesthetic_score_is_a_head_on_clip(tmp_path, picture):
+    folder, content = save_clip(tmp_path / "clip"), png(picture(64, 64))
+    assert "no linear head" in Aesthetic(folder).answer({"picture": content})["error"]["problem"]
+    save_file({"weight": torch.ones(1, 16), "bias": torch.tensor([4.0])}, folder / "head.safetensors")
+    (row,) = Aesthetic(folder).answer({"picture": content})["values"]
+    vector = torch.nn.functional.normalize(load_clip(folder).embed([picture(64, 64)]), dim=-1)
+    assert row["aesthetic"] == pytest.approx(4 + vector.sum().item(), abs=1e-4)
+
+
+def test_bounds_are_set_by_a_command_line():
+    changed = with_settings(PHOTOGRAPHS, ["short_side=512:", "edges=0.01:0.4", "text="])
+    assert changed["short_side"] == Bounds(512, None) and changed["edges"] == Bounds(0.01, 0.4)
+    assert changed["text"] == Bounds() and changed["aspect"] == PHOTOGRAPHS["aspect"]
+    for wrong in ("short_side", "nothing=1:2", "short_side=a:", "edges=1:2:3"):
+        with pytest.raises(SettingError):
+            with_settings(PHOTOGRAPHS, [wrong])
+    with pytest.raises(SettingError, match="lower bound"):
+        Bounds(2, 1)
+    assert Bounds(low=1).broken("x", float("nan"), "px") is not None
+    assert Bounds(low=1).broken("x", None, "px") is None and Bounds(low=1).broken("x", 1.0, "px") is None
+
+
+def test_a_watermark_changes_the_picture_and_nothing_else_of_it():
+    scene = render(sample_scene(2), 128)
+    marked = watermarked(scene, "SAMPLE", random.Random(0))
+    changed = (np.asarray(marked) != np.asarray(scene)).any(-1).mean()
+    assert 0.01 < changed < 0.3

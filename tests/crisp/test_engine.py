@@ -1,0 +1,189 @@
+"""The engine: one bad row costs itself, a kill costs a shard, a changed operator what hangs on it."""
+
+import json
+import multiprocessing
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from editmgt_lab.crisp.engine import runner
+from editmgt_lab.crisp.engine.keys import described, key_of
+from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
+from editmgt_lab.crisp.engine.shards import Store
+from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
+from editmgt_lab.errors import SettingError
+from tests.crisp.slow_pipeline import ROWS, SHARDS, run, run_alone
+
+
+@dataclass(frozen=True)
+class Copies(Operator):
+    """As many copies of a row as its n says."""
+
+    name: ClassVar[str] = "copies"
+    takes: ClassVar[tuple[str, ...]] = ("id", "n", "picture")
+    gives: ClassVar[dict] = {"id": pa.string(), "length": pa.int64()}
+    many: ClassVar[bool] = True
+
+    def run(self, row):
+        return [{"id": f"{row['id']}/{i}", "length": len(row["picture"])} for i in range(row["n"])]
+
+
+@dataclass(frozen=True)
+class Draws(Operator):
+    name: ClassVar[str] = "draws"
+    takes: ClassVar[tuple[str, ...]] = ("id", "n")
+    gives: ClassVar[dict] = {"picture_id": pa.string(), "picture": pa.binary()}
+    at_once: ClassVar[int] = 4
+
+    def run(self, row):
+        if row["n"] == 3:
+            raise Drop(Verdict("too odd", 3, 2.5, "px"), Verdict("too prime"))
+        return {"picture_id": row["id"], "picture": b"p" * row["n"]}
+
+
+def rows_of(store, shards, **options):
+    return [row for shard in shards for row in store.rows(shard, **options)]
+
+
+def test_a_bad_row_costs_itself_and_is_kept_with_its_reason(tmp_path):
+    store, first, _ = run(tmp_path, tmp_path / "log", seconds=0)
+    kept, dropped = rows_of(store, first), rows_of(store, first, dropped=True)
+    assert [row["id"] for row in kept] == [f"{n:04d}" for n in range(1, SHARDS * ROWS + 1) if n % 7 and n % 11]
+    assert [row["n"] for row in kept if row["id"] == "0013"] == [61]
+    reasons = {row["id"]: (row["operator"], row["reason"]) for row in dropped}
+    assert reasons["0014"] == ("slow", "a multiple of 7") and reasons["0022"] == ("slow", "error in slow")
+    assert sorted(reasons) == [f"{n:04d}" for n in range(1, SHARDS * ROWS + 1) if not (n % 7 and n % 11)]
+    row = next(row for row in dropped if row["id"] == "0014")
+    assert (
+        row["problem"] == "a multiple of 7: 14 units, the bound is 6" and row["stage"] == "first" and row["n"] is None
+    )
+    assert json.loads(row["verdicts"]) == [
+        {"rule": "a multiple of 7", "value": 14, "bound": 6, "unit": "units", "by": 8}
+    ]
+    broken = next(row for row in dropped if row["id"] == "0022")
+    assert "ZeroDivisionError" in broken["problem"]
+    assert sum(shard.kept + shard.dropped for shard in first) == sum(shard.came for shard in first) == SHARDS * ROWS
+
+
+def test_what_is_finished_is_not_done_again(tmp_path):
+    log = tmp_path / "log"
+    run(tmp_path, log, seconds=0)
+    before = log.read_text()
+    run(tmp_path, log, seconds=0)
+    assert log.read_text() == before
+
+
+def test_a_changed_operator_reruns_what_hangs_on_it_and_nothing_else(tmp_path):
+    log = tmp_path / "log"
+    run(tmp_path, log, adds=(1, 2), seconds=0)
+    log.write_text("")
+    run(tmp_path, log, adds=(1, 3), seconds=0)
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"3"}  # the first stage stood
+    log.write_text("")
+    run(tmp_path, log, adds=(4, 3), seconds=0)
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"4", "3"}
+    log.write_text("")
+    run(tmp_path, log, adds=(1, 2), seconds=0)  # what was made before is still there
+    assert log.read_text() == ""
+
+
+def test_a_version_and_a_setting_are_part_of_the_key_and_a_secret_is_not():
+    @dataclass(frozen=True)
+    class Setting:
+        bound: float
+        secret: str = field(default="", compare=False)
+        version: ClassVar[int] = 1
+
+    keys = [key_of(Setting(1.0)), key_of(Setting(2.0))]
+    assert key_of(Setting(1.0, "hidden")) == keys[0] != keys[1]
+    assert "hidden" not in json.dumps(described(Setting(1.0, "hidden")))
+    Setting.version = 2
+    assert key_of(Setting(1.0)) not in keys
+    with pytest.raises(SettingError, match="cannot be part of a shard's key"):
+        key_of(lambda: 1)
+
+
+def test_pictures_lie_once_and_are_found_from_later_stages(tmp_path):
+    store = Store(tmp_path)
+    table = pa.table({"id": ["a", "b", "c", "d"], "n": [1, 2, 3, 0]})
+    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table, {})], store, progress=False)
+    second = Stage("copied", (Copies(),)).run(finished(first, store), store, progress=False)
+    assert "picture" not in pq.read_schema(store.kept(second[0])).names
+    kept = rows_of(store, second, pictures=("picture",))
+    assert [(row["id"], row["length"], row["picture"]) for row in kept] == [
+        ("a/0", 1, b"p"), ("b/0", 2, b"pp"), ("b/1", 2, b"pp"),
+    ]  # fmt: skip
+    assert [row["reason"] for row in rows_of(store, second, dropped=True)] == ["copies made nothing"]
+    (odd,) = rows_of(store, first, dropped=True)
+    assert odd["problem"] == "too odd: 3 px, the bound is 2.5; too prime"
+    told = json.loads(write_manifest(store, [(Stage("drawn", (Draws(),)), first)]).read_text())
+    assert told[0]["operators"][0]["name"] == "draws" and told[0]["shards"][0]["kept"] == 3
+
+
+def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
+    log = tmp_path / "log"
+    store, first, _ = run(tmp_path, log, seconds=0)
+    kept = rows_of(store, first)
+    log.write_text("")
+    store.kept(first[2]).unlink()
+    store.path("first", first[4].key, ".json").write_text('{"key": "')
+    store, again, _ = run(tmp_path, log, seconds=0)
+    assert rows_of(store, again) == kept
+    done = {int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("1 ")}
+    assert done == {*range(11, 16), *range(21, 26)}
+
+
+def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path):
+    """SIGKILL again and again: the same rows in the end, none twice, at most a shard repeated for each kill."""
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    store, *expected = run(whole, tmp_path / "other", seconds=0)
+    server = multiprocessing.get_context("forkserver")  # which has imported everything once
+    server.set_forkserver_preload(["tests.crisp.slow_pipeline"])
+    dice, kills, log_lines = random.Random(0), 0, lambda: log.read_text().splitlines() if log.exists() else []
+    while True:
+        process = server.Process(target=run_alone, args=(str(killed), str(log)))
+        begun = len(log_lines())
+        wanted = begun + (dice.randrange(1, 2 * ROWS) if kills < 20 else 10**6)  # rows after which this run is killed
+        process.start()
+        while process.is_alive():
+            if len(log_lines()) >= wanted:
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert kills >= 10  # the shards may be done before 20
+    counts = Counter(log_lines())
+    assert sum(counts.values()) - len(counts) <= kills * ROWS
+    made, *found = run(killed, log, seconds=0)
+    assert Counter(log_lines()) == counts  # nothing was left to do
+    for stage, again in zip(expected, found, strict=True):
+        assert rows_of(made, again) == rows_of(store, stage)
+        assert rows_of(made, again, dropped=True) == rows_of(store, stage, dropped=True)
+    assert not list(killed.glob("*/.*.unfinished"))
+
+
+def test_without_daft_or_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "daft", None)
+    with pytest.raises(SettingError, match=r"editmgt-lab\[crisp\]"):
+        runner.load_daft()
+    monkeypatch.undo()
+    with pytest.raises(SettingError, match="runs on native already"):
+        runner.start("ray")
+    monkeypatch.setattr(runner, "_started", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingError, match=r"editmgt-lab\[cluster\]"):
+        runner.start("ray")
+    with pytest.raises(SettingError, match="native without an address"):
+        runner.start("native", "ray://head:10001")

@@ -1,0 +1,277 @@
+"""The whole pipeline on drawn pictures: what comes out, what was dropped and why, and that it is the same again."""
+
+import io
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from editmgt_lab.crisp import options
+from editmgt_lab.crisp.__main__ import main
+from editmgt_lab.crisp.assure import rules
+from editmgt_lab.crisp.assure.measures import Boxes, alignment, direction, pixel_changes
+from editmgt_lab.crisp.bounds import Bounds
+from editmgt_lab.crisp.curate.sources import Source
+from editmgt_lab.crisp.drawn.editors import DrawnEditor, ManyFaults
+from editmgt_lab.crisp.drawn.pictures import GOOD, draw, read_truth
+from editmgt_lab.crisp.drawn.table import hold_against_truth
+from editmgt_lab.crisp.edit.editors import DiffusersEditor, HttpEditor, LabEditor
+from editmgt_lab.crisp.edit.judge import Pick
+from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
+from editmgt_lab.crisp.pipeline import STAGES, run
+from editmgt_lab.crisp.results.card import card, funnel, funnel_figure, refinement, summary
+from editmgt_lab.crisp.results.publish import publish
+from editmgt_lab.crisp.results.statistics import Statistics, statistics
+from editmgt_lab.crisp.results.statistics import main as statistics_main
+from editmgt_lab.data.pairs import PairReader
+from editmgt_lab.errors import DataError, SettingError
+
+COUNT = 70  # pictures: two shards
+
+
+def plan(*arguments):
+    return options.plan_of(options.parser().parse_args(arguments))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    draw(folder, COUNT, split="validation", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(world, daft):
+    return run(Source(str(world / "pictures")), plan(), world / "shards", progress=False)
+
+
+@pytest.fixture(scope="module")
+def published(made, world):
+    return publish(made, world, progress=False)
+
+
+def test_no_row_is_lost_between_stages(made):
+    counts = made.counts()
+    assert tuple(counts) == STAGES and counts["measure"]["came"] == COUNT
+    for name, stage in counts.items():
+        assert stage["kept"] + stage["dropped"] >= stage["came"], name
+    one_to_one = [name for name in STAGES if name not in ("instruct", "edit")]
+    assert all(counts[name]["kept"] + counts[name]["dropped"] == counts[name]["came"] for name in one_to_one)
+    for before, after in zip(STAGES, STAGES[1:], strict=False):
+        assert counts[after]["came"] == counts[before]["kept"]
+    assert counts["pick"]["kept"] == counts["instruct"]["kept"]  # one edit for every instruction
+    assert counts["assure"]["kept"] > 20
+    ids = [row["id"] for stage in ("pick", "assure") for row in made.rows(stage)]
+    assert len({*ids}) * 1 == counts["pick"]["kept"]
+
+
+def test_the_bad_pictures_do_not_come_through(made, world):
+    truths = read_truth(world)
+    assert {truths[row["origin"]]["kind"] for row in made.rows("curate")} == {GOOD}
+    dropped = [row for stage in ("measure", "curate") for row in made.rows(stage, dropped=True)]
+    assert dropped and all(row["reason"] and row["problem"] and json.loads(row["verdicts"]) for row in dropped)
+
+
+def test_stage_4_keeps_the_good_and_drops_the_bad_and_chance_does_neither(made, world):
+    found = hold_against_truth(made, world, progress=False)
+    filters = {(each.stage, each.name): each for each in found.filters}
+    whole = filters["assure", "all"]
+    assert whole.good > 20 and whole.bad > 20
+    assert whole.recall >= 0.9 and whole.bad_kept <= 0.1
+    chance = [whole.control_good / whole.good, whole.control_bad / whole.bad]
+    assert abs(chance[0] - chance[1]) < 0.3 and min(chance) > 0.2
+    assert filters["instruct", "all"].recall >= 0.9 and filters["instruct", "all"].bad_kept <= 0.1
+    assert filters["curate", "all"].recall >= 0.9 and filters["curate", "all"].bad_kept <= 0.1
+    pairs, right = found.picks
+    assert pairs >= 15 and right / pairs >= 0.85
+    assert found.faults["none"][1] > 0 and found.faults["nothing"][1] == 0
+    assert "the judge prefers" in found.table() and json.dumps(found.to_dict())
+    single = [each for each in found.filters if each.stage == "assure" and each.name != "all"]
+    assert max(each.bad_kept for each in single) > whole.bad_kept  # no rule does it alone
+
+
+def test_a_second_run_makes_nothing_and_another_bound_only_the_last_stage(made, world):
+    again = run(Source(str(world / "pictures")), plan(), world / "shards", progress=False)
+    assert again.shards == made.shards
+    bounds = {name: of | {"whole": Bounds(high=0.0)} for name, of in rules.DRAWN.items()}
+    strict = run(Source(str(world / "pictures")), replace(plan(), bounds=bounds), world / "shards", progress=False)
+    assert all(strict.shards[name] == made.shards[name] for name in STAGES[:-1])
+    assert strict.counts()["assure"]["kept"] == 0
+    with pytest.raises(DataError, match="no edit passed"):
+        publish(strict, world / "nothing", progress=False)
+
+
+def test_pictures_added_behind_leave_the_shards_before_them(made, world, tmp_path):
+    more = tmp_path / "more"
+    draw(more, COUNT, split="validation", progress=False)
+    extra = Source(str(world / "pictures"), limit=64)
+    first = run(extra, plan(), world / "shards", until="curate", progress=False)
+    assert first.shards["curate"][0] == made.shards["curate"][0] and len(first.shards["curate"]) == 1
+
+
+def test_the_data_set_is_read_as_it_is(made, published):
+    dataset, _ = published
+    reader = PairReader(dataset)
+    pairs = list(reader)
+    assert reader.schema == "crispedit" and len(pairs) == made.counts()["assure"]["kept"]
+    assert not reader.report.skipped and not reader.report.files
+    rows = {(row["instruction"], row["type"]) for row in made.rows("assure")}
+    assert {(pair.instruction, pair.category) for pair in pairs} == rows
+    assert {path.name.rpartition("_")[0] for path in dataset.glob("*.parquet")} == {row[1] for row in rows}
+
+
+def test_losers_say_which_rule_and_by_how_much(made, published):
+    _, losers = published
+    rows = [row for path in sorted(losers.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    counts = made.counts()
+    assert len(rows) == counts["pick"]["dropped"] + counts["assure"]["dropped"]
+    assert all(row["rule"] and row["stage"] in ("pick", "assure") for row in rows)
+    measured = [row for row in rows if row["by"] is not None]
+    assert all(row["by"] == pytest.approx(abs(row["value"] - row["bound"])) for row in measured)
+    assured = [row for row in rows if row["stage"] == "assure"]
+    assert assured and all(row["chosen_img"] is None for row in assured)
+    assert any(row["chosen_img"] for row in rows)
+    pair = next(row for row in rows if row["chosen_img"])
+    sizes = {Image.open(io.BytesIO(pair[name]["bytes"])).size for name in ("input_img", "output_img", "chosen_img")}
+    assert sizes == {(64, 64)}
+
+
+def test_the_card_and_the_funnel_tell_what_the_tables_hold(made, published):
+    told = statistics(published[0], progress=False)
+    text = card(made, told, findings="the findings")
+    assert f"# {told.rows} edits" in text and "the findings" in text and "another candidate is better" in text
+    stages = {each["stage"]: each for each in funnel(made)}
+    assert sum(stages["assure"]["reasons"].values()) == stages["assure"]["dropped"]
+    assert funnel_figure(made).axes and len(refinement(made)) == 3
+    assert json.dumps(summary(made, told), allow_nan=False)
+
+
+def test_statistics_of_a_published_set(published, tmp_path, capsys):
+    told = statistics(published[0], progress=False)
+    assert told.long_sides == {64: told.rows} and told.unreadable == 0 == told.sizes_differ
+    assert sum(told.categories.values()) == told.rows and told.intervals() == [(64, 65, told.rows)]
+    assert statistics_main([str(published[0]), "--output", str(tmp_path), "--limit", "5"]) == 0
+    assert "5 pairs" in capsys.readouterr().out and (tmp_path / "statistics.png").exists()
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="no known schema"):
+        statistics(tmp_path / "x.jsonl", progress=False)
+
+
+def test_intervals_of_the_long_side_hold_every_row():
+    told = Statistics(6, 0, {"add": 6}, {1000: 1, 1279: 2, 1280: 2, 1799: 1})
+    assert told.intervals(8) == [(1000, 1100, 1), (1100, 1200, 0), (1200, 1300, 4), (1300, 1400, 0), (1400, 1500, 0),
+                                 (1500, 1600, 0), (1600, 1700, 0), (1700, 1800, 1)]  # fmt: skip
+    assert len(told.figure().axes) == 2 and Statistics(0, 0, {}, {}).intervals() == []
+
+
+def test_the_pick_is_the_best_of_each_instruction():
+    rows = [{"id": f"{i}", "instruction_id": name, "overall": score, "success": 1.0, "reading": None}
+            for i, (name, score) in enumerate([("a", 2.0), ("a", 7.0), ("b", 3.0), ("a", 7.0)])]  # fmt: skip
+    kept = {row["id"]: error for row, error in Pick().choose(rows)}
+    assert [name for name, error in kept.items() if not error] == ["1", "2"]
+    assert json.loads(kept["0"]["verdicts"])[0]["by"] == 5.0
+    assert [row["id"] for row, error in Pick(least=4.0).choose(rows) if not error] == ["1"]
+
+
+def test_measures_of_an_edit():
+    red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
+    half = red.copy()
+    half.paste(blue.crop((0, 0, 32, 64)), (0, 0))
+    box = Thing("ball", ("red",), "left", (0.0, 0.0, 0.5, 1.0))
+    before, after = Caption("snow", (box,)), Caption("snow", ())
+    region = Boxes().region(red, before, Request("remove", "remove the ball", "ball", after))
+    told = pixel_changes(red, half, region)
+    assert told["inside"] == pytest.approx(2 / 3) and told["outside"] == 0 == told["worst"]
+    assert told["whole"] == pytest.approx(1 / 3)
+    elsewhere = pixel_changes(red, half, ~region)
+    assert elsewhere["worst"] == pytest.approx(2 / 3) and elsewhere["inside"] == 0
+    everything = Boxes().region(red, before, Request("style", "…", None, replace(before, style="sepia")))
+    assert everything.all() and pixel_changes(red, half, everything)["outside"] is None
+    assert alignment(after, after) == 1 and alignment(before, after) == pytest.approx(2 / 3)
+    assert direction(after, before, after) == 1 and direction(before, before, after) == 0
+
+
+def test_bounds_are_data(tmp_path):
+    path = tmp_path / "bounds.json"
+    rules.save_bounds(rules.DRAWN, path)
+    assert rules.load_bounds(path) == {name: dict(of) for name, of in rules.DRAWN.items()}
+    path.write_text('{"add": {"beauty": [1, 2]}}')
+    with pytest.raises(SettingError, match="bounds for beauty"):
+        rules.load_bounds(path)
+    path.write_text('{"add": 3}')
+    with pytest.raises(SettingError, match="holds no bounds"):
+        rules.load_bounds(path)
+    for of in (rules.DRAWN, rules.PHOTOGRAPHS):
+        assert {name for each in of.values() for name in each} <= {*rules.MEASURES}
+
+
+def test_our_own_editor_takes_part(tiny_folder, world, tmp_path):
+    """The tiny editor of random weights makes rubbish: all of it is an edit, and none of it passes."""
+    mine = replace(plan(), editors=((LabEditor(str(tiny_folder), steps=2), 1), (DrawnEditor(), 1)))
+    found = run(Source(str(world / "pictures"), limit=6), mine, tmp_path, progress=False)
+    assert {row["editor"] for row in found.rows("assure")} == {"drawn"}
+    tried = {row["editor"] for dropped in (False, True) for row in found.rows("pick", dropped=dropped)}
+    assert len(tried) == 2
+    assert mine.editors[0][0] != LabEditor(str(tiny_folder), steps=2, stamp="other weights")
+
+
+def test_an_editor_that_fails_costs_its_candidate(world, tmp_path):
+    nobody = HttpEditor("http://127.0.0.1:9/edit", patience=replace(HttpEditor("").patience, attempts=1))
+    mine = replace(plan(), editors=((nobody, 1), (DrawnEditor(), 1)))
+    found = run(Source(str(world / "pictures"), limit=6), mine, tmp_path, progress=False)
+    counts = found.counts()
+    assert counts["edit"]["dropped"] == counts["instruct"]["kept"] == counts["pick"]["kept"] > 0
+    assert all("gave no answer" in row["problem"] for row in found.rows("edit", dropped=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--editor", "magic"], "unknown editor"),
+        (["--editor", "drawn:sneeze"], "no pipeline drawn|unknown editor"),
+        (["--editor", "Step1XEditPipeline:folder"], "no release of diffusers"),
+        (["--editor", "NoSuchPipeline:folder"], "no pipeline NoSuchPipeline"),
+        (["--editor", "faults", "--editor", "faults"], "a name of its own"),
+        (["--endpoint", "http://localhost/v1"], "an address and a model|its address and a model"),
+        (["--suitable"], "nobody to ask"),
+        (["somewhere"], "a language model only"),
+        (["--candidates", "0"], "0 candidates"),
+        (["--instructions", "0"], "0 instructions"),
+        (["--rule", "beauty=1:2"], "sets no rule"),
+        (["--careless", "2"], "careless 2.0"),
+    ],
+)
+def test_wrong_settings_say_what_to_do(arguments, said, tmp_path):
+    with pytest.raises(SettingError, match=said):
+        plan(*arguments, "--output", str(tmp_path)).stages()
+
+
+def test_editors_are_named_on_the_command_line():
+    assert options.editor_of("drawn") == DrawnEditor() and options.editor_of("faults") == ManyFaults()
+    assert options.editor_of("drawn:half done") == DrawnEditor("half done")
+    assert options.editor_of("lab") == LabEditor() and options.editor_of("lab:some/folder").model == "some/folder"
+    assert options.editor_of("http://host/edit") == HttpEditor("http://host/edit")
+    assert options.editor_of("FluxKontextPipeline:a/b") == DiffusersEditor("FluxKontextPipeline", "a/b")
+
+
+def test_the_command_writes_everything_and_stops_where_it_is_told(tmp_path, capsys):
+    arguments = ["--count", "12", "--output", str(tmp_path), "--split", "validation"]
+    assert main([*arguments, "--until", "curate"]) == 0
+    assert not (tmp_path / "dataset").exists() and "curate" in capsys.readouterr().out
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "assure" in said and "keeps of good" in said
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "dataset",
+        "losers",
+        "crisp.json",
+        "funnel.png",
+        "statistics.png",
+    }
+    assert "## The filters against the truth" in (tmp_path / "dataset" / "README.md").read_text()
+    told = json.loads((tmp_path / "crisp.json").read_text())
+    assert told["statistics"]["rows"] == told["funnel"][-1]["kept"] > 0
+    assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path), "--until", "curate"]) == 2
+    assert "there is no data set" in capsys.readouterr().err
