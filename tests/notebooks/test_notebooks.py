@@ -1,5 +1,6 @@
 """Every notebook matches its source, runs from top to bottom in time, and can be read without a kernel."""
 
+import os
 import re
 import sys
 import time
@@ -13,7 +14,8 @@ NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 import build  # noqa: E402
 
-SECONDS = {"00_quickstart": 60}  # of the others two minutes
+PATIENCE = float(os.environ.get("LAB_TEST_PATIENCE", 120))  # seconds; 120 is what is promised of a usual computer
+SHARE = {"00_quickstart": 0.5}  # of it; the others may take all
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```", re.DOTALL)
 CHECK = re.compile(r"^# (check_\w+\(.*\))$", re.MULTILINE)
 MUST_FAIL = """
@@ -76,7 +78,7 @@ def test_it_runs_from_top_to_bottom_with_its_exercises_solved(name):
     notebook = source_of(name)
     began = time.perf_counter()
     build.run(solved(notebook))
-    assert time.perf_counter() - began < SECONDS.get(name, 120)
+    assert time.perf_counter() - began < PATIENCE * SHARE.get(name, 1)
 
 
 @names
