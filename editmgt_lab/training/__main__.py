@@ -21,7 +21,7 @@ from .start import start_from_codes
 from .transformer import train_transformer
 from .vq import train_vq
 
-STAGES = ("vq", "decoder", "tokens", "transformer")
+STAGES = ("vq", "decoder", "tokens", "transformer", "save")
 
 
 def train(
@@ -40,7 +40,8 @@ def train(
     """VQ model, its decoder again, tokens, transformer. All resume from `folder`; the editor is written to `output`.
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
-    core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
+    core while the decoder, which does not change them, is trained on another. "save" writes, in half precision, the
+    editor as it is. start: an editor to go on from ("tiny" or
     a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
     model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start.
     """
@@ -94,6 +95,14 @@ def train(
         text_encoder = named or build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
         start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
+    if only == "save":
+        average = Run(folder / "transformer").load()["average"]
+        for name, module in (("transformer", transformer), ("text_encoder", text_encoder)):
+            own = {key.removeprefix(name + "."): value for key, value in average.items() if key.startswith(name + ".")}
+            module.load_state_dict(own)
+            module.half()
+        save_editor(output, vq, text_encoder, transformer, recipe.image_size)
+        return
     data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size)
     if only == "tokens":
         return
