@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..editor import load
 from ..transformer import MaskedGenerativeTransformer
+from ..vq import VQModel
 from .build import build_text_encoder, save_editor
 from .codebook import thinned
 from .data import picture_pairs, pictures, token_cache
@@ -22,6 +25,33 @@ from .transformer import train_transformer
 from .vq import train_vq
 
 STAGES = ("vq", "decoder", "tokens", "transformer", "save")
+
+
+def make_vq(recipe: Recipe, folder: Path, device: str, *, trains: bool, seed: int) -> VQModel:
+    """The VQ model, thinned out and tuned; where it does not train, what `folder` has of it."""
+    settings = {
+        "batch_size": recipe.vq_batch,
+        "crop": recipe.vq_crop,
+        "learning_rate": recipe.vq_learning_rate,
+        "muon_learning_rate": recipe.vq_muon_learning_rate,
+        "device": device,
+        "seed": seed,
+    }
+
+    @cache
+    def draw() -> Tensor:
+        return pictures(recipe.vq_pictures, recipe.image_size)
+
+    vq = train_vq(recipe.vq, draw, Run(folder / "vq"), samples=recipe.vq_samples if trains else 0, **settings)
+    if recipe.codes:
+        vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
+    if recipe.tune_samples:
+        settings |= {name: settings[name] / 2 for name in ("learning_rate", "muon_learning_rate")}
+        samples = recipe.tune_samples if trains else 0
+        vq = train_vq(
+            vq.config, draw, Run(folder / "tune"), samples=samples, start=vq, among=recipe.tune_among, **settings
+        )
+    return vq
 
 
 def train(
@@ -56,20 +86,7 @@ def train(
     elif tokenizer is not None:
         vq = load(tokenizer, device=device, dtype=torch.float32).vq
     else:
-        vq = train_vq(
-            recipe.vq,
-            lambda: pictures(recipe.vq_pictures, recipe.image_size),
-            Run(folder / "vq"),
-            samples=recipe.vq_samples if runs("vq") else 0,
-            batch_size=recipe.vq_batch,
-            crop=recipe.vq_crop,
-            learning_rate=recipe.vq_learning_rate,
-            muon_learning_rate=recipe.vq_muon_learning_rate,
-            device=device,
-            seed=seed,
-        )
-        if recipe.codes:
-            vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
+        vq = make_vq(recipe, folder, device, trains=runs("vq"), seed=seed)
     if only == "decoder" or (editor is None and tokenizer is None):
         train_decoder(
             vq,
