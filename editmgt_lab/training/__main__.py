@@ -27,8 +27,8 @@ from .vq import train_vq
 STAGES = ("vq", "decoder", "tokens", "transformer", "save")
 
 
-def make_vq(recipe: Recipe, folder: Path, device: str, *, trains: bool, seed: int) -> VQModel:
-    """The VQ model, thinned out and tuned; where it does not train, what `folder` has of it."""
+def make_vq(recipe: Recipe, folder: Path, device: str, *, start: VQModel | None, trains: bool, seed: int) -> VQModel:
+    """The VQ model, thinned out and tuned; where it does not train, what `folder` has of it. start: one to tune."""
     settings = {
         "batch_size": recipe.vq_batch,
         "crop": recipe.vq_crop,
@@ -42,9 +42,11 @@ def make_vq(recipe: Recipe, folder: Path, device: str, *, trains: bool, seed: in
     def draw() -> Tensor:
         return pictures(recipe.vq_pictures, recipe.image_size)
 
-    vq = train_vq(recipe.vq, draw, Run(folder / "vq"), samples=recipe.vq_samples if trains else 0, **settings)
-    if recipe.codes:
-        vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
+    vq = start
+    if vq is None:
+        vq = train_vq(recipe.vq, draw, Run(folder / "vq"), samples=recipe.vq_samples if trains else 0, **settings)
+        if recipe.codes:
+            vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
     if recipe.tune_samples:
         settings |= {name: settings[name] / 2 for name in ("learning_rate", "muon_learning_rate")}
         samples = recipe.tune_samples if trains else 0
@@ -71,9 +73,9 @@ def train(
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
     core while the decoder, which does not change them, is trained on another. "save" writes, in half precision, the
-    editor as it is. start: an editor to go on from ("tiny" or
-    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
-    model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start.
+    editor as it is. start: an editor to go on from ("tiny" or a folder), whose VQ model stays unless it is the only
+    stage: then it is tuned, or its decoder trained; tokenizer: an editor of which the VQ model is taken, and the
+    transformer is learned anew; words: an editor whose text encoder is where to start.
     """
     torch.manual_seed(seed)
 
@@ -81,13 +83,11 @@ def train(
         return only in (None, stage)
 
     editor = load(start, device=device, dtype=torch.float32) if start is not None else None
-    if editor is not None:
-        vq = editor.vq
-    elif tokenizer is not None:
-        vq = load(tokenizer, device=device, dtype=torch.float32).vq
-    else:
-        vq = make_vq(recipe, folder, device, trains=runs("vq"), seed=seed)
-    if only == "decoder" or (editor is None and tokenizer is None):
+    given = editor or (load(tokenizer, device=device, dtype=torch.float32) if tokenizer is not None else None)
+    vq = None if given is None else given.vq
+    if only == "vq" or given is None:
+        vq = make_vq(recipe, folder, device, start=vq, trains=runs("vq"), seed=seed)
+    if only == "decoder" or given is None:
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
@@ -100,9 +100,9 @@ def train(
             seed=seed,
         )
     codes = vq.quantize.embedding.weight.detach()
-    if only == "decoder" and editor is not None:
-        save_editor(output, vq, editor.text_encoder, editor.transformer, recipe.image_size)
     if only in ("vq", "decoder"):
+        if given is not None:
+            save_editor(output, vq, given.text_encoder, given.transformer, recipe.image_size)
         return
 
     if editor is not None:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import TrainingError
 from ..vq import VQConfig, VQModel
-from .local import as_trained, hold_constant, start_local
+from .local import as_trained, hold_constant, is_local, start_local
 from .optimizer import load_all, make_optimizers, step_all
 from .run import Run, learning_rate_scale
 
@@ -140,6 +141,12 @@ def train_vq(
         done = state["done"]
     pictures = draw() if done < samples else None
     if state is None and start is not None:
+        if not is_local(start):
+            raise TrainingError(
+                "the norms of this VQ model look at whole pictures",
+                expected="one that this recipe has made",
+                fix="train one from nothing, or only its decoder",
+            )
         vq.load_state_dict(start.state_dict())
         average.total.copy_(average.codebook)
     elif state is None:
