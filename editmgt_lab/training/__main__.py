@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..editor import load
 from ..errors import command
 from ..transformer import MaskedGenerativeTransformer
+from ..vq import VQModel
 from ..world import sample_edit
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
@@ -27,7 +30,45 @@ from .tokenizer.decoder import train_decoder
 from .tokenizer.vq import train_vq
 from .transformer import train_transformer
 
-STAGES = ("vq", "decoder", "tokens", "transformer")
+STAGES = ("vq", "decoder", "tokens", "transformer", "save")
+
+
+def make_vq(
+    recipe: Recipe, stage: Callable[..., Run], device: str, *, start: VQModel | None, trains: bool, seed: int
+) -> VQModel:
+    """The VQ model, thinned out and tuned; where it does not train, what its stages have kept. start: one to tune."""
+    settings = {
+        "batch_size": recipe.vq_batch,
+        "crop": recipe.vq_crop,
+        "learning_rate": recipe.vq_learning_rate,
+        "muon_learning_rate": recipe.vq_muon_learning_rate,
+        "device": device,
+        "seed": seed,
+    }
+
+    @cache
+    def draw() -> Tensor:
+        return pictures(recipe.vq_pictures, recipe.image_size)
+
+    vq = start
+    if vq is None:
+        run = stage("vq")
+        vq = train_vq(recipe.vq, draw, run, samples=recipe.vq_samples if trains else 0, **settings)
+        if recipe.codes:
+            vq = thinned(vq, run.load()["average"]["count"], recipe.codes)
+    if recipe.tune_samples:
+        settings |= {name: settings[name] / 2 for name in ("learning_rate", "muon_learning_rate")}
+        samples = recipe.tune_samples if trains else 0
+        vq = train_vq(
+            vq.config,
+            draw,
+            stage("tune", **{"VQ model": fingerprint(vq)}),
+            samples=samples,
+            start=vq,
+            among=recipe.tune_among,
+            **settings,
+        )
+    return vq
 
 
 def train(
@@ -48,23 +89,25 @@ def train(
     """VQ model, its decoder again, tokens, transformer. All resume from `folder`; the editor is written to `output`.
 
     only: one of the STAGES, with what `folder` has of those before it, finished or not: so tokens can be drawn on one
-    core while the decoder, which does not change them, is trained on another. start: an editor to go on from ("tiny" or
-    a folder); its VQ model stays, but for the decoder where only that is trained; tokenizer: an editor of which the VQ
-    model is taken, and the transformer is learned anew; words: an editor whose text encoder is where to start. anew:
-    forget what `folder` has of it; other_code: go on with it although code or libraries have changed.
+    core while the decoder, which does not change them, is trained on another. "save" writes, in half precision, the
+    editor as it is. start: an editor to go on from ("tiny" or a folder), whose VQ model stays unless it is the only
+    stage: then it is tuned, or its decoder trained; tokenizer: an editor of which the VQ model is taken, and the
+    transformer is learned anew; words: an editor whose text encoder is where to start. anew: forget what `folder` has
+    of it; other_code: go on with it although code or libraries have changed.
 
     Raises CheckpointError where the folder was begun with another recipe or start.
     """
     numbers = asdict(recipe)
     of_stage = {
-        name: {each: numbers.pop(each) for each in [*numbers] if each.startswith(name)} for name in ("vq", "decoder")
+        name: {each: numbers.pop(each) for each in [*numbers] if each.startswith(name)}
+        for name in ("vq", "tune", "decoder")
     }
     code = code_fingerprint(__name__, sample_edit.__module__)
 
     def stage(name: str, **made_of: Any) -> Run:
         about = of_stage.get(name, numbers) | {"image_size": recipe.image_size}
         run = Run(folder / name, {"recipe": about, "seed": seed, "code": code} | made_of, other_code=other_code)
-        if anew and only in (None, name):
+        if anew and only in (None, "vq" if name == "tune" else name):
             run.clear()
         return run
 
@@ -77,26 +120,12 @@ def train(
     editor = load(start, device=device, dtype=torch.float32) if start is not None else None
     began: Any = "nothing"
     if editor is not None:
-        vq = editor.vq
         began = fingerprint(editor.transformer, editor.text_encoder, tokenizer_fingerprint(editor.text_encoder))
-    elif tokenizer is not None:
-        vq = load(tokenizer, device=device, dtype=torch.float32).vq
-    else:
-        vq = train_vq(
-            recipe.vq,
-            lambda: pictures(recipe.vq_pictures, recipe.image_size),
-            stage("vq"),
-            samples=samples_of("vq", recipe.vq_samples),
-            batch_size=recipe.vq_batch,
-            crop=recipe.vq_crop,
-            learning_rate=recipe.vq_learning_rate,
-            muon_learning_rate=recipe.vq_muon_learning_rate,
-            device=device,
-            seed=seed,
-        )
-        if recipe.codes:
-            vq = thinned(vq, Run(folder / "vq").load()["average"]["count"], recipe.codes)
-    if only == "decoder" or (editor is None and tokenizer is None):
+    given = editor or (load(tokenizer, device=device, dtype=torch.float32) if tokenizer is not None else None)
+    vq = None if given is None else given.vq
+    if only == "vq" or given is None:
+        vq = make_vq(recipe, stage, device, start=vq, trains=only in (None, "vq"), seed=seed)
+    if only == "decoder" or given is None:
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
@@ -109,9 +138,9 @@ def train(
             seed=seed,
         )
     codes = vq.quantize.embedding.weight.detach()
-    if only == "decoder" and editor is not None:
-        save_editor(output, vq, editor.text_encoder, editor.transformer, recipe.image_size)
     if only in ("vq", "decoder"):
+        if given is not None:
+            save_editor(output, vq, given.text_encoder, given.transformer, recipe.image_size)
         return
 
     if editor is not None:
@@ -121,6 +150,14 @@ def train(
         text_encoder = named or build_text_encoder(recipe).to(device)
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
         start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
+    if only == "save":
+        average = Run(folder / "transformer").load()["average"]
+        for name, module in (("transformer", transformer), ("text_encoder", text_encoder)):
+            own = {key.removeprefix(name + "."): value for key, value in average.items() if key.startswith(name + ".")}
+            module.load_state_dict(own)
+            module.half()
+        save_editor(output, vq, text_encoder, transformer, recipe.image_size)
+        return
     encoder = {"VQ model": fingerprint(vq.encoder, vq.quant_conv, vq.quantize)}  # its decoder changes no token
     run = stage("transformer", start=began, **encoder)
     run.load()  # before the tokens, which take long: it refuses the state of another run

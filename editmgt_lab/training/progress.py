@@ -7,6 +7,7 @@ edits, in windows as the first part of training shows them, or in whole pictures
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def edit_figures(
     window: int,
     token_temperature: float,
 ) -> dict[str, list[float]]:
-    """Success (1 or 0) of each edit, by category; those that no window shows are left out.
+    """Success (1 or 0) of each edit, by category, without those that no window shows, or whose target decodes to the
+    source.
 
     window: tokens along the side of a window, 0 for whole pictures.
     """
@@ -108,7 +110,8 @@ def edit_figures(
         pictures = [rebuilt(vq, tokens) for tokens in (edited, source[some], target[some])]
         for i, output, before, after in zip(some.tolist(), *pictures, strict=True):
             score, leaked = edit_score(output, before, after, masks[i]), leakage(output, before, masks[i])
-            found.setdefault(samples[kept[i]].category, []).append(success(score, leaked))
+            if not math.isnan(score):
+                found.setdefault(samples[kept[i]].category, []).append(success(score, leaked))
     return found
 
 

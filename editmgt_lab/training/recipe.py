@@ -44,6 +44,8 @@ class Recipe:
     vq_batch: int = 16
     vq_learning_rate: float = 2e-3
     vq_muon_learning_rate: float = 0.01
+    tune_samples: int = 0  # the VQ model once more, with the codes that stay, on the busiest of `tune_among` crops
+    tune_among: int = 4
     decoder_pairs: int = 3000
     decoder_samples: int = 12_000
     decoder_crop: int = 0  # px; 0: whole pictures
@@ -87,6 +89,7 @@ SMALL = replace(
     vq_pictures=5000,
     vq_samples=42_000,
     vq_crop=64,
+    tune_samples=30_000,
     decoder_pairs=1500,
     decoder_samples=12_000,
     decoder_crop=96,

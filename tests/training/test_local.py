@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from editmgt_lab.training.recipe import SMALL
+from editmgt_lab.training.run import Run
 from editmgt_lab.training.tokenizer.local import (
     ANCHOR,
     as_trained,
@@ -16,7 +17,7 @@ from editmgt_lab.training.tokenizer.local import (
     start_local,
     stream_convolutions,
 )
-from editmgt_lab.training.tokenizer.vq import crops, reconstruction_loss
+from editmgt_lab.training.tokenizer.vq import crops, reconstruction_loss, train_vq
 from editmgt_lab.vq import VQModel
 
 CONFIG = replace(SMALL.vq, block_out_channels=(8, 8, 16), latent_channels=4, num_vq_embeddings=16)
@@ -108,3 +109,17 @@ def test_blurred_edges_cost_more_than_the_same_error_spread_evenly():
     even = picture + 0.25 * 2 / 8
     assert reconstruction_loss(blurred, picture)[0] > 2 * reconstruction_loss(even, picture)[0]
     assert reconstruction_loss(picture, picture)[0] == 0
+
+
+def test_a_tuned_vq_model_starts_where_the_first_one_ended(tmp_path):
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 255, (4, 3, 8, 8), dtype=torch.uint8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    settings = {"batch_size": 4, "crop": 32, "learning_rate": 2e-3, "muon_learning_rate": 0.01, "device": "cpu"}
+    first = train_vq(CONFIG, lambda: pictures, Run(tmp_path / "first"), samples=160, **settings)
+    untouched = train_vq(CONFIG, lambda: pictures, Run(tmp_path / "none"), samples=0, start=first, **settings)
+    drawn = pictures.float() / 255
+    assert torch.equal(untouched.encode(drawn), first.encode(drawn))
+    tuned = train_vq(CONFIG, lambda: pictures, Run(tmp_path / "tuned"), samples=160, start=first, **settings)
+    assert is_local(tuned)
+    errors = [(vq.decode(vq.encode(drawn)) - drawn).abs().mean() for vq in (first, tuned)]
+    assert errors[1] < errors[0]

@@ -11,9 +11,11 @@ import torch
 from editmgt_lab import world
 from editmgt_lab.data.tokens import encode, keep_unchanged
 from editmgt_lab.images import to_tensor
+from editmgt_lab.training import progress
 from editmgt_lab.training.build import build_text_encoder
 from editmgt_lab.training.data import tokenize_edits
 from editmgt_lab.training.objective import code_likeness, nearest_codes, token_losses
+from editmgt_lab.training.progress import edit_figures
 from editmgt_lab.training.recipe import SMALL
 from editmgt_lab.training.run import Run
 from editmgt_lab.training.samples import sample_drawer
@@ -51,6 +53,7 @@ def vq():
     torch.manual_seed(0)
     vq = VQModel(RECIPE.vq)
     start_local(vq, torch.rand(2, 3, 64, 64))
+    torch.nn.init.normal_(vq.quantize.embedding.weight)
     return vq.eval().requires_grad_(False)
 
 
@@ -166,3 +169,28 @@ def test_windows_first_then_whole_pictures_and_resumed(tmp_path, data, vq):
     again, _ = run(tmp_path / "whole")
     for name, value in whole.items():
         assert torch.equal(value, again[name]), name
+
+
+@pytest.mark.parametrize("window", [16, 0])
+def test_progress_gives_a_copy_of_the_source_no_success(vq, monkeypatch, window):
+    samples = [world.sample_edit(seed, category=category) for category in world.CATEGORIES for seed in range(2)]
+    answers = []
+
+    def answer(model, texts, source, shape, recipe, *, origin, token_temperature):
+        assert len(texts) == len(source) and (origin is None) == (window == 0)
+        answers.append(source)
+        return source
+
+    monkeypatch.setattr(progress, "fill", answer)
+    found = edit_figures(None, vq, samples, window=window, token_temperature=0.3)
+    assert set(found) <= set(world.CATEGORIES) and sum(map(sum, found.values())) == 0
+    assert 0 < sum(map(len, found.values())) <= sum(map(len, answers)) <= len(samples)
+
+
+def test_sharpness_sees_blur():
+    picture = torch.zeros(1, 3, 16, 16)
+    picture[..., 8:] = 1
+    blurred = torch.nn.functional.avg_pool2d(picture, 3, 1, 1, count_include_pad=False)
+    noisy = picture + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert progress.sharpness(noisy) > progress.sharpness(picture)
+    assert progress.sharpness(blurred) <= progress.sharpness(picture) + 1e-6

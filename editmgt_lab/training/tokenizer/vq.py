@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import TrainingError
 from ...vq import VQConfig, VQModel
 from ..optimizer import load_all, make_optimizers, step_all
 from ..run import Run, learning_rate_scale
-from .local import as_trained, hold_constant, start_local
+from .local import as_trained, hold_constant, is_local, start_local
 
 
 class CodebookAverage:
@@ -56,22 +57,24 @@ class CodebookAverage:
         self.total.copy_(state["total"])
 
 
-def crops(pictures: Tensor, count: int, side: int, factor: int, generator: torch.Generator) -> Tensor:
-    """Squares of whole tokens, each the busier of two: most of a picture is calm ground, which is soon learned.
+def crops(
+    pictures: Tensor, count: int, side: int, factor: int, generator: torch.Generator, *, among: int = 2
+) -> Tensor:
+    """Squares of whole tokens, each the busiest of some: most of a picture is calm ground, which is soon learned.
 
     pictures: uint8 [n, C, H, W]; returns float [count, C, side, side] in [0, 1].
     """
-    chosen = torch.randint(len(pictures), (2 * count,), generator=generator).tolist()
-    corners = factor * torch.randint((pictures.shape[-1] - side) // factor + 1, (2 * count, 2), generator=generator)
+    chosen = torch.randint(len(pictures), (among * count,), generator=generator).tolist()
+    corners = factor * torch.randint((pictures.shape[-1] - side) // factor + 1, (len(chosen), 2), generator=generator)
     drawn = torch.stack(
         [
             pictures[each, :, top : top + side, left : left + side]
             for each, (top, left) in zip(chosen, corners.tolist(), strict=True)
         ]
     )
-    drawn = (drawn.float() / 255).unflatten(0, (count, 2))  # [count, 2, C, side, side]
-    busier = (drawn.diff(dim=-1).abs().mean(dim=(2, 3, 4))).argmax(dim=1)
-    return drawn[torch.arange(count, device=drawn.device), busier]
+    drawn = (drawn.float() / 255).unflatten(0, (count, among))  # [count, among, C, side, side]
+    busiest = (drawn.diff(dim=-1).abs().mean(dim=(2, 3, 4))).argmax(dim=1)
+    return drawn[torch.arange(count, device=drawn.device), busiest]
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,11 +113,14 @@ def train_vq(
     learning_rate: float,
     muon_learning_rate: float,
     device: str,
+    start: VQModel | None = None,
+    among: int = 2,
     seed: int = 0,
 ) -> VQModel:
     """Train on crops, since convolutions at full size are slow; resumes from `run`, returns the trained model.
 
-    draw: makes the pictures, uint8 [n, 3, H, W]; called only if there is something left to train.
+    draw: makes the pictures, uint8 [n, 3, H, W]; called only if there is something left to train. start: a trained
+    model to go on from, of which every code keeps its meaning; among: see `crops`.
     """
     torch.manual_seed(seed)
     vq = VQModel(config).to(device, memory_format=torch.channels_last)
@@ -124,14 +130,25 @@ def train_vq(
     convolutions = [p for p in trained if p.ndim == 4]
     optimizers = make_optimizers(vq, matrices=convolutions, lr=learning_rate, muon_lr=muon_learning_rate)
     done, factor = 0, config.factor
-    plain = samples // 8  # an autoencoder first: codes need latents that already say something
+    plain = (
+        0 if start is not None else samples // 8
+    )  # an autoencoder first: codes need latents that already say something
     if state := run.load():
         vq.load_state_dict(state["vq"])
         load_all(optimizers, state["optimizers"])
         average.load(state["average"])
         done = state["done"]
     pictures = draw() if done < samples else None
-    if state is None:
+    if state is None and start is not None:
+        if not is_local(start):
+            raise TrainingError(
+                "the norms of this VQ model look at whole pictures",
+                expected="one that this recipe has made",
+                fix="train one from nothing, or only its decoder",
+            )
+        vq.load_state_dict(start.state_dict())
+        average.total.copy_(average.codebook)
+    elif state is None:
         generator = torch.Generator().manual_seed(seed)
         start_local(vq, crops(pictures, 4 * batch_size, crop, factor, generator).to(device))
 
@@ -141,7 +158,9 @@ def train_vq(
 
     def step(done: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed + done)
-        images = crops(pictures, batch_size, crop, factor, generator).to(device, memory_format=torch.channels_last)
+        images = crops(pictures, batch_size, crop, factor, generator, among=among).to(
+            device, memory_format=torch.channels_last
+        )
         quantized = done >= plain
         with as_trained(vq):
             loss, squared, latents, indices = vq_loss(vq, images, quantized=quantized)
@@ -152,7 +171,7 @@ def train_vq(
         hold_constant(vq.encoder)
         hold_constant(vq.decoder)
         if quantized:
-            average.update(latents, indices, revive=done < 0.7 * samples)
+            average.update(latents, indices, revive=start is None and done < 0.7 * samples)
         else:
             average.restart(latents)
         return {"loss": loss, "psnr": -10 * squared.log10(), "used": torch.tensor(len(indices.unique()))}
