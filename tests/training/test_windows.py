@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from editmgt_lab import world
-from editmgt_lab.data.tokens import encode, keep_unchanged
+from editmgt_lab.data.tokens import keep_unchanged
 from editmgt_lab.images import to_tensor
 from editmgt_lab.training import progress
 from editmgt_lab.training.build import build_text_encoder
@@ -19,7 +19,7 @@ from editmgt_lab.training.progress import edit_figures
 from editmgt_lab.training.recipe import SMALL
 from editmgt_lab.training.run import Run
 from editmgt_lab.training.samples import sample_drawer
-from editmgt_lab.training.tokenizer.local import start_local
+from editmgt_lab.training.tokenizer.local import encode, start_local
 from editmgt_lab.training.transformer import train_transformer, windowed
 from editmgt_lab.training.windows import ANYWHERE, NOWHERE, caption_windows, corners, cut, window_of
 from editmgt_lab.transformer import MaskedGenerativeTransformer
