@@ -19,7 +19,7 @@ from PIL import Image
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.images import to_images, to_tensor
-from editmgt_lab.metrics.arithmetic import psnr
+from editmgt_lab.metrics.pixels import psnr
 from editmgt_lab.views.overlays import held_overlay
 from editmgt_lab.views.recording import code_patches
 from editmgt_lab.vq import VQModel
