@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ...metrics.backbones import load_clip
 from ...metrics.report import align
+from ...plain_text import literal
 from ..curate.rules import RULES
 from ..engine.keys import described
 from ..instruct.operators import rounds_of
@@ -46,6 +47,7 @@ def funnel_table(run: Run) -> str:
     return align(lines, 2)
 
 
+@literal
 def funnel_figure(run: Run) -> Figure:
     """Bars of what is left after every stage, and beside them what was lost there and why."""
     stages = funnel(run)[::-1]

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from ...data.pairs import EDITS, SCHEMAS
 from ...data.tables import picture_bytes, read_rows
 from ...errors import DataError, command
+from ...plain_text import literal
 from ...world import CATEGORIES
 
 INTERVALS = 8
@@ -52,6 +53,7 @@ class Statistics:
         inside = Counter((side - low) // width for side, n in self.long_sides.items() for _ in range(n))
         return [(edge, edge + width, inside[i]) for i, edge in enumerate(edges)]
 
+    @literal
     def figure(self) -> Figure:
         """The two panels."""
         figure = Figure(figsize=(10, 4), layout="constrained")
