@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..data.tokens import written_whole
 from ..plain_text import literal, one_line
 
 Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside each other
@@ -26,11 +27,9 @@ def cell(metric: Mapping[str, float | None], factor: float, digits: int) -> str:
 
 def save_json(value: Any, path: Path) -> None:
     """Write a result, whole or not at all; NaN is refused, which JSON does not have, and folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair becomes \\ud83d
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair: \\ud83d
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
