@@ -9,6 +9,7 @@ so that fine detail, which a tokenizer loses, does not count.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,10 +34,18 @@ def read_scene(picture: Image.Image, background: str) -> dict[str, tuple[str, st
     picture: RGB, square, of any size; background: the name of what it should be painted on.
     """
     pixels = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return {window.place: PAIRS[pair] for _, pair, window in objects_seen(pixels, background)}
+
+
+def objects_seen(pixels: Image.Image, background: str) -> Iterator[tuple[str, int, Window]]:
+    """Size, number in PAIRS and box of one object after the other, whichever explains most of what is left.
+
+    pixels: RGB, SIDE × SIDE px.
+    """
     seen, canvas = blurred(pixels), blurred(render(Scene(background, ()), SIDE))
-    found: dict[str, tuple[str, str]] = {}
-    while len(found) < len(PLACES):
-        additions = {size: best_addition(seen, canvas, Objects.of_size(size), found) for size in SIZES}
+    taken: dict[str, int] = {}
+    while len(taken) < len(PLACES):
+        additions = {size: best_addition(seen, canvas, Objects.of_size(size), taken) for size in SIZES}
         size = max(additions, key=lambda size: additions[size][0])
         gain, pair, window = additions[size]
         if gain <= 0:
@@ -44,8 +53,8 @@ def read_scene(picture: Image.Image, background: str) -> dict[str, tuple[str, st
         objects = Objects.of_size(size)
         part = canvas[window.rows, window.columns]
         canvas[window.rows, window.columns] = part * objects.behind[pair] + objects.colour[pair]
-        found[window.place] = PAIRS[pair]
-    return found
+        taken[window.place] = pair
+        yield size, pair, window
 
 
 @dataclass(frozen=True)

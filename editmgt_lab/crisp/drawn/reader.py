@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ...metrics.judge import PAIRS, SIDE, UNIT, Objects, Window, best_addition, blurred
+from ...metrics.judge import PAIRS, SIDE, UNIT, Objects, Window, objects_seen
 from ...world import BACKGROUNDS, PLACES, SIZES, STYLES, Item, Scene, render
 from ...world.backgrounds import LOOKS
 from ...world.objects import sprite
@@ -125,19 +125,7 @@ def _item(size: str, pair: int, window: Window) -> Item:
 
 
 def _plain_items(picture: Image.Image, background: str) -> list[Item]:
-    seen, canvas = blurred(picture), blurred(render(Scene(background, ()), SIDE))
-    items: dict[str, Item] = {}
-    while len(items) < len(PLACES):
-        additions = {size: best_addition(seen, canvas, Objects.of_size(size), items) for size in SIZES}
-        size = max(additions, key=lambda size: additions[size][0])
-        gain, pair, window = additions[size]
-        if gain <= 0:
-            break
-        objects = Objects.of_size(size)
-        part = canvas[window.rows, window.columns]
-        canvas[window.rows, window.columns] = part * objects.behind[pair] + objects.colour[pair]
-        items[window.place] = _item(size, pair, window)
-    return list(items.values())
+    return [_item(size, pair, window) for size, pair, window in objects_seen(picture, background)]
 
 
 def _styled_items(seen: Array, background: str, style: str) -> list[Item]:
