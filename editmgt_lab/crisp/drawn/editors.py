@@ -19,6 +19,7 @@ from ...world import BACKGROUNDS, COLOURS, STYLES, Scene, render
 from ...world.backgrounds import stylise
 from ...world.edits import difference
 from ...world.scenes import GRID
+from ..edit.protocol import PictureEditor
 from .grammar import Asked, understand
 from .reader import read_drawn
 
@@ -111,6 +112,11 @@ class ManyFaults:
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """See DrawnEditor.edit."""
         return DrawnEditor(self.fault(instruction, seed)).edit(image, instruction, seed)
+
+
+def fault_of(editor: PictureEditor, instruction: str, seed: int) -> str:
+    """What went wrong in an edit, where the editor says so; else the editor's name."""
+    return editor.fault(instruction, seed) if isinstance(editor, ManyFaults) else editor.name
 
 
 def redrawn(image: Image.Image, before: Scene, after: Scene) -> Image.Image:
