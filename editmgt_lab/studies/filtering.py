@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
@@ -52,12 +53,12 @@ SHOWN = 6  # edits in the picture
 
 @dataclass(frozen=True)
 class Taught:
-    """What one model does under one hold. way: what it was fine-tuned on; values: metric → one for each edit, None
+    """What one model does under one hold. way: what it was fine-tuned on; values: metric → one for each edit, NaN
     where there is nothing to measure; pictures: of the first edits."""
 
     way: str
     hold: float
-    values: dict[str, list[float | None]]
+    values: dict[str, list[float]]
     pictures: list[Image.Image]
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,8 +121,8 @@ def measure_filtering(
     def tried(way: str, asked: Editor) -> Iterator[Taught]:
         for hold in HOLDS:
             scores, pictures = answers(asked, samples, hold=hold, seed=seed, batch=batch)
-            told = [each.to_dict() for each in scores]
-            yield Taught(way, hold, {name: [each[name] for each in told] for name in METRICS}, pictures[:SHOWN])
+            values = {name: [getattr(each, name) for each in scores] for name in METRICS}
+            yield Taught(way, hold, values, pictures[:SHOWN])
 
     yield from tried(SHIPPED, editor)
     for way, each in tqdm(pairs.items(), desc="ways", unit="way"):
@@ -147,12 +148,11 @@ def verdict(results: Sequence[Taught]) -> dict[str, Any]:
     succeeds more often; and whether leakage is halved at no less success."""
     free = {each.way: each.values for each in results if not each.hold}
     filtered, unfiltered = free[FILTERED], free[UNFILTERED]
-    both = zip(filtered["leakage"], unfiltered["leakage"], strict=True)
-    leaked = [pair for pair in both if None not in pair]
-    mean = [sum(side) / len(leaked) for side in zip(*leaked, strict=True)]
-    more = sum(filtered["success"]) / len(filtered["success"]) - sum(unfiltered["success"]) / len(unfiltered["success"])
-    ratio = mean[0] / mean[1]
-    interval = ratio_interval(*map(list, zip(*leaked, strict=True)), 0)
+    leaked = np.array([filtered["leakage"], unfiltered["leakage"]])
+    leaked = leaked[:, ~np.isnan(leaked).any(axis=0)]
+    ratio = float(leaked[0].mean() / leaked[1].mean())
+    interval = ratio_interval(*leaked.tolist(), 0)
+    more = float(np.mean(filtered["success"]) - np.mean(unfiltered["success"]))
     return {"ratio": ratio, "interval": list(interval), "more_success": more, "holds": ratio <= 0.5 and more >= 0}
 
 

@@ -25,25 +25,36 @@ from .reader import read_drawn
 
 DONE = "none"
 # What each amount means is said in `DrawnEditor`.
-FAULTS = {"drift": 0.08, "neighbour": 1.0, "shift": 0.04, "wrong object": 1.0, "nothing": 1.0, "half done": 0.6}
+FAULTS = {
+    "drift": 0.08,
+    "tint": 0.05,
+    "neighbour": 1.0,
+    "shift": 0.04,
+    "wrong object": 1.0,
+    "nothing": 1.0,
+    "half done": 0.6,
+}
 SHARES = {
     DONE: 0.5,
-    "drift": 0.1,
+    "drift": 0.08,
+    "tint": 0.06,
     "neighbour": 0.1,
-    "shift": 0.1,
+    "shift": 0.08,
     "wrong object": 0.08,
-    "nothing": 0.06,
-    "half done": 0.06,
+    "nothing": 0.05,
+    "half done": 0.05,
 }
-# Of an editor that hardly ever leaves alone what it should.
-SLOPPY = {DONE: 0.2, "drift": 0.4, "neighbour": 0.2, "shift": 0.1, "wrong object": 0.05, "half done": 0.05}
+# Of an editor that hardly ever leaves alone what it should, and errs in one direction.
+SLOPPY = {DONE: 0.2, "tint": 0.6, "neighbour": 0.1, "wrong object": 0.05, "half done": 0.05}
+WARM = (1, 0.3, -1)  # the tint: towards red, away from blue
 
 
 @dataclass(frozen=True)
 class DrawnEditor:
     """Reads the scene, draws it anew as the instruction asks, and puts the difference into the picture.
 
-    fault: "none", or one of FAULTS; amount: how much of it. drift: how far the colours of the whole picture go, of 1;
+    fault: "none", or one of FAULTS; amount: how much of it. drift: how far the colours of the whole picture go, of 1,
+    each time in another direction; tint: the same, always towards warmth, which a model that learns from it can learn;
     shift: by how much the picture is moved, of its side; half done: how much of the edit is missing, of 1; neighbour:
     another object is drawn in another colour; wrong object: it, or the wrong background or style, is edited instead;
     nothing: the picture as it came. For these three the amount is 1. Raises SettingError for another fault.
@@ -86,6 +97,8 @@ class DrawnEditor:
             return redrawn(edited, asked.after, _with_another_neighbour(asked.after, scene, dice))
         if self.fault == "drift":
             return _drifted(edited, amount, dice)
+        if self.fault == "tint":
+            return _moved(edited, amount * np.array(WARM))
         if self.fault == "shift":
             return _shifted(edited, max(1, round(amount * image.width)), dice)
         return edited
@@ -183,7 +196,12 @@ def _drifted(picture: Image.Image, amount: float, dice: random.Random) -> Image.
     """Every channel brighter or darker by `amount` of 1, one of them the other way."""
     signs = [1, 1, -1] if dice.random() < 0.5 else [-1, -1, 1]
     dice.shuffle(signs)
-    moved = np.asarray(picture, np.float32) + 255 * amount * np.array(signs, np.float32)
+    return _moved(picture, amount * np.array(signs))
+
+
+def _moved(picture: Image.Image, by: np.ndarray) -> Image.Image:
+    """Each channel by so much of 1."""
+    moved = np.asarray(picture, np.float32) + 255 * by.astype(np.float32)
     return Image.fromarray(np.rint(np.clip(moved, 0, 255)).astype(np.uint8))
 
 
