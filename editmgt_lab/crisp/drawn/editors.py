@@ -37,27 +37,26 @@ FAULTS = {
 SHARES = {
     DONE: 0.5,
     "drift": 0.08,
-    "tint": 0.06,
+    "bleed": 0.06,
     "neighbour": 0.1,
     "shift": 0.08,
     "wrong object": 0.08,
     "nothing": 0.05,
     "half done": 0.05,
 }
-# Of an editor that hardly ever leaves alone what it should, and errs in one direction.
-SLOPPY = {DONE: 0.2, "tint": 0.6, "neighbour": 0.1, "wrong object": 0.05, "half done": 0.05}
-WARM = (1, 0.3, -1)  # the tint: towards red, away from blue
+# Of an editor that hardly ever leaves alone what it should, and mostly errs in one way: that can be learned.
+SLOPPY = {DONE: 0.2, "bleed": 0.6, "neighbour": 0.1, "wrong object": 0.05, "half done": 0.05}
 
 
 @dataclass(frozen=True)
 class DrawnEditor:
     """Reads the scene, draws it anew as the instruction asks, and puts the difference into the picture.
 
-    fault: "none", or one of FAULTS; amount: how much of it. drift: how far the colours of the whole picture go, of 1,
-    each time in another direction; tint: the same, always towards warmth, which a model that learns from it can learn;
+    fault: "none", or one of FAULTS; amount: how much of it. drift: how far the colours of the whole picture go, of 1;
     shift: by how much the picture is moved, of its side; half done: how much of the edit is missing, of 1; neighbour:
-    another object is drawn in another colour; wrong object: it, or the wrong background or style, is edited instead;
-    nothing: the picture as it came. For these three the amount is 1. Raises SettingError for another fault.
+    another object is drawn in another colour; bleed: the other objects take on the colour of the edited one; wrong
+    object: it, or the wrong background or style, is edited instead; nothing: the picture as it came. For these four the
+    amount is 1. Raises SettingError for another fault.
     """
 
     version: ClassVar[int] = 1
@@ -97,8 +96,8 @@ class DrawnEditor:
             return redrawn(edited, asked.after, _with_another_neighbour(asked.after, scene, dice))
         if self.fault == "drift":
             return _drifted(edited, amount, dice)
-        if self.fault == "tint":
-            return _moved(edited, amount * np.array(WARM))
+        if self.fault == "bleed":
+            return redrawn(edited, asked.after, _with_one_colour(asked, scene))
         if self.fault == "shift":
             return _shifted(edited, max(1, round(amount * image.width)), dice)
         return edited
@@ -184,6 +183,14 @@ def _with_another_neighbour(after: Scene, before: Scene, dice: random.Random) ->
     return _recoloured(after, dice.choice(untouched or range(len(after.items))), dice)
 
 
+def _with_one_colour(asked: Asked, before: Scene) -> Scene:
+    """All objects in the colour of the new or changed one, of the one that is gone, or else of the first."""
+    changed = [item for item in asked.after.items if item not in before.items]
+    gone = [item for item in before.items if item not in asked.after.items]
+    colour = next((item.colour for item in (*changed, *gone, *before.items)), None)
+    return replace(asked.after, items=tuple(replace(item, colour=colour) for item in asked.after.items))
+
+
 def _recoloured(scene: Scene, number: int, dice: random.Random) -> Scene:
     if not scene.items:
         return scene
@@ -196,12 +203,7 @@ def _drifted(picture: Image.Image, amount: float, dice: random.Random) -> Image.
     """Every channel brighter or darker by `amount` of 1, one of them the other way."""
     signs = [1, 1, -1] if dice.random() < 0.5 else [-1, -1, 1]
     dice.shuffle(signs)
-    return _moved(picture, amount * np.array(signs))
-
-
-def _moved(picture: Image.Image, by: np.ndarray) -> Image.Image:
-    """Each channel by so much of 1."""
-    moved = np.asarray(picture, np.float32) + 255 * by.astype(np.float32)
+    moved = np.asarray(picture, np.float32) + 255 * amount * np.array(signs, np.float32)
     return Image.fromarray(np.rint(np.clip(moved, 0, 255)).astype(np.uint8))
 
 
