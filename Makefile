@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp filtering train notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -57,6 +57,9 @@ skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what i
 
 crisp: $(VENV)/installed ## the data pipeline, from pictures to checked edits [ARGS="FOLDER --output outputs/crisp"]
 	$(BIN)/python -m editmgt_lab.crisp $(ARGS)
+
+filtering: $(VENV)/installed ## what filtered pairs teach, and unfiltered ones; what leaks, and what the hold stops
+	$(BIN)/python -m editmgt_lab.studies.filtering $(ARGS)
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)

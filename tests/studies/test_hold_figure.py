@@ -12,6 +12,7 @@ import torch
 
 import editmgt_lab as lab
 from editmgt_lab.errors import SettingError
+from editmgt_lab.finetuning.adapters import add_adapter, lora_layers, save_adapter
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies.hold_figure import measure, pasted, save
@@ -243,3 +244,21 @@ def test_command(tiny_folder, tmp_path, capsys):
     saved = json.loads((tmp_path / "new" / "lambda_figure.json").read_text(encoding="utf-8"))
     assert saved["lambda"] == list(PUBLISHED["lambda"]) and saved["settings"]["steps"] == 1
     assert main([*arguments, "--steps", "0"]) == 2 and "steps" in capsys.readouterr().err
+
+
+def test_the_figure_of_an_adapter_has_its_name(tiny_folder, tmp_path, capsys):
+    transformer = lab.load(tiny_folder).transformer
+    add_adapter(transformer, rank=2)
+    for layer in lora_layers(transformer):
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+    save_adapter(transformer, tmp_path / "sloppy")
+    arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "1", "--random-count", "0"]
+    arguments += ["--steps", "1", "--batch", "1", "--output", str(tmp_path / "new")]
+    assert main(arguments) == 0 and main([*arguments, "--adapter", str(tmp_path / "sloppy")]) == 0
+    plain, adapted = (
+        json.loads((tmp_path / "new" / f"lambda_figure{ending}.json").read_text(encoding="utf-8"))
+        for ending in ("", "_sloppy")
+    )
+    assert plain.keys() == adapted.keys() and plain["settings"]["weights"] != adapted["settings"]["weights"]
+    assert (tmp_path / "new" / "lambda_figure_sloppy_controls.png").exists()
+    assert main([*arguments, "--adapter", "nowhere"]) == 2 and "nowhere" in capsys.readouterr().err
