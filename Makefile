@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp train clip notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -60,6 +60,9 @@ crisp: $(VENV)/installed ## the data pipeline, from pictures to checked edits [A
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
+
+clip: $(VENV)/installed ## train the small CLIP that measures the drawn world; goes on where it was stopped
+	$(BIN)/python -m editmgt_lab.training.clip $(ARGS)
 
 notebooks: $(VENV)/installed-test ## run the notebooks from their sources and keep their pictures
 	$(BIN)/python notebooks/build.py $(ARGS)

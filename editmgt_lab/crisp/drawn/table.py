@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ...metrics.report import align
-from ..assure.rules import MEASURES, broken_after
+from ..assure.rules import MEASURES, CategoryBounds, broken_after
 from ..curate.decode import opened
 from ..curate.rules import RULES, broken_rules
 from ..pipeline import Run
@@ -24,6 +24,7 @@ from .editors import ManyFaults
 from .pictures import GOOD, read_truth
 from .truth import EditTruth, instruction_is_valid, truth_of
 
+WATCHED = "only watched"  # stage of the rules that drop nothing
 CLEARLY = 0.5  # of 10 in merit, by which one candidate is better than another
 
 
@@ -102,17 +103,23 @@ class Findings:
 def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool = True) -> Findings:
     """Every filter of a run over pictures of `drawn.pictures.draw`, whose truth is in the folder. seed: of chance.
 
-    Stage 4's rules are asked about all candidates, also those that the judge did not pick.
+    Stage 4's rules are asked about all candidates, also those that the judge did not pick. Rules that are only watched
+    stand behind all that drop.
     """
     truths = read_truth(folder)
     filters = [*_curation(run, truths, seed), _before(run, truths, seed)]
-    candidates = _candidates(run, truths, progress)
-    for name in MEASURES:
-        rules = {of: {name: each[name]} for of, each in run.plan.bounds.items() if name in each}
-        if any(row.get(name) is not None for row, _ in candidates) and rules:
-            filters.append(_filter("assure", name, [(not broken_after(r, rules), t.good) for r, t in candidates], seed))
+    candidates = judged_candidates(run, truths, progress=progress)
+
+    def single(bounds: CategoryBounds, stage: str) -> Iterator[Filter]:
+        for name in MEASURES:
+            rules = {of: {name: each[name]} for of, each in bounds.items() if name in each}
+            if any(row.get(name) is not None for row, _ in candidates) and rules:
+                yield _filter(stage, name, [(not broken_after(r, rules), t.good) for r, t in candidates], seed)
+
+    filters += single(run.plan.bounds, "assure")
     kept = [(not broken_after(row, run.plan.bounds), truth.good) for row, truth in candidates]
     filters.append(_filter("assure", "all", kept, seed))
+    filters += single(run.plan.watched, WATCHED)
     return Findings(filters, _picks(candidates), _faults(run, candidates))
 
 
@@ -142,7 +149,9 @@ def _before(run: Run, truths: Mapping[str, Any], seed: int) -> Filter:
     return _filter("instruct", "all", verdicts, seed)
 
 
-def _candidates(run: Run, truths: Mapping[str, Any], progress: bool) -> list[tuple[dict[str, Any], EditTruth]]:
+def judged_candidates(
+    run: Run, truths: Mapping[str, Any], *, progress: bool = True
+) -> list[tuple[dict[str, Any], EditTruth]]:
     """All candidates with their measures, and the truth of each."""
     compare = run.plan.stages()["assure"].operators[:-1]
     found = []
