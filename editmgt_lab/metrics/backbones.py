@@ -29,6 +29,7 @@ CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE = "openai/clip-vit-base-patch32", "faceb
 TINY = "tiny"
 CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ROUNDING = 1e-5  # so far apart are unit vectors of one picture at most that was embedded in two batches
 CROP = 224  # px; also where a network was built for more
 
 
@@ -152,8 +153,10 @@ def direction(source: Tensor, output: Tensor, before: Tensor, after: Tensor) -> 
     source, output, before, after = (
         torch.nn.functional.normalize(each, dim=0) for each in (source, output, before, after)
     )
-    words = after - before
-    return cosine(output - source, words) if words.any() else math.nan
+    way, words = output - source, after - before
+    if words.norm() < ROUNDING:
+        return math.nan
+    return cosine(way, words) if way.norm() >= ROUNDING else 0.0
 
 
 def _class_token(source: Any, model: Any, device: torch.device | str) -> Backbone:

@@ -74,7 +74,7 @@ def _embedded(embed: Any, things: Sequence[Any], at_once: int = 64) -> Tensor:
 def retrieval(seen: Seen) -> list[float]:
     """1.0 for each target picture whose own caption agrees most, of POOL captions of different edits; else 0.0."""
     found = []
-    for start in range(0, len(seen.samples) - POOL + 1, POOL):
+    for start in range(0, len(seen.after) - POOL + 1, POOL):
         part = slice(start, start + POOL)
         best = (seen.pictures[TRUE][part] @ seen.after[part].T).argmax(1)
         found += (best == torch.arange(POOL)).double().tolist()

@@ -75,6 +75,7 @@ def test_direction_of_vectors():
     assert direction(source, output, before, after) == pytest.approx(1)
     assert direction(output, source, before, after) == pytest.approx(-1)
     assert direction(source, source, before, after) == 0
+    assert direction(source, source + 1e-7 * after, before, after) == 0, "rounding is no direction"
     assert math.isnan(direction(source, output, before, 2 * before))
 
 

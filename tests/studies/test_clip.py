@@ -27,8 +27,10 @@ def made_up(count, right):
 def test_each_question_counts_what_it_asks(monkeypatch):
     monkeypatch.setattr(study, "POOL", 4)
     seen = made_up(10, [True] * 6 + [False] + [True] * 3)
-    assert retrieval(seen) == [1, 1, 1, 1, 1, 1, 0, 1], "two whole pools of four"
     assert agreement(seen) == ([1] * 6 + [0] + [1] * 3, [1] * 6 + [0] + [1] * 3)
+    seen.pictures[TRUE][6] = seen.after[5]
+    assert retrieval(seen) == [1, 1, 1, 1, 1, 1, 0, 1], "two whole pools of four"
+    seen.pictures[TRUE][6] = seen.before[6]
     found = directions(seen)
     assert found[TRUE][0] == pytest.approx(1) and found[TRUE][6] == pytest.approx(-1) and set(found[COPY]) == {0}
     assert 0.5 < found[NEAR][0] < 0.99 and found[OTHER][2] < found[NEAR][2]

@@ -72,8 +72,8 @@ def funnel_figure(run: Run) -> Figure:
 
 
 def refinement(run: Run) -> list[dict[str, float]]:
-    """The measures of `variety` for every round of the instructions that passed; spread by CLIP if the plan has one, and
-    not by the small one, which has read captions alone."""
+    """The measures of `variety` for every round of the instructions that passed; spread by the plan's CLIP, unless that
+    is the small one, which has read captions alone."""
     network = load_clip(run.plan.clip) if run.plan.clip not in (None, TINY) else None
     embed = (lambda texts: network.embed_texts(texts).numpy()) if network else None
     return [variety(texts, embed) for texts in rounds_of([*run.rows("instruct")])]
