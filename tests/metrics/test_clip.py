@@ -16,7 +16,7 @@ from editmgt_lab.metrics.clip import ClipTruth
 from editmgt_lab.studies.clip import COPY, NEAR, OTHER, TRUE, agreement, directions, embed, untrained
 from tests.support import ROOT
 
-COUNT, BAR = 70, 0.9  # edits, ten of each category; of the pairs: about what is found, less four standard errors
+COUNT, BAR = 70, 0.92  # edits, ten of each category; the share of pairs that are right is 98% of 1000, less four errors
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_direction_tells_the_true_edit_from_none_and_from_another(seen, seen_at_
 
 def test_it_reads_larger_drawings_as_well():
     for values in agreement(embed(load_clip(TINY), range(14), split="test", size=256)):
-        assert share(values) >= 0.7
+        assert share(values) >= 0.8
 
 
 def test_direction_of_vectors():
