@@ -120,9 +120,9 @@ def test_which_clip_is_asked():
 
 
 def test_the_best_lower_bound_parts_the_good_from_the_bad():
-    assert best_lower_bound([0.1, 0.2, 0.5, 0.6], [False, False, True, True]).low == pytest.approx(0.5, abs=1e-3)
+    assert best_lower_bound([0.1, 0.2, 0.5, 0.6], [False, False, True, True]).low == 0.5
     alike = best_lower_bound([0.1, 0.3, 0.2, 0.4], [False, False, True, True])
-    assert alike.low == pytest.approx(0.2, abs=1e-3), "of two that part them as well the one that keeps more"
+    assert alike.low == 0.2, "of two that part them as well the one that keeps more"
     assert best_lower_bound([0.1, 0.2], [True, True]) is None
     rows = [({"type": "add", "clip_direction": value}, SimpleNamespace(good=value > 0.4)) for value in (0.1, 0.3, 0.5)]
     (bounds,) = choose_bounds(rows).values()

@@ -6,6 +6,7 @@ shares. `assure/rules.py` has what it found on the train split. Takes the option
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def best_lower_bound(values: Sequence[float], good: Sequence[bool]) -> Bounds | 
         kept, passed = (sum(value >= low for value in of) / len(of) for of in kinds)
         return kept - passed
 
-    return Bounds(low=round(max(sorted({*values}), key=gain) - 0.5 * 10**-DIGITS, DIGITS))
+    best = max(sorted({*values}), key=gain)
+    return Bounds(low=math.floor(best * 10**DIGITS) / 10**DIGITS)
 
 
 def choose_bounds(candidates: Sequence[tuple[dict[str, Any], EditTruth]]) -> CategoryBounds:
