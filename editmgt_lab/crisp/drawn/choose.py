@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ...errors import command
 from ...world import CATEGORIES
 from ..assure.rules import CategoryBounds, save_bounds
@@ -17,8 +19,8 @@ from ..bounds import Bounds
 from ..curate.sources import Source
 from ..options import parser, plan_of
 from ..pipeline import run
-from .pictures import draw, read_truth
-from .table import judged_candidates
+from .judged import judged
+from .pictures import draw
 from .truth import EditTruth
 
 CHOSEN = ("clip_alignment", "clip_direction")
@@ -58,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     world = chosen.output / f"{chosen.split}_{chosen.size}"
     pictures = draw(world, chosen.count or 1000, split=chosen.split, size=chosen.size)
     found = run(Source(str(pictures)), plan_of(chosen), chosen.output / "shards", until="pick")
-    bounds = choose_bounds(judged_candidates(found, read_truth(world)))
+    total = sum(shard.came for shard in found.shards["pick"])
+    with tqdm(judged(found, world), desc="truth", unit="edit", total=total) as bar:
+        bounds = choose_bounds([({**row, "picture": None, "output": None}, truth) for row, truth in bar])
     for category, of in bounds.items():
         print(f"{category}: " + ", ".join(f"{name} {each}" for name, each in of.items()))
     path = chosen.output / "clip_bounds.json"
