@@ -7,7 +7,8 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp filtering train notebooks
+.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp \
+	filtering train clip notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -63,6 +64,9 @@ filtering: $(VENV)/installed ## what filtered pairs teach, and unfiltered ones; 
 
 train: $(VENV)/installed ## train the small model from nothing; goes on where it was stopped
 	$(BIN)/python -m editmgt_lab.training $(ARGS)
+
+clip: $(VENV)/installed ## train the small CLIP that measures the drawn world; goes on where it was stopped
+	$(BIN)/python -m editmgt_lab.training.clip $(ARGS)
 
 notebooks: $(VENV)/installed-test ## run the notebooks from their sources and keep their pictures
 	$(BIN)/python notebooks/build.py $(ARGS)

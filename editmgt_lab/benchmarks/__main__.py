@@ -9,7 +9,7 @@ from typing import Any
 
 from ..editor import load
 from ..errors import SettingError, command
-from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE
+from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, TINY
 from ..metrics.measures import Tools
 from ..plain_text import say
 from . import BENCHMARKS, editor_answers, run
@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
     parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection")
     parser.add_argument("--seed", type=int, default=0)
-    for name, source in (("clip", CLIP_SOURCE), ("dino", DINO_SOURCE), ("dinov2", DINOV2_SOURCE), ("lpips", "none")):
+    parser.add_argument("--clip", help=f"a folder, a hub name, tiny or none [small-world: {TINY}, else {CLIP_SOURCE}]")
+    for name, source in (("dino", DINO_SOURCE), ("dinov2", DINOV2_SOURCE), ("lpips", "none")):
         parser.add_argument(f"--{name}", default=source, help="a folder, a hub name, or none [%(default)s]")
     parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
@@ -51,6 +52,7 @@ def _run(options: argparse.Namespace) -> Any:
     data = options.data or benchmark.hub
     if data is None:
         raise SettingError("no data was given", expected="how many edits to draw", fix="pass --data 100")
+    options.clip = options.clip or benchmark.clip
     asked = {name: getattr(options, name) for name in EDITING}
     tools = Tools(
         **{

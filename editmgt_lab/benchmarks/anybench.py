@@ -26,6 +26,7 @@ from typing import Any
 from ..basics.folders import files_in
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 
@@ -35,7 +36,7 @@ RESULTS = "edit_result.json"
 class AnyBench:
     """split: of the hub's files; the zip is one split."""
 
-    name, hub, masks = "anybench", "Bin1117/AnyEdit", False
+    name, hub, masks, clip = "anybench", "Bin1117/AnyEdit", False, CLIP_SOURCE
     plan = (
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("L1", TARGET), ("L2", TARGET), ("DINO", TARGET),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("L1", "source"),

@@ -65,13 +65,15 @@ class Benchmark(Protocol):
     """What `run` needs of a benchmark.
 
     name, hub: of the data set there (None where it has none); plan: its authors' measures and what they compare with,
-    then ours; masks: whether rows come with masks; about: what is to be said under the table.
+    then ours; masks: whether rows come with masks; clip: the CLIP that measures where no other is named; about: what is
+    to be said under the table.
     """
 
     name: str
     hub: str | None
     plan: Plan
     masks: bool
+    clip: str
     about: str
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
+from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import SOURCE, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 
@@ -29,7 +30,7 @@ from .edits import Row, by_group
 class EmuEdit:
     """split: "test" or "validation", as the files are named."""
 
-    name, hub, masks = "emu-edit", "facebook/emu_edit_test_set", False
+    name, hub, masks, clip = "emu-edit", "facebook/emu_edit_test_set", False, CLIP_SOURCE
     plan = (
         ("CLIP-dir", "captions"), ("CLIP-I", SOURCE), ("CLIP-T", TARGET_CAPTION), ("L1", SOURCE), ("DINO", SOURCE),
         ("DINOv2", SOURCE), ("LPIPS", SOURCE),

@@ -25,6 +25,7 @@ from typing import Any
 from ..basics.folders import is_stray
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
+from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import SOURCE, Measure
 from .edits import Row, by_group, folder_name, save_picture
 
@@ -42,7 +43,7 @@ SEMANTIC, QUALITY = "VIEScore semantic, source", "VIEScore quality, source"
 class GEdit:
     """split: of the files; the hub has "train" alone, and its arrow files do not name it."""
 
-    name, hub, masks = "gedit", "stepfun-ai/GEdit-Bench", False
+    name, hub, masks, clip = "gedit", "stepfun-ai/GEdit-Bench", False, CLIP_SOURCE
     plan = (
         ("VIEScore semantic", SOURCE), ("VIEScore quality", SOURCE), ("VIEScore overall", SOURCE), ("L1", SOURCE),
         ("LPIPS", SOURCE),

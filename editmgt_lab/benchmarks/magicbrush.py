@@ -31,6 +31,7 @@ from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows
 from ..errors import DataError
 from ..images import read_mask, shows_by_alpha
+from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, save_picture
 
@@ -40,7 +41,7 @@ ALL_TURNS, FINAL_TURN = "all turns", "final turn"
 class MagicBrush:
     """split: of the hub's files, "dev" or "train"; the zip is one split."""
 
-    name, hub, masks = "magicbrush", "osunlp/MagicBrush", True
+    name, hub, masks, clip = "magicbrush", "osunlp/MagicBrush", True, CLIP_SOURCE
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("CLIP-I", TARGET), ("DINO", TARGET), ("CLIP-T", TARGET_CAPTION),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("SSIM", TARGET), ("PSNR", TARGET), ("L1", "source"),

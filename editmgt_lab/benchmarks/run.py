@@ -81,9 +81,9 @@ def run(
     """Run a benchmark with any editors and save the results in `folder`; a run that was stopped goes on.
 
     data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
-    depend on, so that a folder is not gone on with by others; count: rows at most (None: all); rescore: measure the
-    pictures that are there again, with other networks perhaps; anew: forget all that lies in the folder. seed: of the
-    bootstrap.
+    depend on, so that a folder is not gone on with by others; count: rows at most (None: all); tools: None takes the
+    benchmark's own CLIP and the published DINO; rescore: measure the pictures that are there again, with other networks
+    perhaps; anew: forget all that lies in the folder. seed: of the bootstrap.
 
     One table is of one model: beside the settings the folder keeps a fingerprint of what makes its numbers, of every
     answer (see `function_fingerprint`; editors of the lab say their weights), network, row and the code, and a run that
@@ -97,7 +97,7 @@ def run(
     if count is not None and count < 1:
         raise SettingError(f"count is {count}", expected="1 or more", fix="leave it out for all rows")
     answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
-    tools = tools or Tools()
+    tools = tools or Tools(clip=benchmark.clip)
     measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
     if len({folder_name(name) for name in answers}) < len(answers):
         raise SettingError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.rows import Opened
 from ..errors import SettingError
+from ..metrics.backbones import TINY
 from ..metrics.measures import SOURCE, TARGET, TARGET_CAPTION, Measure
 from ..world import sample_edit
 from .edits import Row, by_group
@@ -17,7 +18,7 @@ from .edits import Row, by_group
 class SmallWorld:
     """split: "train", "validation" or "test"; the edits 0, 1, 2 … of it, as many as are asked for."""
 
-    name, hub, masks = "small-world", None, True
+    name, hub, masks, clip = "small-world", None, True, TINY
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("PSNR", TARGET), ("SSIM", TARGET), ("L1", SOURCE), ("LPIPS", TARGET),
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("CLIP-dir", "captions"), ("DINO", TARGET), ("DINOv2", TARGET),

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import SettingError
+from ..metrics.backbones import TINY
 from ..world import CATEGORIES, SPLITS
 from .assure import rules as after
 from .assure.measures import Boxes
@@ -52,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     rules.add_argument("--bounds", type=Path, help="JSON of stage 4's bounds: {category: {measure: [low, high]}}")
     rules.add_argument("--aesthetic", type=Path, help="a folder with CLIP and head.safetensors")
     rules.add_argument("--text", action="store_true", help="find writing and watermarks, with the extra [writing]")
-    rules.add_argument("--clip", help="a folder or hub name, for alignment by CLIP")
+    rules.add_argument(
+        "--clip", help="a folder, a hub name, tiny or none, for alignment by CLIP [drawn: tiny, else none]"
+    )
     work = made.add_argument_group("instructions and edits")
     work.add_argument("--instructions", type=int, default=1, help="for each picture [%(default)s]")
     work.add_argument("--categories", nargs="+", default=CATEGORIES, choices=CATEGORIES, help="[all]")
@@ -77,6 +80,7 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     preset = chosen.preset or ("photographs" if chosen.source else "drawn")
     drawn = preset == "drawn"
     client = _client(chosen)
+    clip = chosen.clip or (TINY if drawn else "none")
     editors = tuple((editor_of(text), chosen.candidates) for text in chosen.editor or ["faults"])
     describer, writer = _models(chosen, client, drawn)
     extra: list[Operator] = [Aesthetic(chosen.aesthetic)] if chosen.aesthetic else []
@@ -99,7 +103,8 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
         extra=tuple(extra),
         instructions=chosen.instructions,
         seed=chosen.seed,
-        clip=chosen.clip,
+        clip=None if clip == "none" else clip,
+        watched=after.DRAWN_CLIP if clip == TINY else {},
     )
 
 

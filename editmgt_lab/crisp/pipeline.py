@@ -31,7 +31,8 @@ class Plan:
     """All that decides what comes out. For the drawn world and for photographs: `options.py` makes one of each.
 
     extra: operators that measure curated pictures by networks (aesthetic score, text, suitability), before the rules;
-    editors: each with how many candidates it makes; clip: a folder or hub name, for CLIP's alignment (None: without).
+    editors: each with how many candidates it makes; clip: as load_clip takes it, for CLIP's alignment (None: without);
+    watched: bounds that drop nothing, only held against the truth, to see how good they would be.
     """
 
     curation: Mapping[str, Bounds]
@@ -45,6 +46,7 @@ class Plan:
     instructions: int = 1
     seed: int = 0
     clip: str | None = None
+    watched: CategoryBounds = field(default_factory=dict)
 
     def stages(self) -> dict[str, Stage]:
         """By name, in order."""

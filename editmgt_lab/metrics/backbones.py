@@ -1,5 +1,7 @@
 """The networks that similarity is measured with: CLIP, DINO and DINOv2, from a local folder or the hub.
 
+A small CLIP comes along, by the name "tiny". It knows the drawn world and nothing else: see data_samples/clip.
+
 Pictures are prepared as the metrics' authors do, whatever the folder's own configuration says: the short side is
 resized (bicubic), the centre is cropped to a square, the channels are normalised. A crop means that an edit at the far
 end of a long picture is not seen.
@@ -7,6 +9,7 @@ end of a long picture is not seen.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -19,11 +22,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..basics.fingerprints import fingerprint
+from ..checkpoints import data_folder
 from ..errors import CheckpointError
 
 CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE = "openai/clip-vit-base-patch32", "facebook/dino-vits16", "facebook/dinov2-base"
+TINY = "tiny"
 CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ROUNDING = 1e-5  # so far apart are unit vectors of one picture at most that was embedded in two batches
 CROP = 224  # px; also where a network was built for more
 
 
@@ -90,15 +96,17 @@ class TextBackbone(Backbone):
 
 
 def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device | str = "cpu") -> TextBackbone:
-    """CLIP's projected picture and text vectors; MagicBrush uses ViT-B/32. Raises CheckpointError."""
+    """CLIP's projected picture and text vectors; MagicBrush uses ViT-B/32. source: "tiny", which comes along, a folder
+    or a hub name. Raises CheckpointError."""
     with _told(source, "CLIP"):
         from transformers import AutoTokenizer, CLIPModel
 
-        model = _pretrained(CLIPModel, source, device)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        place = clip_folder(source)
+        model = _pretrained(CLIPModel, place, device)
+        tokenizer = AutoTokenizer.from_pretrained(place)
     crop = min(CROP, model.config.vision_config.image_size)
     return TextBackbone(
-        name=_name(source),
+        name="tiny CLIP" if source == TINY else _name(source),
         preprocessing=Preprocessing(crop, crop, CLIP_STATISTICS),
         encode=lambda pixels: model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
         device=device,
@@ -107,6 +115,11 @@ def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device
         encode_text=lambda tokens: model.text_projection(model.text_model(**tokens).pooler_output),
         longest=model.config.text_config.max_position_embeddings,
     )
+
+
+def clip_folder(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Where `load_clip` reads: the folder of the CLIP that comes along, or `source` itself."""
+    return data_folder() / "clip" if source == TINY else source
 
 
 def load_dino(source: str | os.PathLike[str] = DINO_SOURCE, device: torch.device | str = "cpu") -> Backbone:
@@ -130,6 +143,20 @@ def load_dinov2(source: str | os.PathLike[str] = DINOV2_SOURCE, device: torch.de
 def cosine(a: Tensor, b: Tensor) -> float:
     """Cosine similarity of two vectors [D]; 0 where one of them is zero."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
+
+
+def direction(source: Tensor, output: Tensor, before: Tensor, after: Tensor) -> float:
+    """Does the picture change in CLIP's space as the texts do? cos(output − source, after − before), made unit vectors.
+
+    All are [D]. 0 for a picture that did not change; NaN for equal texts, which have no direction.
+    """
+    source, output, before, after = (
+        torch.nn.functional.normalize(each, dim=0) for each in (source, output, before, after)
+    )
+    way, words = output - source, after - before
+    if words.norm() < ROUNDING:
+        return math.nan
+    return cosine(way, words) if way.norm() >= ROUNDING else 0.0
 
 
 def _class_token(source: Any, model: Any, device: torch.device | str) -> Backbone:

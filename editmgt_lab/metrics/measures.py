@@ -21,7 +21,17 @@ from ..basics.fingerprints import fingerprint, function_fingerprint
 from ..errors import LabError, SettingError
 from ..images import fit_mask, to_tensor
 from . import pixels
-from .backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, Backbone, cosine, load_clip, load_dino, load_dinov2
+from .backbones import (
+    CLIP_SOURCE,
+    DINO_SOURCE,
+    DINOV2_SOURCE,
+    Backbone,
+    cosine,
+    direction,
+    load_clip,
+    load_dino,
+    load_dinov2,
+)
 from .lpips import LPIPS
 from .viescore import Judge, VIEScore, ask
 
@@ -262,14 +272,9 @@ def _cosine(network: Any, tool: str, case: Comparison, reference: str) -> float:
 
 
 def _direction(network: Any, case: Comparison) -> float:
-    """Does the picture change in CLIP's space as the captions do? cos(output - source, target text - source text)."""
     before, after = (case.embedding("clip", network, text) for text in (SOURCE_CAPTION, TARGET_CAPTION))
     source, output = (case.embedding("clip", network, picture) for picture in (SOURCE, "output"))
-    if before is None or after is None:
-        return math.nan
-    unit = torch.nn.functional.normalize
-    way, words = unit(output, dim=0) - unit(source, dim=0), unit(after, dim=0) - unit(before, dim=0)
-    return cosine(way, words) if words.any() else math.nan  # equal captions have no direction
+    return math.nan if before is None or after is None else direction(source, output, before, after)
 
 
 def _judge(tools: Tools, case: Comparison) -> VIEScore:

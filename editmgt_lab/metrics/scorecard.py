@@ -25,6 +25,9 @@ METRICS = {  # name → head of the column, factor, digits
     "best_block": ("best block", 1, 3),
     "mean_block": ("mean of blocks", 1, 3),
     "localisation": ("consolidated", 1, 3),
+    "clip_image": ("CLIP-I", 1, 3),
+    "clip_text": ("CLIP-T", 1, 3),
+    "clip_direction": ("CLIP dir.", 1, 3),
 }
 
 
@@ -146,6 +149,10 @@ class ScoreCard:
             missing = count - len(self.values(COPY, metric))
             if missing:
                 notes.append(f"{missing} edits have no {metric}: {why}")
+        if self.values(COPY, "clip_image"):
+            notes.append(
+                "CLIP-I: with the target; CLIP-T: with its caption; CLIP dir.: 0 for a picture that did not change"
+            )
         if shown == NO_HOLD:
             notes.append("no row with hold: λ is 0")
         for row, compared in self.holds().items():

@@ -31,6 +31,7 @@ class Scores:
     """Of one edit; NaN where there is nothing to measure. See `metrics` for what they mean.
 
     localisation: of the consolidated heat map; blocks: of every block's own, in order, where they were measured.
+    clip_…, −1 … 1, where a CLIP was asked: output with target, with its caption, and `backbones.direction`.
     """
 
     score: float
@@ -38,6 +39,9 @@ class Scores:
     success: float
     localisation: float = math.nan
     blocks: tuple[float, ...] = ()
+    clip_image: float = math.nan
+    clip_text: float = math.nan
+    clip_direction: float = math.nan
 
     @property
     def mean_block(self) -> float:
@@ -47,6 +51,8 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: None for NaN, blocks only where they were measured."""
         known = {name: _known(getattr(self, name)) for name in ("score", "leakage", "success", "localisation")}
+        if not math.isnan(self.clip_image):
+            known |= {f"clip_{name}": _known(getattr(self, f"clip_{name}")) for name in ("image", "text", "direction")}
         return known | ({"blocks": [_known(value) for value in self.blocks]} if self.blocks else {})
 
     @property

@@ -16,6 +16,8 @@ from ..decoding import HOLDS
 from ..editor import Editor, load
 from ..errors import command
 from ..images import to_images, to_tensor
+from ..metrics.backbones import TINY, load_clip
+from ..metrics.clip import ClipTruth
 from ..metrics.scorecard import COPY, NO_HOLD, OTHER_WORDS, TARGET, Example, ScoreCard
 from ..metrics.truth import Scores, Truth, draw_truths, heat_of
 from ..results import EditResult
@@ -45,6 +47,7 @@ def evaluate(
     guidance_scale: float | None = None,
     token_temperature: float | None = None,
     strength: float = 1.0,
+    clip: str | None = TINY,
     batch: int = 20,
     seed: int = 0,
     progress: bool = True,
@@ -55,12 +58,13 @@ def evaluate(
     how much the tokenizer's bleeding alone leaks; no hold (λ = 0), the only row for which every block's own heat map is
     localised; both hold rules for every λ of hold_thresholds (None: the model's own), the model's own rule last.
     other_words: a row more, in which the last way is asked in another phrasing of the same edit.
-    guidance_scale, token_temperature: None is the model's own. batch: edits at a time, of no influence on their
-    results but rounding.
+    guidance_scale, token_temperature: None is the model's own. clip: as load_clip takes it, None for none. batch: edits
+    at a time, of no influence on their results but rounding.
     seed: edit i decodes with seed + i; also of the intervals.
 
-    Raises SettingError for a setting out of range.
+    Raises SettingError for a setting out of range, CheckpointError for a CLIP that cannot be loaded.
     """
+    network = None if clip is None else load_clip(clip, editor.device)
     ways = ways_to_answer(editor, hold_thresholds, other_words)
     shown = [row for row in ways if row != OTHER_WORDS][-1]
     card = ScoreCard(
@@ -68,14 +72,18 @@ def evaluate(
         rows={row: [] for row in (COPY, TARGET, *ways)},
         seconds=dict.fromkeys(ways, 0.0),
     )
+    if network:
+        card.settings["clip"] = f"{network.name} ({network.fingerprint})"
     options = {"steps": steps, "guidance_scale": guidance_scale, "token_temperature": token_temperature}
     options["strength"] = strength
     blocks = range(len(editor.transformer.blocks))
     with tqdm(total=count * len(ways), desc="evaluating", unit="edit", disable=not progress) as bar:
         for truth in draw_truths(editor, split=split, count=count, category=category, batch=batch):
             card.edits += map(describe, truth.numbers, truth.samples, truth.fidelity)
-            card.rows[COPY] += truth.scores(truth.sources)
-            card.rows[TARGET] += truth.scores(truth.targets)
+            seen = network and ClipTruth.of(network, truth)
+            for row, outputs in ((COPY, truth.sources), (TARGET, truth.targets)):
+                scores = truth.scores(outputs)
+                card.rows[row] += seen.scored(scores, outputs) if seen else scores
             for row, way in ways.items():
                 asked = options | {"hold_threshold": way.hold_threshold}
                 if way.other_words:
@@ -87,7 +95,9 @@ def evaluate(
                 else:
                     result, heats = truth.edit(way.editor, seed, **asked), []
                 card.seconds[row] += (time.perf_counter() - began) / count
-                scores = truth.scores(to_tensor(result.images), result.heat, heats)
+                outputs = to_tensor(result.images)
+                scores = truth.scores(outputs, result.heat, heats)
+                scores = seen.scored(scores, outputs) if seen else scores
                 card.rows[row] += scores
                 if row == shown:
                     keep_extremes(card.examples, truth, result, scores)
@@ -157,9 +167,13 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--other-words", action="store_true", help="ask again in another phrasing: does success agree?")
     parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection [%(default)s]")
+    parser.add_argument(
+        "--clip", default=TINY, help="a folder, a hub name, tiny (of the drawn world) or none [%(default)s]"
+    )
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
+    options["clip"] = None if options["clip"] == "none" else options["clip"]
     card = evaluate(load(model), **options)
     paths = card.save(output)
     print(card.table())

@@ -23,6 +23,7 @@ from editmgt_lab.benchmarks.magicbrush import edit_region
 from editmgt_lab.benchmarks.run import editor_answers
 from editmgt_lab.data.tables import read_rows
 from editmgt_lab.errors import DataError, SettingError
+from editmgt_lab.metrics.backbones import CLIP_SOURCE, load_clip
 from editmgt_lab.metrics.measured import ALL
 from editmgt_lab.metrics.measures import Tools
 from tests.support.backbones import save_clip, save_dino
@@ -456,6 +457,26 @@ def test_rows_are_streamed_from_the_hub(emu, hub):
     assert len(list(read_rows("facebook/emu_edit_test_set", "test"))) == 7
     with pytest.raises(DataError, match="could not be had from the hub: no such repository"):
         list(read_rows("facebook/another"))
+
+
+def test_the_drawn_world_has_a_clip_of_its_own(tmp_path):
+    tools = Tools(clip=SmallWorld.clip, dino=None, dinov2=None)
+    card = run(SmallWorld(), "3", {"mine": invert}, tmp_path, tools=tools, progress=False)
+    clip = next(each for each in card.measures if each.name == "CLIP-T")
+    assert clip.backbone == "tiny CLIP" and not any(name.startswith("CLIP") for name in card.absent)
+    assert card.values(COPY, "CLIP-dir, captions") == [0, 0, 0] and len(card.values("mine", "CLIP-I, target")) == 3
+    networks = json.loads((tmp_path / "settings.json").read_text())["measures"]["networks"]
+    assert networks["clip"] == load_clip("tiny").fingerprint
+
+
+def test_the_command_takes_the_benchmarks_own_clip(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("editmgt_lab.benchmarks.__main__.run", lambda *_, tools, **__: asked.append(tools.clip))
+    monkeypatch.setattr("editmgt_lab.benchmarks.__main__.say", print)
+    for arguments in (["small-world"], ["gedit"], ["small-world", "--clip", "none"], ["emu-edit", "--clip", "tiny"]):
+        with pytest.raises(AttributeError):  # there is no card to print
+            main([*arguments, "--data", "1", "--editor", "builtins:print"])
+    assert asked == ["tiny", CLIP_SOURCE, None, "tiny"]
 
 
 def test_command_line_says_what_is_wrong(tmp_path, capsys):

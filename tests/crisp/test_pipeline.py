@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,12 +12,13 @@ from PIL import Image
 from editmgt_lab.crisp import options
 from editmgt_lab.crisp.__main__ import main
 from editmgt_lab.crisp.assure import rules
-from editmgt_lab.crisp.assure.measures import Boxes, alignment, direction, pixel_changes
+from editmgt_lab.crisp.assure.measures import Boxes, ClipCompare, alignment, direction, pixel_changes
 from editmgt_lab.crisp.bounds import Bounds
 from editmgt_lab.crisp.curate.sources import Source
+from editmgt_lab.crisp.drawn.choose import best_lower_bound, choose_bounds
 from editmgt_lab.crisp.drawn.editors import DrawnEditor, ManyFaults
 from editmgt_lab.crisp.drawn.pictures import GOOD, draw, read_truth
-from editmgt_lab.crisp.drawn.table import hold_against_truth
+from editmgt_lab.crisp.drawn.table import WATCHED, hold_against_truth
 from editmgt_lab.crisp.edit.editors import DiffusersEditor, HttpEditor, LabEditor
 from editmgt_lab.crisp.edit.judge import Pick
 from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
@@ -89,7 +91,42 @@ def test_stage_4_keeps_the_good_and_drops_the_bad_and_chance_does_neither(made, 
     assert found.faults["none"][1] > 0 and found.faults["nothing"][1] == 0
     assert "the judge prefers" in found.table() and json.dumps(found.to_dict())
     single = [each for each in found.filters if each.stage == "assure" and each.name != "all"]
+    assert not {"clip_alignment", "clip_direction"} & {each.name for each in single}
     assert max(each.bad_kept for each in single) > whole.bad_kept  # no rule does it alone
+
+
+def test_an_embedding_is_watched_and_drops_nothing(made, world):
+    rows = [*made.rows("assure"), *made.rows("assure", dropped=True)]
+    assert all(-1 <= row[name] <= 1 for row in rows for name in ("clip_alignment", "clip_direction"))
+    assert not any("CLIP" in row["problem"] for row in made.rows("assure", dropped=True))
+    filters = {
+        each.name: each for each in hold_against_truth(made, world, progress=False).filters if each.stage == WATCHED
+    }
+    assert set(filters) == {"clip_alignment", "clip_direction"}
+    way = filters["clip_direction"]
+    assert way.kept_good / way.good > way.kept_bad / way.bad + 0.3, "it tells them apart"
+    assert way.control_good / way.good < way.kept_good / way.good
+
+
+def test_which_clip_is_asked():
+    assert plan().clip == "tiny" and plan().watched == rules.DRAWN_CLIP
+    assert plan("--clip", "none").clip is None and not plan("--clip", "none").watched
+    assert not plan("--clip", "some/folder").watched, "its bounds would be others"
+    assert plan("photographs", "--until", "curate").clip is None
+    operators = plan().stages()["assure"].operators
+    assert [each.name for each in operators] == ["compare", "clip", "assure"]
+    assert ClipCompare("tiny").stamp and ClipCompare("tiny") != ClipCompare("tiny", stamp="other weights")
+    assert not {"clip_alignment", "clip_direction"} & {name for of in plan().bounds.values() for name in of}
+
+
+def test_the_best_lower_bound_parts_the_good_from_the_bad():
+    assert best_lower_bound([0.1, 0.2, 0.5, 0.6], [False, False, True, True]).low == 0.5
+    alike = best_lower_bound([0.1, 0.3, 0.2, 0.4], [False, False, True, True])
+    assert alike.low == 0.2, "of two that part them as well the one that keeps more"
+    assert best_lower_bound([0.1, 0.2], [True, True]) is None
+    rows = [({"type": "add", "clip_direction": value}, SimpleNamespace(good=value > 0.4)) for value in (0.1, 0.3, 0.5)]
+    (bounds,) = choose_bounds(rows).values()
+    assert set(bounds) == {"clip_direction"} and 0.3 < bounds["clip_direction"].low <= 0.5
 
 
 def test_a_second_run_makes_nothing_and_another_bound_only_the_last_stage(made, world):

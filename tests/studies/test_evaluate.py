@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import editmgt_lab as lab
-from editmgt_lab.errors import SettingError
+from editmgt_lab.errors import CheckpointError, SettingError
 from editmgt_lab.images import to_images, to_tensor
 from editmgt_lab.metrics import ScoreCard, Scores, leakage, roc_auc
+from editmgt_lab.metrics.backbones import cosine, direction, load_clip
 from editmgt_lab.metrics.report import align, cell
 from editmgt_lab.metrics.scorecard import COPY, HELD_OUT, LOCAL, NO_HOLD, OTHER_WORDS, OVERALL, TARGET
 from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, Truth
@@ -47,6 +48,30 @@ def test_rows_of_the_score_card(card):
     assert set(card.values(COPY, "success")) == {0}
     assert set(card.values(TARGET, "score")) == {10}
     assert not card.values(COPY, "localisation")
+
+
+def test_clip_is_asked_of_every_row_and_says_which_it_is(card, editor):
+    clip = load_clip("tiny")
+    assert clip.fingerprint in card.settings["clip"] and clip.fingerprint in card.table() and "CLIP-T" in card.table()
+    assert set(card.values(COPY, "clip_direction")) == {0}, "a copy goes nowhere"
+    assert card.values(TARGET, "clip_image") == pytest.approx([1] * COUNT)
+    assert all(len(card.values(row, name)) == COUNT for row in card.rows for name in ("clip_image", "clip_text"))
+    sample = lab.world.sample_edit(2, split="test", size=32)
+    source, target = clip.embed(editor.detokenize(editor.tokenize([sample.source, sample.target])))
+    before, after = clip.embed_texts([sample.source_caption, sample.target_caption])
+    found = card.rows[TARGET][2]
+    assert found.clip_text == pytest.approx(cosine(target, after), abs=1e-4)
+    assert found.clip_direction == pytest.approx(direction(source, target, before, after), abs=1e-4)
+    assert card.rows[COPY][2].clip_text == pytest.approx(cosine(source, after), abs=1e-4)
+    assert card.to_dict()["edits"][2]["rows"][COPY]["clip_direction"] == 0
+
+
+def test_without_clip_there_is_none(editor):
+    card = evaluate(editor, count=1, steps=1, hold_thresholds=[0], clip=None, progress=False)
+    assert "clip" not in card.settings and not card.values(COPY, "clip_image")
+    assert "clip_image" not in card.to_dict()["edits"][0]["rows"][COPY]
+    with pytest.raises(CheckpointError, match="CLIP could not be loaded"):
+        evaluate(editor, count=1, clip="no/such folder", progress=False)
 
 
 def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, number):
@@ -242,5 +267,7 @@ def test_command(tiny_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "copy the source" in printed and "hold 0.5, released" in printed and OTHER_WORDS in printed
     assert json.loads((tmp_path / "scorecard.json").read_text(encoding="utf-8"))["settings"]["count"] == 2
+    assert "CLIP-I" in printed and main([*options, "--clip", "none", "--hold-threshold", "0"]) == 0
+    assert "tiny CLIP" in printed and "tiny CLIP" not in capsys.readouterr().out
     assert main([*options, "--hold-threshold", "2"]) == 2
     assert "hold_threshold" in capsys.readouterr().err

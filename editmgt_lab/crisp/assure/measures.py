@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from ...images import to_tensor
 from ...metrics.arithmetic import MIN_SHARE, share
-from ...metrics.backbones import TextBackbone, cosine, load_clip
+from ...metrics.backbones import TextBackbone, clip_folder, cosine, load_clip
+from ...metrics.backbones import direction as way
 from ..curate.decode import opened
+from ..engine.keys import described
 from ..engine.operators import Operator, Row
 from ..instruct.captions import Caption, Request, statements
 
@@ -107,24 +110,28 @@ class Compare(Operator):
 class ClipCompare(Operator):
     """The paper's alignment: cosine of CLIP's vectors of the output and the target text, and of the two directions.
 
-    folder: CLIP in transformers' layout, or a hub name.
+    source: as load_clip takes it; stamp: of its files, found out by itself.
     """
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "clip"
     takes: ClassVar[tuple[str, ...]] = ("picture", "output", "caption", "request")
     gives: ClassVar[Mapping[str, pa.DataType]] = {"clip_alignment": pa.float64(), "clip_direction": pa.float64()}
-    folder: str
+    source: str
+    stamp: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        folder = Path(clip_folder(self.source)).expanduser()
+        if self.stamp is None and folder.is_dir():
+            object.__setattr__(self, "stamp", str(described(folder)["files"]))
 
     def run(self, row: Row) -> dict[str, Any]:
-        network = _clip(self.folder)
+        network = _clip(self.source)
         pictures = network.embed([opened(row["picture"]), opened(row["output"])])
         texts = network.embed_texts([str(Caption.of(row["caption"])), str(Request.of(row["request"]).target)])
-        return {
-            "clip_alignment": cosine(pictures[1], texts[1]),
-            "clip_direction": cosine(pictures[1] - pictures[0], texts[1] - texts[0]),
-        }
+        return {"clip_alignment": cosine(pictures[1], texts[1]), "clip_direction": way(*pictures, *texts)}
 
 
 @lru_cache(maxsize=2)
-def _clip(folder: str) -> TextBackbone:
-    return load_clip(folder)
+def _clip(source: str) -> TextBackbone:
+    return load_clip(source)

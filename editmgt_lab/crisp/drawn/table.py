@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ...metrics.report import align
-from ..assure.rules import MEASURES, broken_after
+from ..assure.rules import MEASURES, CategoryBounds, broken_after
 from ..curate.rules import RULES, broken_rules
 from ..pipeline import Run
 from .editors import fault_of
@@ -24,6 +24,7 @@ from .judged import judged
 from .pictures import GOOD, read_truth
 from .truth import EditTruth, instruction_is_valid
 
+WATCHED = "only watched"  # stage of the rules that drop nothing
 CLEARLY = 0.5  # of 10 in merit, by which one candidate is better than another
 
 
@@ -102,19 +103,25 @@ class Findings:
 def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool = True) -> Findings:
     """Every filter of a run over pictures of `drawn.pictures.draw`, whose truth is in the folder. seed: of chance.
 
-    Stage 4's rules are asked about all candidates, also those that the judge did not pick.
+    Stage 4's rules are asked about all candidates, also those that the judge did not pick. Rules that are only watched
+    stand behind all that drop.
     """
     truths = read_truth(folder)
     filters = [*_curation(run, truths, seed), _before(run, truths, seed)]
     total = sum(shard.came for shard in run.shards["pick"])
     with tqdm(judged(run, folder), desc="truth", unit="edit", total=total, disable=not progress) as bar:
         candidates = [({**row, "picture": None, "output": None}, truth) for row, truth in bar]
-    for name in MEASURES:
-        rules = {of: {name: each[name]} for of, each in run.plan.bounds.items() if name in each}
-        if any(row.get(name) is not None for row, _ in candidates) and rules:
-            filters.append(_filter("assure", name, [(not broken_after(r, rules), t.good) for r, t in candidates], seed))
+
+    def single(bounds: CategoryBounds, stage: str) -> Iterator[Filter]:
+        for name in MEASURES:
+            rules = {of: {name: each[name]} for of, each in bounds.items() if name in each}
+            if any(row.get(name) is not None for row, _ in candidates) and rules:
+                yield _filter(stage, name, [(not broken_after(r, rules), t.good) for r, t in candidates], seed)
+
+    filters += single(run.plan.bounds, "assure")
     kept = [(not broken_after(row, run.plan.bounds), truth.good) for row, truth in candidates]
     filters.append(_filter("assure", "all", kept, seed))
+    filters += single(run.plan.watched, WATCHED)
     return Findings(filters, _picks(candidates), _faults(run, candidates))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ...metrics.backbones import load_clip
+from ...metrics.backbones import TINY, load_clip
 from ...metrics.report import align
 from ...plain_text import literal
 from ..curate.rules import RULES
@@ -72,8 +72,9 @@ def funnel_figure(run: Run) -> Figure:
 
 
 def refinement(run: Run) -> list[dict[str, float]]:
-    """The measures of `variety` for every round of the instructions that passed; spread by CLIP if the plan has it."""
-    network = load_clip(run.plan.clip) if run.plan.clip else None
+    """The measures of `variety` for every round of the instructions that passed; spread by the plan's CLIP, unless that
+    is the small one, which has read captions alone."""
+    network = load_clip(run.plan.clip) if run.plan.clip not in (None, TINY) else None
     embed = (lambda texts: network.embed_texts(texts).numpy()) if network else None
     return [variety(texts, embed) for texts in rounds_of([*run.rows("instruct")])]
 

@@ -1,0 +1,1 @@
+"""A small CLIP of the drawn world, from nothing: pictures and captions in one space."""

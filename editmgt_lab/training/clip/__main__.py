@@ -1,0 +1,47 @@
+"""`python -m editmgt_lab.training.clip`: the small CLIP of the drawn world, from nothing. Run it again to resume."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from ...basics.fingerprints import code_fingerprint
+from ...errors import command
+from ...world import sample_edit
+from ..run import Run
+from .build import save_clip
+from .recipe import ClipRecipe
+from .train import train_clip
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line; every number of the recipe is an option."""
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training.clip", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "editmgt-lab" / "clip", help="state")
+    parser.add_argument("--output", type=Path, default=Path("runs") / "clip", help="where the CLIP goes [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0)
+    numbers = [field for field in fields(ClipRecipe) if isinstance(field.default, (int, float))]
+    for field in numbers:
+        parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), help="[%(default)s]",
+                            default=field.default)  # fmt: skip
+    parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
+    parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
+    options = parser.parse_args(arguments)
+    recipe = replace(ClipRecipe(), **{field.name: getattr(options, field.name) for field in numbers})
+    made_of = {"recipe": asdict(recipe), "seed": options.seed}
+    made_of["code"] = code_fingerprint(__name__, sample_edit.__module__)
+    run = Run(options.folder, made_of, other_code=options.other_code)
+    if options.anew:
+        run.clear()
+    began = time.process_time()
+    model, tokenizer = train_clip(recipe, run, seed=options.seed)
+    save_clip(options.output, model, tokenizer)
+    print(f"The CLIP is in {options.output}, after {time.process_time() - began:.0f} s of one processor.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
