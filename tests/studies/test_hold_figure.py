@@ -148,7 +148,7 @@ def test_every_edit_is_measured_against_its_own_truth(measured, editor):
 def test_one_category_alone(editor):
     curves, _ = measure(editor, **run_options() | {"category": "remove", "count": 2})
     assert curves.categories == ("remove", "remove") and curves.settings["category"] == "remove"
-    assert "remove alone" in caption(curves, {})
+    assert "remove alone" in caption(curves, {}) and "adapter" not in caption(curves, {})
 
 
 def test_controls_share_the_first_point_and_say_on_how_many_they_were_measured(measured):
@@ -260,5 +260,6 @@ def test_the_figure_of_an_adapter_has_its_name(tiny_folder, tmp_path, capsys):
         for ending in ("", "_sloppy")
     )
     assert plain.keys() == adapted.keys() and plain["settings"]["weights"] != adapted["settings"]["weights"]
+    assert plain["settings"]["adapter"] is None and adapted["settings"]["adapter"] == "sloppy"
     assert (tmp_path / "new" / "lambda_figure_sloppy_controls.png").exists()
     assert main([*arguments, "--adapter", "nowhere"]) == 2 and "nowhere" in capsys.readouterr().err

@@ -28,10 +28,12 @@ def main(arguments: list[str] | None = None) -> None:
     output, editor, began = options.pop("output"), load(options.pop("model")), time.perf_counter()
     name = options.pop("adapter")
     if name:
-        folder = Path(name)
-        load_adapter(editor.transformer, folder if folder.exists() else data_folder() / "adapters" / name)
+        folder = Path(name) if Path(name).exists() else data_folder() / "adapters" / name
+        load_adapter(editor.transformer, folder)
+        name = folder.name
     curves, examples = measure(editor, **options)
-    paths = save(curves, examples, output, f"lambda_figure_{Path(name).name}" if name else "lambda_figure")
+    curves.settings["adapter"] = name
+    paths = save(curves, examples, output, f"lambda_figure_{name}" if name else "lambda_figure")
     print(curves.table())
     passes, alone = curves.settings["passes"], curves.settings["passes_alone"]
     print(f"\nshared: {passes} passes of an edit through the network instead of {alone}, {1 - passes / alone:.0%} less")

@@ -93,8 +93,9 @@ def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
         for metric in ("l1", "score")
     }
     of_what = "all categories" if settings["category"] == "all" else f"{settings['category']} alone"
+    adapted = f", with the adapter {settings['adapter']}," if settings.get("adapter") else ""
     text = (
-        f"The small model on {settings['count']} edits of the drawn world ({settings['split']} split, {of_what}, "
+        f"The small model{adapted} on {settings['count']} edits of the drawn world ({settings['split']} split, {of_what}, "
         f"{settings['steps']} steps, guidance scale {settings['guidance_scale']:g}, {settings['hold']} hold): mean L1 "
         "to the source as the tokenizer shows it, in pictures of 0 … 1, and mean edit score (0: nothing done, 10: the "
         "target); bands are 95% bootstrap intervals. "
