@@ -96,7 +96,8 @@ def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
     adapted = f", with the adapter {settings['adapter']}," if settings.get("adapter") else ""
     text = (
         f"The small model{adapted} on {settings['count']} edits of the drawn world "
-        f"({settings['split']} split, {of_what}, {settings['steps']} steps, guidance scale {settings['guidance_scale']:g}, {settings['hold']} hold): mean L1 "
+        f"({settings['split']} split, {of_what}, {settings['steps']} steps, guidance scale "
+        f"{settings['guidance_scale']:g}, {settings['hold']} hold): mean L1 "
         "to the source as the tokenizer shows it, in pictures of 0 … 1, and mean edit score (0: nothing done, 10: the "
         "target); bands are 95% bootstrap intervals. "
         "Dashed: the published curves of the 1B model (GEdit semantic score, where an unchanged picture still gets "
