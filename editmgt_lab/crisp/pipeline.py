@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,17 @@ class Run:
     store: Store
     shards: dict[str, list[Shard]]
 
-    def rows(self, stage: str, *, dropped: bool = False, pictures: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Of one stage, in order. pictures: of the columns picture and output those that are wanted."""
+    def rows(
+        self,
+        stage: str,
+        *,
+        dropped: bool = False,
+        pictures: tuple[str, ...] = (),
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Of one stage, in order, a shard in memory at a time. pictures, columns: see Store.rows."""
         for shard in self.shards[stage]:
-            yield from self.store.rows(shard, dropped=dropped, pictures=pictures)
+            yield from self.store.rows(shard, dropped=dropped, pictures=pictures, columns=columns)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Stage → came, kept, dropped: rows, which are pictures, then instructions, then candidates, then edits."""
@@ -120,7 +127,7 @@ def _with_twins(measured: list[Shard], store: Store, bounds: Mapping[str, Bounds
     """
     ids, hashes, lengths = [], [], []
     for shard in measured:
-        table = [(row["id"], row["hash"]) for row in store.rows(shard)]
+        table = [(row["id"], row["hash"]) for row in store.rows(shard, columns=("id", "hash"))]
         ids += [name for name, _ in table]
         hashes += [content for _, content in table]
         lengths.append(len(table))

@@ -25,6 +25,7 @@ from .pictures import GOOD, read_truth
 from .truth import EditTruth, instruction_is_valid, truth_of
 
 CLEARLY = 0.5  # of 10 in merit, by which one candidate is better than another
+KEPT = (*MEASURES, "type", "instruction_id", "instruction", "seed", "editor", "overall")  # of all candidates at once
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool 
 
 
 def _curation(run: Run, truths: Mapping[str, Any], seed: int) -> list[Filter]:
-    measured = [*run.rows("curate"), *run.rows("curate", dropped=True)]
+    measured = [
+        row for dropped in (False, True) for row in run.rows("curate", dropped=dropped, columns=("origin", *RULES))
+    ]
     good = [truths[Path(row["origin"]).name]["kind"] == GOOD for row in measured]
     found = []
     for name in [*RULES, "all"]:
@@ -136,7 +139,7 @@ def _before(run: Run, truths: Mapping[str, Any], seed: int) -> Filter:
     verdicts = [
         (not dropped, instruction_is_valid(row["instruction"], truths[Path(row["origin"]).name]["scene"]))
         for dropped in (False, True)
-        for row in run.rows("instruct", dropped=dropped)
+        for row in run.rows("instruct", dropped=dropped, columns=("instruction", "origin"))
         if row["instruction"] is not None
     ]
     return _filter("instruct", "all", verdicts, seed)
@@ -154,7 +157,8 @@ def _candidates(run: Run, truths: Mapping[str, Any], progress: bool) -> list[tup
                     row |= (operator.answer(row)["values"] or [{}])[0]
                 source, output = opened(row.pop("picture")), opened(row.pop("output"))
                 scene = truths[Path(row["origin"]).name]["scene"]
-                found.append((row, truth_of(row["instruction"], scene, source, output)))
+                truth = truth_of(row["instruction"], scene, source, output)
+                found.append(({name: row.get(name) for name in KEPT}, truth))
                 bar.update()
     return found
 
