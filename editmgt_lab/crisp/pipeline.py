@@ -20,7 +20,7 @@ from .edit.protocol import PictureEditor
 from .engine.operators import Operator
 from .engine.shards import Shard, Store
 from .engine.stages import Finished, Stage, finished, write_manifest
-from .instruct.operators import CheckRequest, Describe, Describer, Write, Writer
+from .instruct.operators import CheckCaption, CheckRequest, Describe, Describer, Write, Writer
 
 STAGES = ("measure", "curate", "describe", "instruct", "edit", "pick", "assure")
 NO_TWIN = 256.0  # bits: as far from every earlier picture as can be
@@ -31,7 +31,8 @@ class Plan:
     """All that decides what comes out. For the drawn world and for photographs: `options.py` makes one of each.
 
     extra: operators that measure curated pictures by networks (aesthetic score, text, suitability), before the rules;
-    editors: each with how many candidates it makes; clip: a folder or hub name, for CLIP's alignment (None: without).
+    editors: each with how many candidates it makes; captions: whether the source's pictures come with captions, to be
+    checked; clip: a folder or hub name, for CLIP's alignment (None: without).
     """
 
     curation: Mapping[str, Bounds]
@@ -44,6 +45,7 @@ class Plan:
     extra: tuple[Operator, ...] = ()
     instructions: int = 1
     seed: int = 0
+    captions: bool = False
     clip: str | None = None
 
     def stages(self) -> dict[str, Stage]:
@@ -54,7 +56,7 @@ class Plan:
         stages = (
             Stage("measure", (Measure(), *self.extra), pictures=("picture",)),
             Stage("curate", (Curate(dict(self.curation), (*measured, "twin_bits")),)),
-            Stage("describe", (Describe(self.describer),)),
+            Stage("describe", (*((CheckCaption(self.describer),) if self.captions else ()), Describe(self.describer))),
             Stage("instruct", (Write(self.writer, self.instructions, self.seed), CheckRequest())),
             Stage("edit", (Candidates(self._counts()), Edit(tuple(e for e, _ in self.editors))), pictures=("output",)),
             Stage("pick", (Judged(self.judge),), choice=Pick()),

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import sys
 import tarfile
 from pathlib import Path
@@ -105,9 +106,12 @@ def test_a_changed_file_is_another_shard_and_the_others_stay(tmp_path):
 
 BAD = {
     "nothing": (None, "there is no picture"),
-    "text": (b"no picture", "of no known kind"),
-    "cut short": (png(Image.new("RGB", (300, 300), "red"))[:200], "cannot be read"),
-    "100 megapixels": (as_file(Image.new("1", (10000, 10000)), "PNG"), "too large"),
+    "text": (b"no picture", "the picture cannot be opened: .*of no known kind"),
+    "cut short": (png(Image.new("RGB", (300, 300), "red"))[:200], "the picture cannot be opened: .*cannot be read"),
+    "100 megapixels": (
+        as_file(Image.new("1", (10000, 10000)), "PNG"),
+        "size too high: 100 million px, the bound is 64",
+    ),
 }
 
 
@@ -115,7 +119,7 @@ BAD = {
 def test_bad_pictures_are_dropped_with_a_reason(name):
     content, said = BAD[name]
     answer = measured(content)
-    assert answer["values"] is None and said in answer["error"]["problem"]
+    assert answer["values"] is None and re.search(said, answer["error"]["problem"])
 
 
 def test_odd_pictures_are_converted_and_it_is_noted(picture):

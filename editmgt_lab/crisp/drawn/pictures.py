@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from tqdm.auto import tqdm
 
-from ...data.tokens import written_whole
+from ...data.tokens import sweep, written_whole
 from ...errors import SettingError
 from ...world import Item, Scene, render, sample_scene
 from ..curate.decode import encoded
@@ -39,6 +39,7 @@ def draw(
         raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
     pictures, lines = folder / "pictures", []
     pictures.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     scenes: deque[Scene] = deque(maxlen=200)  # that may be met again
     for number in tqdm(range(first, first + count), desc="draw", unit="picture", disable=not progress):
         dice = random.Random(f"crisp/pictures/{split}/{number}")

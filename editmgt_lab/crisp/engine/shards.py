@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...data.tokens import written_whole
+from ...data.tokens import sweep, written_whole
 
 DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(), "problem": pa.string()} | {
     "verdicts": pa.string()  # JSON: every rule that was broken, by how much
@@ -91,5 +91,4 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left half written."""
-        for unfinished in self.folder.glob("*/.*.unfinished"):
-            unfinished.unlink(missing_ok=True)
+        sweep(self.folder)
