@@ -59,6 +59,7 @@ ROWS = {
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
+    DrawnDescriber().describe(drawn("meadow"))  # what a reader draws once, before eight threads would at a time
     rows = [{"image": column(content), "text": said} for content, said, _, _ in ROWS.values()]
     write(folder / "table" / "rows.parquet", SCHEMA, rows)
     with served() as address:
