@@ -2,7 +2,7 @@
 
 `make crisp` is run on ever more drawn scenes, from nothing, each time in a process of its own. Its processor time is
 that of all its threads and processes, which other programs on the computer change less than the clock's; its peak
-memory is the largest sum of what it and its children hold (resident), looked at ten times a second. Growth is the slope
+memory is the largest sum of what it and its children hold (resident), looked at twice a second. Growth is the slope
 of time over rows where both are logarithms: 1 is linear, 2 quadratic; starting up, the same for all, makes it smaller.
 """
 
@@ -32,7 +32,7 @@ from .bench import processor
 
 COUNTS = (200, 1000, 2000)
 MOST_GROWTH = 1.3  # of the peak memory, at ten times the rows
-EVERY = 0.1  # s
+EVERY = 0.5  # s
 MB = 1e6
 
 
