@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import time
 from collections.abc import Sequence
@@ -74,4 +75,5 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # networks and servers' clients are native code: a crash there says where it was
     raise SystemExit(main())

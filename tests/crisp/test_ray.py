@@ -9,7 +9,7 @@ import pytest
 
 from editmgt_lab.crisp.__main__ import main
 from editmgt_lab.crisp.drawn.pictures import draw
-from editmgt_lab.crisp.engine.local_ray import start_local
+from editmgt_lab.crisp.engine.local_ray import ATTEMPTS, SLOW, _started_quickly, start_local
 from editmgt_lab.errors import SettingError
 from tests.support import ROOT
 
@@ -37,11 +37,29 @@ def test_ray_makes_the_same_rows(tmp_path):
 
 
 def test_a_local_ray_that_does_not_start_says_so(monkeypatch):
-    def refuse(**_):
-        raise Exception("The current node timed out during startup.")
+    calls = []
 
-    monkeypatch.setattr("ray.init", refuse)
+    def refuse(times):
+        def init(**_):
+            calls.append(os.environ["PYTHONPATH"])
+            if len(calls) <= times:
+                raise Exception("The current node timed out during startup.")
+
+        return init
+
     before = os.environ.get("PYTHONPATH")
-    with pytest.raises(SettingError, match="Ray did not start on this computer: The current node timed out"):
+    monkeypatch.setattr("ray.init", refuse(ATTEMPTS))
+    with pytest.raises(SettingError, match=f"in {ATTEMPTS} attempts: The current node timed out"):
         start_local()
-    assert os.environ.get("PYTHONPATH") == before
+    assert len(calls) == ATTEMPTS and os.environ.get("PYTHONPATH") == before
+    calls.clear()
+    monkeypatch.setattr("ray.init", refuse(1))
+    start_local()
+    assert len(calls) == 2
+
+
+def test_its_processes_do_without_a_slow_import():
+    with _started_quickly():
+        said = subprocess.run([sys.executable, "-c", f"import {SLOW}"], capture_output=True, text=True)
+    assert said.returncode == 1 and "ImportError" in said.stderr and "editmgt-lab-ray" in said.stderr
+    assert "editmgt-lab-ray" not in os.environ.get("PYTHONPATH", "")
