@@ -112,10 +112,14 @@ def memory_growth(taken: Sequence[Taken]) -> tuple[int, float] | None:
 
 
 def table(taken: Sequence[Taken]) -> str:
-    lines = [["scenes", "rows", "processor s", "ms a scene", "clock s", "peak MB"]]
+    lines = [["scenes", "rows", "processor s", "ms each further scene", "clock s", "peak MB"]]
+    before = None
     for each in taken:
-        numbers = (each.processor, 1000 * each.processor / each.scenes, each.seconds, each.peak / MB)
-        lines.append([str(each.scenes), str(each.rows), *(f"{number:.0f}" for number in numbers)])
+        further = before and 1000 * (each.processor - before.processor) / (each.scenes - before.scenes)
+        numbers = (each.processor, further, each.seconds, each.peak / MB)
+        cells = ("–" if number is None else f"{number:.0f}" for number in numbers)
+        lines.append([str(each.scenes), str(each.rows), *cells])
+        before = each
     return align(lines, 0)
 
 
@@ -141,6 +145,7 @@ def picture(taken: Sequence[Taken]) -> Figure:
     left.plot(scenes, linear, color="0.6", linestyle="--", label="as many times as the scenes")
     left.plot(scenes, [each.processor for each in taken], "o-", color="tab:blue", label="measured")
     left.set(xscale="log", yscale="log", xlabel="scenes", ylabel="processor time, s", title="time")
+    left.set_yticks([each.processor for each in taken], [f"{each.processor:.0f}" for each in taken])
     left.legend(frameon=False)
     peaks = [each.peak / MB for each in taken]
     right.axhline(MOST_GROWTH * peaks[0], color="0.6", linestyle="--", label=f"{MOST_GROWTH:g} × the smallest run")

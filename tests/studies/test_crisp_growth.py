@@ -6,7 +6,7 @@ import math
 import pytest
 
 from editmgt_lab.errors import DataError, SettingError
-from editmgt_lab.studies.crisp_growth import Taken, growth, measure, memory_growth, picture, take, told
+from editmgt_lab.studies.crisp_growth import Taken, growth, measure, memory_growth, picture, table, take, told
 from tests.support import ROOT
 
 pytest.importorskip("daft", reason="the extra [crisp] is not installed")
@@ -35,6 +35,7 @@ def test_linear_and_quadratic_growth_are_told_apart():
     assert memory_growth(runs(1, [1, 1, 1])[:1]) is None
     said = told(runs(2, [100, 150, 200]))
     assert "the power 2.00" in said and "10 times the scenes take 1.50 times the peak" in said
+    assert table(runs(1, [1e6, 2e6, 3e6])).splitlines()[3].split() == ["1000", "2000", "10", "10", "1", "2"]
     assert len(picture(runs(1, [1e9, 1e9, 1e9])).axes) == 2
 
 
