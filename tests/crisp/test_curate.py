@@ -95,6 +95,16 @@ def test_a_file_that_is_damaged_is_one_more_row_without_a_picture(tmp_path, pict
     assert "b.parquet" in found[-1]["origin"] and "cannot be read" in found[-1]["origin"]
 
 
+def test_a_name_in_no_known_letters_is_written_out(tmp_path, pictures):
+    try:
+        (tmp_path / "p\udcff.png").write_bytes(png(pictures[0]))  # a byte that is no UTF-8
+    except OSError:
+        pytest.skip("this file system takes such names not at all")
+    store = Store(tmp_path / "shards")
+    shards = Stage("measure", (Measure(),), ("picture",)).run(Source(str(tmp_path)).shards(), store, progress=False)
+    assert [row["origin"] for row in store.rows(shards[0])] == ["p\\udcff.png"]
+
+
 def test_a_changed_file_is_another_shard_and_the_others_stay(tmp_path):
     for number in range(ROWS + 1):
         (tmp_path / f"{number:03d}.png").write_bytes(b"a")

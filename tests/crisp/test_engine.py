@@ -73,6 +73,28 @@ def test_a_bad_row_costs_itself_and_is_kept_with_its_reason(tmp_path):
     assert sum(shard.kept + shard.dropped for shard in first) == sum(shard.came for shard in first) == SHARDS * ROWS
 
 
+@dataclass(frozen=True)
+class Says(Operator):
+    """What no table takes, in a value or in an error."""
+
+    name: ClassVar[str] = "says"
+    takes: ClassVar[tuple[str, ...]] = ("n",)
+    gives: ClassVar[dict] = {"text": pa.string(), "count": pa.int32()}
+
+    def run(self, row):
+        if row["n"] == 3:
+            raise ValueError("half a pair \ud83d")
+        return {"text": "\ud83d" if row["n"] == 1 else "🔵", "count": 2**40 if row["n"] == 2 else row["n"]}
+
+
+def test_a_value_that_no_table_takes_costs_its_row(tmp_path):
+    store, table = Store(tmp_path), pa.table({"id": ["a", "b", "c", "d"], "n": [0, 1, 2, 3]})
+    shards = Stage("said", (Says(),)).run([Rows("k", table, {})], store, progress=False)
+    assert [(row["id"], row["text"]) for row in rows_of(store, shards)] == [("a", "🔵")]
+    problems = {row["id"]: row["problem"] for row in rows_of(store, shards, dropped=True)}
+    assert "UnicodeEncodeError" in problems["b"] and "in says" in problems["c"] and "pair \\ud83d" in problems["d"]
+
+
 def test_what_is_finished_is_not_done_again(tmp_path):
     log = tmp_path / "log"
     run(tmp_path, log, seconds=0)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
 from ...errors import DataError, SettingError
+from ...plain_text import legible
 from ..engine.keys import key_of
 from ..engine.runner import load_daft
 from ..engine.stages import ROWS
@@ -161,7 +162,12 @@ def _of_tar(table: Table) -> Iterator[Raw]:
 def _numbered(rows: list[Raw], first: int) -> Callable[[], list[dict[str, Any]]]:
     def read() -> list[dict[str, Any]]:
         return [
-            {"id": f"{first + i:08d}", "origin": origin, "bytes": _loaded(value), "given": given}
+            {
+                "id": f"{first + i:08d}",
+                "origin": legible(origin),
+                "bytes": _loaded(value),
+                "given": given and legible(given),
+            }
             for i, (origin, value, given) in enumerate(rows)
         ]
 
