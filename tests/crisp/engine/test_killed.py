@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.crisp import killed_command
+from tests.crisp.engine import killed_command
 
 KILLS, COUNT = 20, 16
 MOST_WAIT = 0.05  # s, from a file that was written to the kill
@@ -55,7 +55,7 @@ def ended(process, folder, dice, most):
 def test_killed_at_20_moments_it_publishes_the_same(tmp_path):
     """The same files in the end, byte for byte, nothing twice, at most a shard's work repeated for each kill."""
     server = multiprocessing.get_context("forkserver")  # which has imported everything once
-    server.set_forkserver_preload(["tests.crisp.killed_command"])
+    server.set_forkserver_preload(["tests.crisp.engine.killed_command"])
     folders = whole, killed = tmp_path / "whole", tmp_path / "killed"
     logs = [tmp_path / "whole.log", tmp_path / "killed.log"]
     arguments = [["--count", str(COUNT), "--shard", "4", "--output", str(folder)] for folder in folders]

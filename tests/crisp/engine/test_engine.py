@@ -20,7 +20,7 @@ from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
 from editmgt_lab.errors import SettingError
-from tests.crisp.slow_pipeline import ROWS, SHARDS, run, run_alone
+from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path):
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     store, *expected = run(whole, tmp_path / "other", seconds=0)
     server = multiprocessing.get_context("forkserver")  # which has imported everything once
-    server.set_forkserver_preload(["tests.crisp.slow_pipeline"])
+    server.set_forkserver_preload(["tests.crisp.engine.slow_pipeline"])
     dice, kills, log_lines = random.Random(0), 0, lambda: log.read_text().splitlines() if log.exists() else []
     while True:
         process = server.Process(target=run_alone, args=(str(killed), str(log)))
