@@ -1,7 +1,6 @@
 """The engine: one bad row costs itself, a kill costs a shard, a changed operator what hangs on it."""
 
 import json
-import multiprocessing
 import random
 import signal
 import sys
@@ -163,12 +162,10 @@ def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
     assert done == {*range(11, 16), *range(21, 26)}
 
 
-def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path):
+def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path, server):
     """SIGKILL again and again: the same rows in the end, none twice, at most a shard repeated for each kill."""
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     store, *expected = run(whole, tmp_path / "other", seconds=0)
-    server = multiprocessing.get_context("forkserver")  # which has imported everything once
-    server.set_forkserver_preload(["tests.crisp.engine.slow_pipeline"])
     dice, kills, log_lines = random.Random(0), 0, lambda: log.read_text().splitlines() if log.exists() else []
     while True:
         process = server.Process(target=run_alone, args=(str(killed), str(log)))

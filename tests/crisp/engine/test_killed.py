@@ -1,7 +1,6 @@
 """SIGKILL for the whole command, again and again, while it draws, works, writes and publishes."""
 
 import json
-import multiprocessing
 import random
 import signal
 import time
@@ -52,10 +51,8 @@ def ended(process, folder, dice, most):
     return process.exitcode == -signal.SIGKILL
 
 
-def test_killed_at_20_moments_it_publishes_the_same(tmp_path):
+def test_killed_at_20_moments_it_publishes_the_same(tmp_path, server):
     """The same files in the end, byte for byte, nothing twice, at most a shard's work repeated for each kill."""
-    server = multiprocessing.get_context("forkserver")  # which has imported everything once
-    server.set_forkserver_preload(["tests.crisp.engine.killed_command"])
     folders = whole, killed = tmp_path / "whole", tmp_path / "killed"
     logs = [tmp_path / "whole.log", tmp_path / "killed.log"]
     arguments = [["--count", str(COUNT), "--shard", "4", "--output", str(folder)] for folder in folders]
