@@ -103,11 +103,11 @@ def growth(taken: Sequence[Taken]) -> float:
 
 
 def memory_growth(taken: Sequence[Taken]) -> tuple[int, float] | None:
-    """(times the scenes, times the peak) of the two runs that are ten times apart or most nearly so; None for one."""
+    """(times the scenes, times the peak) of the largest two runs that are ten times apart, or nearly so; None for one."""
     pairs = [(a, b) for a in taken for b in taken if b.scenes > a.scenes]
     if not pairs:
         return None
-    first, second = min(pairs, key=lambda pair: abs(np.log10(pair[1].scenes / pair[0].scenes) - 1))
+    first, second = min(pairs, key=lambda pair: (abs(np.log10(pair[1].scenes / pair[0].scenes) - 1), -pair[1].scenes))
     return round(second.scenes / first.scenes), second.peak / first.peak
 
 

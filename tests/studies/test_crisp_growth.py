@@ -32,6 +32,8 @@ def test_linear_and_quadratic_growth_are_told_apart():
     assert growth(runs(1, [1, 1, 1])) == pytest.approx(1) and growth(runs(2, [1, 1, 1])) == pytest.approx(2)
     assert math.isnan(growth(runs(1, [1, 1, 1])[:1]))
     assert memory_growth(runs(1, [100, 120, 200])) == (10, pytest.approx(1.2))
+    assert memory_growth(runs(1, [100, 120, 200], (10, 20, 200))) == (10, pytest.approx(200 / 120))
+    assert memory_growth(runs(1, [100, 110, 120, 200], (10, 20, 100, 200))) == (10, pytest.approx(200 / 110))
     assert memory_growth(runs(1, [1, 1, 1])[:1]) is None
     said = told(runs(2, [100, 150, 200]))
     assert "the power 2.00" in said and "10 times the scenes take 1.50 times the peak" in said
