@@ -103,7 +103,7 @@ def growth(taken: Sequence[Taken]) -> float:
 
 
 def memory_growth(taken: Sequence[Taken]) -> tuple[int, float] | None:
-    """(times the scenes, times the peak) of the largest two runs that are ten times apart, or nearly so; None for one."""
+    """(times the scenes, times the peak) of the largest two runs ten times apart, or nearly so; None for one run."""
     pairs = [(a, b) for a in taken for b in taken if b.scenes > a.scenes]
     if not pairs:
         return None
