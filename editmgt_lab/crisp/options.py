@@ -13,7 +13,7 @@ from .bounds import with_settings
 from .curate import rules as before
 from .curate.aesthetic import Aesthetic
 from .curate.text import Writing
-from .drawn.editors import FAULTS, DrawnEditor, ManyFaults
+from .drawn.editors import FAULTS, SLOPPY, DrawnEditor, ManyFaults
 from .drawn.models import DrawnDescriber, DrawnGround, DrawnJudge, DrawnWriter
 from .edit.editors import DiffusersEditor, HttpEditor, LabEditor
 from .edit.protocol import PictureEditor
@@ -25,9 +25,7 @@ from .models.client import Client, client_from_environment
 from .models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
 from .pipeline import STAGES, Plan
 
-EDITORS = (
-    "drawn, drawn:FAULT, faults, lab, lab:MODEL, an address, or a class of diffusers with its folder, CLASS:FOLDER"
-)
+EDITORS = "drawn, drawn:FAULT, faults, sloppy, lab, lab:MODEL, an address, or CLASS:FOLDER of a diffusers pipeline"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,8 +114,9 @@ def editor_of(text: str) -> PictureEditor:
     kind, _, rest = text.partition(":")
     if text.startswith(("http://", "https://")):
         return HttpEditor(text)
-    if text in ("drawn", "faults"):
-        return DrawnEditor() if text == "drawn" else ManyFaults()
+    named = {"drawn": DrawnEditor(), "faults": ManyFaults(), "sloppy": ManyFaults(SLOPPY, "drawn, sloppy")}
+    if text in named:
+        return named[text]
     if kind == "drawn" and rest in FAULTS:
         return DrawnEditor(rest)
     if kind == "lab":

@@ -78,10 +78,12 @@ def answers(
     return scores, pictures
 
 
-def teach(editor: Editor, skill: str, settings: FinetuneSettings, *, replay: TokenPairs | None) -> tuple[Editor, float]:
-    """A copy of the editor that has learned a skill, and the seconds that the training took."""
+def teach(
+    editor: Editor, pairs: TokenPairs, settings: FinetuneSettings, *, replay: TokenPairs | None = None
+) -> tuple[Editor, float]:
+    """A copy of the editor that has learned these pairs, and the seconds that the training took."""
     taught = copy.deepcopy(editor)
-    tuner = Finetuner(taught, skill_pairs(editor, skill), settings, replay=replay)
+    tuner = Finetuner(taught, pairs, settings, replay=replay)
     started = time.monotonic()
     tuner.run()
     return taught, time.monotonic() - started
@@ -119,7 +121,7 @@ def measure_skills(
     for skill in tqdm(skills, desc="skills", unit="skill"):
         before = ask(editor, tried[skill])
         for way, settings in WAYS.items():
-            taught, seconds = teach(editor, skill, replace(settings, seed=seed), replay=replay)
+            taught, seconds = teach(editor, skill_pairs(editor, skill), replace(settings, seed=seed), replay=replay)
             if adapters and settings.rank:
                 save_adapter(taught.transformer, adapters / skill)
             after, old_after = ask(taught, tried[skill]), ask(taught, old)

@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 
 from ...metrics.report import align
 from ..assure.rules import MEASURES, broken_after
-from ..curate.decode import opened
 from ..curate.rules import RULES, broken_rules
 from ..pipeline import Run
-from .editors import ManyFaults
+from .editors import fault_of
+from .judged import judged
 from .pictures import GOOD, read_truth
-from .truth import EditTruth, instruction_is_valid, truth_of
+from .truth import EditTruth, instruction_is_valid
 
 CLEARLY = 0.5  # of 10 in merit, by which one candidate is better than another
 KEPT = (*MEASURES, "type", "instruction_id", "instruction", "seed", "editor", "overall")  # of all candidates at once
@@ -107,7 +107,9 @@ def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool 
     """
     truths = read_truth(folder)
     filters = [*_curation(run, truths, seed), _before(run, truths, seed)]
-    candidates = _candidates(run, truths, progress)
+    total = sum(shard.came for shard in run.shards["pick"])
+    with tqdm(judged(run, folder), desc="truth", unit="edit", total=total, disable=not progress) as bar:
+        candidates = [({name: row.get(name) for name in KEPT}, truth) for row, truth in bar]
     for name in MEASURES:
         rules = {of: {name: each[name]} for of, each in run.plan.bounds.items() if name in each}
         if any(row.get(name) is not None for row, _ in candidates) and rules:
@@ -145,24 +147,6 @@ def _before(run: Run, truths: Mapping[str, Any], seed: int) -> Filter:
     return _filter("instruct", "all", verdicts, seed)
 
 
-def _candidates(run: Run, truths: Mapping[str, Any], progress: bool) -> list[tuple[dict[str, Any], EditTruth]]:
-    """All candidates with their measures, and the truth of each."""
-    compare = run.plan.stages()["assure"].operators[:-1]
-    found = []
-    total = sum(shard.came for shard in run.shards["pick"])
-    with tqdm(total=total, desc="truth", unit="edit", disable=not progress) as bar:
-        for dropped in (False, True):
-            for row in run.rows("pick", dropped=dropped, pictures=("picture", "output")):
-                for operator in compare:
-                    row |= (operator.answer(row)["values"] or [{}])[0]
-                source, output = opened(row.pop("picture")), opened(row.pop("output"))
-                scene = truths[Path(row["origin"]).name]["scene"]
-                truth = truth_of(row["instruction"], scene, source, output)
-                found.append(({name: row.get(name) for name in KEPT}, truth))
-                bar.update()
-    return found
-
-
 def _picks(candidates: Sequence[tuple[dict[str, Any], EditTruth]]) -> tuple[int, int]:
     groups: dict[str, list[tuple[float, float]]] = {}
     for row, truth in candidates:
@@ -177,9 +161,7 @@ def _faults(run: Run, candidates: Sequence[tuple[dict[str, Any], EditTruth]]) ->
     editors = {editor.name: editor for editor, _ in run.plan.editors}
     found: dict[str, tuple[int, int]] = {}
     for row, truth in candidates:
-        editor = editors[row["editor"]]
-        many = isinstance(editor, ManyFaults)
-        name = editor.fault(row["instruction"], row["seed"]) if many else editor.name
+        name = fault_of(editors[row["editor"]], row["instruction"], row["seed"])
         count, good = found.get(name, (0, 0))
         found[name] = count + 1, good + truth.good
     return dict(sorted(found.items()))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from ...checkpoints import data_folder
 from ...editor import load
 from ...errors import command
+from ...finetuning import load_adapter
 from ...world import CATEGORIES
 from ..options import add_decoding, measuring
 from .figure import measure, save
@@ -20,11 +22,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring(__doc__, count=200, counted="edits, each under all its holds", output=Path("outputs"), batch=2)
     parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument("--random-count", type=int, default=60, help="of them, edits to hold at random as well")
+    parser.add_argument("--adapter", help="a folder, or one of data_samples/adapters; its name ends the files' names")
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
-    output, model, began = options.pop("output"), options.pop("model"), time.perf_counter()
-    curves, examples = measure(load(model), **options)
-    paths = save(curves, examples, output)
+    output, editor, began = options.pop("output"), load(options.pop("model")), time.perf_counter()
+    name = options.pop("adapter")
+    if name:
+        folder = Path(name)
+        load_adapter(editor.transformer, folder if folder.exists() else data_folder() / "adapters" / name)
+    curves, examples = measure(editor, **options)
+    paths = save(curves, examples, output, f"lambda_figure_{Path(name).name}" if name else "lambda_figure")
     print(curves.table())
     passes, alone = curves.settings["passes"], curves.settings["passes_alone"]
     print(f"\nshared: {passes} passes of an edit through the network instead of {alone}, {1 - passes / alone:.0%} less")

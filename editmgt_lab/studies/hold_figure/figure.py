@@ -163,16 +163,16 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
         )
 
 
-def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path) -> list[Path]:
-    """Write lambda_figure as .png, .svg and .json, and as .png its controls and its categories; returns the paths."""
+def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path, name: str = "lambda_figure") -> list[Path]:
+    """Write the figure as .png, .svg and .json, and as .png its controls and its categories; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     main = lambda_figure(curves, examples)
     figures = {"": main, "_controls": controls_figure(curves), "_categories": categories_figure(curves)}
-    paths = [folder / f"lambda_figure{ending}" for ending in (".json", ".svg")]
+    paths = [folder / f"{name}{ending}" for ending in (".json", ".svg")]
     save_json(curves.to_dict(), paths[0])
     with matplotlib.rc_context({"svg.hashsalt": "lambda"}):  # else its ids are random
         main.savefig(paths[1], metadata={"Date": None})
-    for name, figure in figures.items():
-        paths.append(folder / f"lambda_figure{name}.png")
+    for ending, figure in figures.items():
+        paths.append(folder / f"{name}{ending}.png")
         figure.savefig(paths[-1], dpi=150, metadata={"weights": curves.settings["weights"]})
     return paths

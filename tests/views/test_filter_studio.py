@@ -1,0 +1,120 @@
+"""The filter studio keeps and drops by the pipeline's own rule, in Python and on the page alike."""
+
+import json
+
+import numpy as np
+import pytest
+import traitlets
+from PIL import Image
+from playwright.sync_api import expect
+
+import editmgt_lab as lab
+from editmgt_lab import views
+from editmgt_lab.crisp.assure.rules import DRAWN, broken_after
+from editmgt_lab.crisp.curate.decode import encoded
+from editmgt_lab.crisp.drawn.truth import EditTruth
+from tests.support.browser import opened
+
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def edits():
+    """Edits of one category, worse and worse outside the edit, every third one bad inside it; half are good."""
+    found = []
+    for i in range(COUNT):
+        picture = encoded(Image.new("RGB", (32, 32), (10 * i, 120, 90)))
+        done = i % 3 != 0
+        row = {
+            "type": "color" if i % 2 else "style", "instruction": f"edit {i}", "picture": picture, "output": picture,
+            "alignment": 1.0 if done else 0.7, "direction": 1.0 if done else 0.0, "inside": 0.2, "whole": 0.1,
+            "outside": 0.002 * i if i % 2 else None, "worst": 0.001 * i if i % 2 else None, "unexplained": 0.01,
+        }  # fmt: skip
+        found.append((row, EditTruth(True, 9.0 if i < COUNT / 2 else 1.0, 0.0, 0.0)))
+    return found
+
+
+@pytest.fixture
+def studio(edits):
+    studio = views.filter_studio(edits)
+    studio.pending.result(timeout=60)
+    assert not studio.message
+    return studio
+
+
+def test_it_begins_with_the_pipelines_own_verdicts(studio, edits):
+    kept = [not broken_after(row, DRAWN) for row, _ in edits]
+    assert studio.kept.tolist() == kept and 0 < sum(kept) < COUNT
+    told = studio.counts()
+    assert told["good"] == told["bad"] == COUNT // 2
+    assert told["kept_good"] == sum(kept[: COUNT // 2]) and told["kept_good"] + told["kept_bad"] == sum(kept)
+
+
+def test_a_bound_that_moves_and_a_rule_that_is_off_change_what_is_kept(studio, edits):
+    before = studio.kept.sum()
+    studio.bounds = studio.bounds | {"outside": [None, 0.0]}
+    strict = studio.kept
+    assert strict.sum() < before
+    assert strict.tolist() == [bool(row["alignment"] == 1.0 and not row["outside"]) for row, _ in edits]
+    studio.off = ["alignment", "direction", "outside"]
+    assert studio.kept.all()
+
+
+def test_chance_keeps_as_many_and_no_better(studio):
+    for high in (0.005, 0.02):
+        studio.bounds = studio.bounds | {"outside": [None, high]}
+        assert studio.kept_by_chance.sum() == studio.kept.sum()
+    again = views.filter_studio(list(zip(studio.rows, studio.truths, strict=True)))
+    np.testing.assert_array_equal(again.chance, studio.chance)
+
+
+def test_what_a_page_may_not_send_changes_nothing(studio):
+    before = dict(studio.bounds)
+    for wrong in ({"nonsense": [0, 1]}, before | {"outside": [1.0, 0.0]}, before | {"outside": "no"}):
+        with pytest.raises((traitlets.TraitError, lab.LabError, ValueError)):
+            studio.bounds = wrong
+        assert studio.bounds == before
+    with pytest.raises(traitlets.TraitError):
+        studio.off = ["nonsense"]
+    assert studio.off == []
+
+
+def test_without_edits_it_says_so():
+    with pytest.raises(lab.LabError, match="no edits"):
+        views.filter_studio([])
+
+
+def test_it_can_be_saved(studio, tmp_path):
+    assert Image.open(studio.save_figure(tmp_path / "figure.png")).width > 250
+    with np.load(studio.save_arrays(tmp_path / "arrays.npz")) as saved:
+        settings = json.loads(str(saved["settings"]))
+        np.testing.assert_array_equal(saved["kept"], studio.kept)
+        assert saved["values"].shape == (COUNT, len(settings["measures"]))
+        assert settings["kept_good"] == studio.counts()["kept_good"] and settings["bounds"]["outside"] == [None, 0.02]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_what_python_keeps(browser, studio, tmp_path, scheme):
+    with opened(browser, studio.export(tmp_path / "page.html"), scheme=scheme) as page:
+        kept = page.locator(".lab-tiles").first.locator(".lab-tile")
+        expect(kept).to_have_count(int(studio.kept.sum()))
+        told, whole = studio.counts(), page.locator("table").first.locator("tbody tr")
+        expect(whole.first).to_contain_text(f"{told['kept_good']} of {told['good']}")
+        expect(whole.last).to_contain_text(f"{told['chance_good']} of {told['good']}")
+
+        page.get_by_label("change outside the edit, at most").fill("0.009")
+        studio.bounds = studio.bounds | {"outside": [None, 0.009]}
+        expect(kept).to_have_count(int(studio.kept.sum()))
+        for name in ("agreement with the target text", "change of what was to change", "change outside the edit"):
+            page.get_by_role("button", name=name, exact=True).click()
+        expect(kept).to_have_count(COUNT)
+        expect(page.get_by_label("change outside the edit, at most")).to_be_disabled()
+        page.get_by_role("button", name="bad: edit 23", exact=True).click()
+        expect(page.locator(".lab-picked")).to_contain_text("“edit 23”")
+        page.screenshot(path=tmp_path / f"filter_studio_{scheme}.png", full_page=True)
+
+
+def test_the_page_fits_a_narrow_window(browser, studio, tmp_path):
+    with opened(browser, studio.export(tmp_path / "page.html"), width=420) as page:
+        assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
+        page.screenshot(path=tmp_path / "filter_studio_narrow.png", full_page=True)
