@@ -43,8 +43,8 @@ from ..world import EditSample, sample_edit
 from .options import measuring
 from .skills import answers, teach
 
-SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=120)
-SCENES = 1000
+SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=60)
+SCENES = 500
 HOLDS = (0.0, 0.1)  # λ
 SHIPPED, TRUE, FILTERED, UNFILTERED = "as shipped", "true", "filtered", "unfiltered"
 METRICS = {"success": ("success %", 100, 0), "leakage": ("leakage", 1, 4), "score": ("edit score", 1, 2)}
@@ -81,7 +81,7 @@ def pairs_of(made: Run, truths: Mapping[str, Any]) -> dict[str, list[Pair]]:
     Raises DataError where no edit passed.
     """
     pictures = ("picture", "output")
-    found: dict[str, list[Pair]] = {TRUE: [], FILTERED: [], UNFILTERED: []}
+    found: dict[str, list[Pair]] = {UNFILTERED: [], FILTERED: [], TRUE: []}
     found[FILTERED] = [_pair(row) for row in made.rows("assure", pictures=pictures)]
     known = set()
     for row in made.rows("edit", pictures=pictures):

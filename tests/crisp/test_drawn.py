@@ -144,7 +144,8 @@ def test_without_a_fault_edits_are_good_and_with_one_they_are_not():
     assert good[DONE] == 14
     assert good["nothing"] == good["drift"] == good["half done"] == 0
     assert good["shift"] <= 1  # a calm background may be moved and nobody sees it
-    assert good["wrong object"] <= 1 and good["neighbour"] <= 3  # where there is no neighbour nothing can go wrong
+    assert good["wrong object"] <= 1
+    assert good["neighbour"] <= 3 and good["bleed"] <= 5  # where there is no neighbour nothing can go wrong
 
 
 def test_faults_do_what_they_are_called():
@@ -155,6 +156,11 @@ def test_faults_do_what_they_are_called():
     assert (made["nothing"] == source).all()
     assert np.abs(made["half done"] - (0.6 * source + 0.4 * whole)).max() <= 1
     assert np.abs(np.abs(made["drift"] - whole)[whole < 230].mean() - 255 * 0.08) < 2
+    asked = understand(text, scene).after
+    changed = next(item for item in (*asked.items, *scene.items) if (item in asked.items) != (item in scene.items))
+    one = replace(asked, items=tuple(replace(item, colour=changed.colour) for item in asked.items))
+    bled = np.asarray(render(one), np.float32)
+    assert np.abs(made["bleed"] - bled).mean() < 1 < np.abs(whole - bled).mean(), "another object of another colour"
     moved = [np.roll(whole, step, axis) for axis in (0, 1) for step in (3, -3)]
     assert min(np.abs(made["shift"] - each)[4:-4, 4:-4].max() for each in moved) == 0
     assert np.abs(np.asarray(DrawnEditor("drift", 0.2).edit(picture, text, seed)) - whole).mean() > 30
@@ -171,20 +177,23 @@ def test_an_edit_is_the_same_for_the_same_seed_and_says_what_it_cannot():
         DrawnEditor("sneeze")
     with pytest.raises(SettingError, match="add up to"):
         ManyFaults({"none": 0.5})
+    with pytest.raises(SettingError, match="unknown faults sneeze"):
+        ManyFaults({"none": 0.5, "sneeze": 0.5})
 
 
 def test_the_judge_prefers_the_better_edit():
-    judge, won = DrawnJudge(), 0
+    judge, won, tried = DrawnJudge(), 0, 0
     for scene, picture, text, seed in edits(14):
         asked = understand(text, scene)
         request = Request(asked.category, text, asked.thing, caption_of(asked.after))
-        whole, spoiled = (
-            judge.judge(picture, DrawnEditor(fault).edit(picture, text, seed), caption_of(scene), request)
-            for fault in (DONE, tuple(FAULTS)[seed % len(FAULTS)])
-        )
+        made = [DrawnEditor(fault).edit(picture, text, seed) for fault in (DONE, tuple(FAULTS)[seed % len(FAULTS)])]
+        if made[0].tobytes() == made[1].tobytes():
+            continue  # a fault that this scene does not show
+        whole, spoiled = (judge.judge(picture, each, caption_of(scene), request) for each in made)
+        tried += 1
         assert 0 <= spoiled.overall <= 10
         won += whole.overall > spoiled.overall
-    assert won >= 13
+    assert tried >= 12 and won >= tried - 1
 
 
 def test_the_writer_keeps_its_rounds_and_its_seed():

@@ -27,7 +27,8 @@ DONE = "none"
 # What each amount means is said in `DrawnEditor`.
 FAULTS = {
     "drift": 0.08,
-    "tint": 0.05,
+    "oversaturated": 1.0,
+    "bleed": 1.0,
     "neighbour": 1.0,
     "shift": 0.04,
     "wrong object": 1.0,
@@ -37,15 +38,17 @@ FAULTS = {
 SHARES = {
     DONE: 0.5,
     "drift": 0.08,
+    "oversaturated": 0.06,
     "bleed": 0.06,
-    "neighbour": 0.1,
+    "neighbour": 0.06,
     "shift": 0.08,
-    "wrong object": 0.08,
+    "wrong object": 0.06,
     "nothing": 0.05,
     "half done": 0.05,
 }
 # Of an editor that hardly ever leaves alone what it should, and mostly errs in one way: that can be learned.
-SLOPPY = {DONE: 0.2, "bleed": 0.6, "neighbour": 0.1, "wrong object": 0.05, "half done": 0.05}
+SLOPPY = {DONE: 0.2, "oversaturated": 0.6, "bleed": 0.1, "wrong object": 0.05, "half done": 0.05}
+GARISH = "popart"  # of the STYLES
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class DrawnEditor:
     """Reads the scene, draws it anew as the instruction asks, and puts the difference into the picture.
 
     fault: "none", or one of FAULTS; amount: how much of it. drift: how far the colours of the whole picture go, of 1;
+    oversaturated: how much of a garish look the whole picture takes on, as by too much guidance, of 1;
     shift: by how much the picture is moved, of its side; half done: how much of the edit is missing, of 1; neighbour:
     another object is drawn in another colour; bleed: the other objects take on the colour of the edited one; wrong
     object: it, or the wrong background or style, is edited instead; nothing: the picture as it came. For these four the
@@ -96,6 +100,8 @@ class DrawnEditor:
             return redrawn(edited, asked.after, _with_another_neighbour(asked.after, scene, dice))
         if self.fault == "drift":
             return _drifted(edited, amount, dice)
+        if self.fault == "oversaturated":
+            return Image.blend(edited, Image.fromarray(stylise(np.asarray(edited), GARISH)), amount)
         if self.fault == "bleed":
             return redrawn(edited, asked.after, _with_one_colour(asked, scene))
         if self.fault == "shift":
@@ -105,13 +111,20 @@ class DrawnEditor:
 
 @dataclass(frozen=True)
 class ManyFaults:
-    """A DrawnEditor whose fault changes from edit to edit. shares: of the edits, fault → share; they add up to 1."""
+    """A DrawnEditor whose fault changes from edit to edit. shares: of the edits, fault → share; they add up to 1.
+
+    Raises SettingError for others, and for an unknown fault.
+    """
 
     version: ClassVar[int] = 1
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
     name: str = "drawn, with faults"
 
     def __post_init__(self) -> None:
+        if unknown := self.shares.keys() - {DONE, *FAULTS}:
+            raise SettingError(
+                f"unknown faults {', '.join(sorted(unknown))}", expected=", ".join((DONE, *FAULTS)), fix="name these"
+            )
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise SettingError(
                 f"shares that add up to {sum(self.shares.values()):g}",
