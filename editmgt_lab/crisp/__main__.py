@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.tokens import written_whole
+from ..data.tokens import sweep, written_whole
 from ..errors import command
 from .curate.sources import Source
 from .drawn.pictures import draw
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipeline and write all that comes of it."""
     chosen = parser().parse_args(arguments)
     plan = plan_of(chosen)
+    sweep(chosen.output, within=False)
+    sweep(chosen.output / "answers")
     start(chosen.runner, chosen.address)
     began = time.perf_counter()
     place, count, world = chosen.source, chosen.count, None
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         world = chosen.output / f"{chosen.split}_{chosen.size}"
         count = DRAWN_PICTURES if count is None else count
         place = draw(world, count, split=chosen.split, size=chosen.size)
-    source = Source(str(place), count, chosen.column)
+    source = Source(str(place), count, chosen.column, chosen.caption, chosen.shard)
     found = run(source, plan, chosen.output / "shards", until=chosen.until or STAGES[-1])
     print(funnel_table(found))
     if STAGES[-1] in found.shards:
@@ -60,7 +63,8 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
         with written_whole(path) as unfinished:
             unfinished.write_text(content, encoding="utf-8")
     for name, figure in (("funnel", funnel_figure(found)), ("statistics", told.figure())):
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        with written_whole(folder / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, format="png", dpi=150)
     print(
         "",
         f"data set: {dataset} ({told.rows} pairs)",
@@ -71,4 +75,5 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # networks and servers' clients are native code: a crash there says where it was
     raise SystemExit(main())

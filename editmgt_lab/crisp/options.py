@@ -20,6 +20,7 @@ from .edit.editors import DiffusersEditor, HttpEditor, LabEditor
 from .edit.protocol import PictureEditor
 from .engine.operators import Operator
 from .engine.runner import RUNNERS
+from .engine.stages import ROWS
 from .instruct.operators import Describer, Writer
 from .models.client import Client, client_from_environment
 from .models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, default=Path("outputs") / "crisp", help="folder [%(default)s]")
     made.add_argument("--count", type=int, help="pictures at most [1000 drawn ones, else all]")
     made.add_argument("--column", help="of tables, which holds the pictures")
+    made.add_argument(
+        "--caption", help="of tables, which says what a picture shows: one that contradicts it is dropped"
+    )
     made.add_argument("--until", choices=STAGES, help="the last stage to run [all]")
     drawn = made.add_argument_group("the drawn world")
     drawn.add_argument("--split", default="train", choices=SPLITS, help="of its scenes [%(default)s]")
@@ -72,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     engine = made.add_argument_group("engine")
     engine.add_argument("--runner", default="native", choices=RUNNERS, help="in this process or on Ray [%(default)s]")
     engine.add_argument("--address", help="of a Ray cluster")
+    engine.add_argument("--shard", type=int, default=ROWS, help="pictures of a shard, which a kill costs [%(default)s]")
     return made
 
 
@@ -103,6 +108,7 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
         extra=tuple(extra),
         instructions=chosen.instructions,
         seed=chosen.seed,
+        captions=chosen.caption is not None,
         clip=None if clip == "none" else clip,
         watched=after.DRAWN_CLIP if clip == TINY else {},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .edit.protocol import PictureEditor
 from .engine.operators import Operator
 from .engine.shards import Shard, Store
 from .engine.stages import Finished, Stage, finished, write_manifest
-from .instruct.operators import CheckRequest, Describe, Describer, Write, Writer
+from .instruct.operators import CheckCaption, CheckRequest, Describe, Describer, Write, Writer
 
 STAGES = ("measure", "curate", "describe", "instruct", "edit", "pick", "assure")
 NO_TWIN = 256.0  # bits: as far from every earlier picture as can be
@@ -31,7 +31,8 @@ class Plan:
     """All that decides what comes out. For the drawn world and for photographs: `options.py` makes one of each.
 
     extra: operators that measure curated pictures by networks (aesthetic score, text, suitability), before the rules;
-    editors: each with how many candidates it makes; clip: as load_clip takes it, for CLIP's alignment (None: without);
+    editors: each with how many candidates it makes; captions: whether the source's pictures come with captions, to be
+    checked; clip: as load_clip takes it, for CLIP's alignment (None: without);
     watched: bounds that drop nothing, only held against the truth, to see how good they would be.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     extra: tuple[Operator, ...] = ()
     instructions: int = 1
     seed: int = 0
+    captions: bool = False
     clip: str | None = None
     watched: CategoryBounds = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ class Plan:
         stages = (
             Stage("measure", (Measure(), *self.extra), pictures=("picture",)),
             Stage("curate", (Curate(dict(self.curation), (*measured, "twin_bits")),)),
-            Stage("describe", (Describe(self.describer),)),
+            Stage("describe", (*((CheckCaption(self.describer),) if self.captions else ()), Describe(self.describer))),
             Stage("instruct", (Write(self.writer, self.instructions, self.seed), CheckRequest())),
             Stage("edit", (Candidates(self._counts()), Edit(tuple(e for e, _ in self.editors))), pictures=("output",)),
             Stage("pick", (Judged(self.judge),), choice=Pick()),
@@ -76,10 +78,17 @@ class Run:
     store: Store
     shards: dict[str, list[Shard]]
 
-    def rows(self, stage: str, *, dropped: bool = False, pictures: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Of one stage, in order. pictures: of the columns picture and output those that are wanted."""
+    def rows(
+        self,
+        stage: str,
+        *,
+        dropped: bool = False,
+        pictures: tuple[str, ...] = (),
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Of one stage, in order, a shard in memory at a time. pictures, columns: see Store.rows."""
         for shard in self.shards[stage]:
-            yield from self.store.rows(shard, dropped=dropped, pictures=pictures)
+            yield from self.store.rows(shard, dropped=dropped, pictures=pictures, columns=columns)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Stage → came, kept, dropped: rows, which are pictures, then instructions, then candidates, then edits."""
@@ -122,7 +131,7 @@ def _with_twins(measured: list[Shard], store: Store, bounds: Mapping[str, Bounds
     """
     ids, hashes, lengths = [], [], []
     for shard in measured:
-        table = [(row["id"], row["hash"]) for row in store.rows(shard)]
+        table = [(row["id"], row["hash"]) for row in store.rows(shard, columns=("id", "hash"))]
         ids += [name for name, _ in table]
         hashes += [content for _, content in table]
         lengths.append(len(table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -125,6 +126,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise DataError(
             f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
         ) from error
+
+
+def sweep(folder: Path, *, within: bool = True) -> None:
+    """Remove what killed processes left half written in a folder, and in those within it if they are all ours."""
+    for unfinished in [*folder.glob("**/.*.unfinished" if within else ".*.unfinished")]:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
 
 def token_pairs(

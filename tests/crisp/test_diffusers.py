@@ -1,4 +1,4 @@
-"""A pipeline of diffusers as an editor: a tiny FluxKontextPipeline of random weights, saved and named as users do."""
+"""Pipelines of diffusers as editors: tiny ones of random weights, saved and named as users do."""
 
 import pytest
 import torch
@@ -60,6 +60,77 @@ def test_a_pipeline_edits_by_its_class_name(folder):
     assert editor.name.startswith("FluxKontextPipeline") and key_of(editor) != key_of(
         editor_of(f"FluxPipeline:{folder}")
     )
+
+
+@pytest.fixture
+def qwen(tmp_path, monkeypatch):
+    """A folder with a QwenImageEditPlusPipeline; pictures are worked on at 32 px instead of a million of them."""
+    import transformers
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+    from tokenizers import pre_tokenizers
+    from transformers.processing_utils import ProcessorMixin
+
+    class WithoutVideos(transformers.Qwen2VLProcessor):
+        """The half for videos wants torchvision, and no editor uses it."""
+
+        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **_):
+            for kind in ("image", "video"):
+                token = f"<|{kind}_pad|>"
+                setattr(self, f"{kind}_token", token)
+                setattr(self, f"{kind}_token_id", tokenizer.convert_tokens_to_ids(token))
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    WithoutVideos.__name__, WithoutVideos.__module__ = "Qwen2VLProcessor", transformers.Qwen2VLProcessor.__module__
+    monkeypatch.setattr(transformers, "Qwen2VLProcessor", WithoutVideos)
+    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 64 * 64)
+    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 32 * 32)
+    special = [f"<|{name}|>" for name in ("im_start", "vision_start", "vision_end", "image_pad", "video_pad")]
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = transformers.Qwen2Tokenizer(
+        vocab=letters, merges=[], unk_token=None, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    names = ("vision_start", "vision_end", "image", "video")
+    ids = dict(
+        zip((f"{name}_token_id" for name in names), map(tokenizer.convert_tokens_to_ids, special[1:]), strict=True)
+    )
+    small = {"hidden_size": 16, "intermediate_size": 16}
+    rope = {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "rope_scaling": rope}
+    torch.manual_seed(0)
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=small | heads | {"rope_theta": 1e6, "vocab_size": len(tokenizer)},
+        vision_config=small | {"depth": 2, "num_heads": 2, "out_hidden_size": 16, "fullatt_block_indexes": [1]},
+        vocab_size=len(tokenizer), **ids,
+    )  # fmt: skip
+    pictures = getattr(transformers, "Qwen2VLImageProcessorPil", None) or transformers.Qwen2VLImageProcessor
+    pipeline = diffusers.QwenImageEditPlusPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=24, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
+            latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        ),
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        processor=WithoutVideos(pictures(), tokenizer, chat_template="{{ messages }}"),
+        transformer=diffusers.QwenImageTransformer2DModel(
+            patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=3,
+            joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+        ),
+    )  # fmt: skip
+    pipeline.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_qwen_edits_by_its_class_name(qwen):
+    options = {"height": 32, "width": 32, "true_cfg_scale": 1.0}
+    editor = DiffusersEditor("QwenImageEditPlusPipeline", str(qwen), steps=2, options=options, device="cpu")
+    picture = Image.new("RGB", (48, 32), "orange")
+    first, again, other = (editor.edit(picture, "remove the ball", seed) for seed in (1, 1, 2))
+    assert first.size == (48, 32) and first.tobytes() == again.tobytes() != other.tobytes()
+    said = editor.edit(picture, "paint the ball blue", 1)
+    elsewhere = editor.edit(Image.new("RGB", (48, 32)), "remove the ball", 1)
+    assert len({each.tobytes() for each in (first, said, elsewhere)}) == 3
 
 
 def test_a_folder_without_a_pipeline_says_so(tmp_path):

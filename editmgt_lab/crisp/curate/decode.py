@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 from PIL import Image
 
@@ -24,6 +25,17 @@ def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
             notes.append("turned upright")
         plain = header.format in PLAIN and not notes
     return picture, content if plain else encoded(picture), ", ".join(notes) or None
+
+
+def header_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height as the header says; None where none can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a header only
+            with Image.open(io.BytesIO(content)) as header:
+                return header.size
+    except Exception:  # every format's parser has its own kinds of errors
+        return None
 
 
 def encoded(picture: Image.Image) -> bytes:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from PIL import Image
 
+from ...errors import ImageError
+from ...images.opening import MAX_PIXELS
 from ..bounds import Bounds
 from ..engine.operators import Drop, Operator, Row, Verdict
 from . import measures
-from .decode import decoded
+from .decode import decoded, header_size
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Measure(Operator):
     """Opens the picture, once, and measures all that is measured of its pixels."""
 
     name: ClassVar[str] = "measure"
+    version: ClassVar[int] = 2
     takes: ClassVar[tuple[str, ...]] = ("id", "bytes")
     gives: ClassVar[Mapping[str, pa.DataType]] = {
         "picture_id": pa.string(),
@@ -89,7 +92,14 @@ class Measure(Operator):
     def run(self, row: Row) -> dict[str, Any]:
         if row["bytes"] is None:
             raise Drop(Verdict("there is no picture"))
-        picture, content, note = decoded(row["bytes"])
+        if size := header_size(row["bytes"]):  # the largest ones are not decoded
+            rule, value = RULES["megapixels"], measures.megapixels(*size)
+            if verdict := Bounds(high=MAX_PIXELS / 1e6).broken(rule.name, value, rule.unit):
+                raise Drop(verdict)
+        try:
+            picture, content, note = decoded(row["bytes"])
+        except ImageError as error:
+            raise Drop(Verdict(f"the picture cannot be opened: {error.problem}")) from error
         grey = measures.working(picture)
         numbers = {name: float(RULES[name].measure(picture, grey)) for name in MEASURED}
         known = {"picture_id": row["id"], "picture": content, "bytes": None, "note": note}

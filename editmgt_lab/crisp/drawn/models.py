@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
+from ...basics.words import occurrences
 from ...errors import SettingError, TextError
 from ...images import to_tensor
 from ...metrics.arithmetic import MIN_CHANGE
-from ...world import CATEGORIES, PROPORTIONS, render
+from ...world import BACKGROUNDS, CATEGORIES, COLOURS, KINDS, PROPORTIONS, render
 from ...world.edits import difference
 from ..edit.judge import HIGHEST, Scores
 from ..instruct.captions import Caption, Request
@@ -32,6 +33,17 @@ class DrawnDescriber:
     def describe(self, picture: Image.Image) -> Caption:
         """Raises DataError for a picture that shows no drawn scene."""
         return read_drawn(picture).caption
+
+    def absent(self, picture: Image.Image, said: str) -> Sequence[str]:
+        """Backgrounds, objects, and objects in a colour of the drawn world that are named and not there; other words
+        are not understood. Raises DataError as `describe` does."""
+        scene = read_drawn(picture).scene
+        there = {scene.background} | {item.kind for item in scene.items}
+        coloured = {f"{item.colour} {item.kind}" for item in scene.items}
+        named = [word for word in (*BACKGROUNDS, *KINDS) if occurrences(word, said)]
+        pairs = [f"{colour} {kind}" for kind in named if kind in there for colour in COLOURS]
+        wrong = [pair for pair in pairs if pair not in coloured and occurrences(pair, said)]
+        return [*(word for word in named if word not in there), *wrong]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from tqdm.auto import tqdm
 
-from ...data.tokens import written_whole
+from ...data.tokens import sweep, written_whole
 from ...errors import SettingError
 from ...world import Item, Scene, render, sample_scene
 from ..curate.decode import encoded
@@ -38,7 +39,8 @@ def draw(
         raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
     pictures, lines = folder / "pictures", []
     pictures.mkdir(parents=True, exist_ok=True)
-    scenes: list[Scene] = []
+    sweep(folder)
+    scenes: deque[Scene] = deque(maxlen=200)  # that may be met again
     for number in tqdm(range(first, first + count), desc="draw", unit="picture", disable=not progress):
         dice = random.Random(f"crisp/pictures/{split}/{number}")
         kind = dice.choices((GOOD, *SPOILED), (100 - sum(SPOILED.values()), *SPOILED.values()))[0]
@@ -46,7 +48,7 @@ def draw(
             kind = GOOD
         scene = sample_scene(number, split=split)
         if kind == "duplicate":
-            scene = dice.choice(scenes[-200:])
+            scene = dice.choice(scenes)
         elif kind == GOOD:
             scenes.append(scene)
         path = pictures / f"{number:08d}.{'jpg' if kind == 'duplicate' else 'png'}"

@@ -26,6 +26,7 @@ from .truth import EditTruth, instruction_is_valid
 
 WATCHED = "only watched"  # stage of the rules that drop nothing
 CLEARLY = 0.5  # of 10 in merit, by which one candidate is better than another
+KEPT = (*MEASURES, "type", "instruction_id", "instruction", "seed", "editor", "overall")  # of all candidates at once
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool 
     filters = [*_curation(run, truths, seed), _before(run, truths, seed)]
     total = sum(shard.came for shard in run.shards["pick"])
     with tqdm(judged(run, folder), desc="truth", unit="edit", total=total, disable=not progress) as bar:
-        candidates = [({**row, "picture": None, "output": None}, truth) for row, truth in bar]
+        candidates = [({name: row.get(name) for name in KEPT}, truth) for row, truth in bar]
 
     def single(bounds: CategoryBounds, stage: str) -> Iterator[Filter]:
         for name in MEASURES:
@@ -126,7 +127,9 @@ def hold_against_truth(run: Run, folder: Path, *, seed: int = 0, progress: bool 
 
 
 def _curation(run: Run, truths: Mapping[str, Any], seed: int) -> list[Filter]:
-    measured = [*run.rows("curate"), *run.rows("curate", dropped=True)]
+    measured = [
+        row for dropped in (False, True) for row in run.rows("curate", dropped=dropped, columns=("origin", *RULES))
+    ]
     good = [truths[Path(row["origin"]).name]["kind"] == GOOD for row in measured]
     found = []
     for name in [*RULES, "all"]:
@@ -145,7 +148,7 @@ def _before(run: Run, truths: Mapping[str, Any], seed: int) -> Filter:
     verdicts = [
         (not dropped, instruction_is_valid(row["instruction"], truths[Path(row["origin"]).name]["scene"]))
         for dropped in (False, True)
-        for row in run.rows("instruct", dropped=dropped)
+        for row in run.rows("instruct", dropped=dropped, columns=("instruction", "origin"))
         if row["instruction"] is not None
     ]
     return _filter("instruct", "all", verdicts, seed)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ...errors import LabError
+from ...plain_text import legible
 from .runner import load_daft
 
 Row = Mapping[str, Any]
@@ -74,6 +75,7 @@ class Operator:
             values = [dict(each) for each in found] if self.many else [dict(found)]
             if not values:
                 raise Drop(Verdict(f"{self.name} made nothing"))
+            pa.array(values, pa.struct(list(self.gives.items())))  # what no table takes is this row's error alone
             return {"values": values, "error": None}
         except Drop as drop:
             verdicts = drop.verdicts
@@ -82,8 +84,8 @@ class Operator:
         except Exception as error:  # whatever a decoder, a model or a server may come up with
             verdicts = (Verdict(f"{BROKEN} in {self.name}: {type(error).__name__}: {error}"),)
         told = [asdict(each) | {"by": each.by} for each in verdicts]
-        reason = verdicts[0].rule.partition(": ")[0]
-        problem = "; ".join(map(str, verdicts))
+        reason = legible(verdicts[0].rule.partition(": ")[0])
+        problem = legible("; ".join(map(str, verdicts)))
         error = {"operator": self.name, "reason": reason, "problem": problem, "verdicts": json.dumps(told)}
         return {"values": None, "error": error}
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ...errors import SettingError
+from .local_ray import start_local
 
 RUNNERS = ("native", "ray")
 _started: tuple[str, str | None] | None = None  # Daft takes no second runner in a process
@@ -30,7 +31,8 @@ def start(runner: str = "native", address: str | None = None) -> None:
     """Choose where queries run, once for a process: in it ("native"), or on a Ray cluster.
 
     address: of the cluster, such as "ray://head:10001"; None takes the one that RAY_ADDRESS names, or starts a local
-    one. Raises SettingError for another runner, an address without Ray, and where Ray is not installed.
+    one. Raises SettingError for another runner, an address without Ray, and a Ray that is not installed or does not
+    start.
     """
     if runner not in RUNNERS or (address and runner != "ray"):
         raise SettingError(
@@ -60,5 +62,7 @@ def start(runner: str = "native", address: str | None = None) -> None:
             expected="the extra [cluster] of editmgt-lab",
             fix='pip install "editmgt-lab[cluster]", or leave the runner out to stay in this process',
         ) from error
+    if not address and not os.environ.get("RAY_ADDRESS"):
+        start_local()
     daft.set_runner_ray(address=address)
     _started = runner, address

@@ -8,7 +8,7 @@ Columns of pictures lie once, in the shard of the stage that made them; the entr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...data.tokens import written_whole
+from ...data.tokens import sweep, written_whole
 
 DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(), "problem": pa.string()} | {
     "verdicts": pa.string()  # JSON: every rule that was broken, by how much
@@ -40,7 +40,7 @@ class Store:
     """A folder of shards. Raises DataError where the disk does not take one."""
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # Ray's workers need not run where this process does
 
     def find(self, stage: str, key: str) -> Shard | None:
         """The shard, if it is whole."""
@@ -66,9 +66,21 @@ class Store:
     def kept(self, shard: Shard) -> Path:
         return self.path(shard.stage, shard.key, ".parquet")
 
-    def rows(self, shard: Shard, *, dropped: bool = False, pictures: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """The rows of a shard, with those of its columns of pictures that are asked for (None where one has none)."""
-        table = pq.read_table(self.path(shard.stage, shard.key, ".dropped.parquet" if dropped else ".parquet"))
+    def rows(
+        self,
+        shard: Shard,
+        *,
+        dropped: bool = False,
+        pictures: tuple[str, ...] = (),
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of a shard, with those of its columns of pictures that are asked for (None where one has none).
+
+        columns: of the others, those that are wanted and there (None: all).
+        """
+        file = pq.ParquetFile(self.path(shard.stage, shard.key, ".dropped.parquet" if dropped else ".parquet"))
+        wanted = None if columns is None else {*columns, *(f"{column}_id" for column in pictures)}
+        table = file.read(wanted and [name for name in file.schema_arrow.names if name in wanted])
         seen = {}
         for column in pictures:
             if column in shard.lies and column not in table.column_names:
@@ -79,5 +91,4 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left half written."""
-        for unfinished in self.folder.glob("*/.*.unfinished"):
-            unfinished.unlink(missing_ok=True)
+        sweep(self.folder)

@@ -13,7 +13,7 @@ from PIL import Image
 from ...errors import SettingError
 from ..curate.decode import opened
 from ..edit.protocol import seed_of
-from ..engine.operators import Drop, Operator, Row
+from ..engine.operators import Drop, Operator, Row, Verdict
 from .captions import Caption, Request
 from .checks import broken_before
 
@@ -23,6 +23,9 @@ class Describer(Protocol):
 
     def describe(self, picture: Image.Image) -> Caption:
         """Raises LabError."""
+
+    def absent(self, picture: Image.Image, said: str) -> Sequence[str]:
+        """What a text that came with the picture names and the picture does not show. Raises LabError."""
 
 
 class Writer(Protocol):
@@ -47,6 +50,27 @@ class Describe(Operator):
 
     def run(self, row: Row) -> dict[str, Any]:
         return {"caption": self.describer.describe(opened(row["picture"])).to_json()}
+
+
+@dataclass(frozen=True)
+class CheckCaption(Operator):
+    """Drops pictures whose caption, which came with them, names what the describer does not see; none is no caption."""
+
+    name: ClassVar[str] = "check caption"
+    takes: ClassVar[tuple[str, ...]] = ("picture", "given")
+    gives: ClassVar[Mapping[str, pa.DataType]] = {"caption_checked": pa.bool_()}
+    describer: Describer
+
+    @property
+    def at_once(self) -> int:  # type: ignore[override]
+        return getattr(self.describer, "at_once", 1)
+
+    def run(self, row: Row) -> dict[str, Any]:
+        said = (row["given"] or "").strip()
+        absent = self.describer.absent(opened(row["picture"]), said) if said else ()
+        if absent:
+            raise Drop(Verdict(f"the caption contradicts the picture: {', '.join(absent)}", len(absent), 0, "names"))
+        return {"caption_checked": bool(said)}
 
 
 @dataclass(frozen=True)

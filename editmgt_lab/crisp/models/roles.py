@@ -14,7 +14,7 @@ from ...world import CATEGORIES, PROPORTIONS
 from ..curate.decode import opened
 from ..edit.judge import HIGHEST, Scores
 from ..engine.operators import Operator, Row
-from ..instruct.captions import CAPTION_SCHEMA, REQUEST_SCHEMA, Caption, Request
+from ..instruct.captions import CAPTION_SCHEMA, REQUEST_SCHEMA, TEXT, Caption, Request
 from .client import Client
 
 SCORE = {"type": "number", "minimum": 0, "maximum": HIGHEST}
@@ -30,11 +30,22 @@ SUITABLE_SCHEMA = {
     "required": ["suitable", "why"],
     "additionalProperties": False,
 }
+ABSENT_SCHEMA = {
+    "type": "object",
+    "properties": {"absent": {"type": "array", "items": TEXT}},
+    "required": ["absent"],
+    "additionalProperties": False,
+}
 _DESCRIBE = (
     "Describe this picture for somebody who is to edit it. Name its background in a few words, its style where"
     " it is not an ordinary photograph (else null), and every object that could be edited, with its colour, "
     "material and size as attributes, where it is, and its box as [left, top, right, bottom] in shares of the "
     "picture (null if unsure)."
+)
+_ABSENT = (
+    "Somebody says of this picture: {said!r}\n"
+    "Name every object, place and attribute in what they say that the picture clearly does not show, in their words. "
+    "What is merely left out, or a matter of opinion, is no contradiction: then name nothing."
 )
 _WRITE = (
     "A picture shows: {caption}\n"
@@ -82,6 +93,10 @@ class EndpointDescriber:
     def describe(self, picture: Image.Image) -> Caption:
         """Raises EndpointError."""
         return Caption.of(self.client.ask(self.question, CAPTION_SCHEMA, [picture], "caption"))
+
+    def absent(self, picture: Image.Image, said: str) -> Sequence[str]:
+        """Raises EndpointError."""
+        return self.client.ask(_ABSENT.format(said=said), ABSENT_SCHEMA, [picture], "absent")["absent"]
 
 
 @dataclass(frozen=True)

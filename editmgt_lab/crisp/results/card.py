@@ -33,7 +33,9 @@ def funnel(run: Run) -> list[dict[str, Any]]:
             "stage": stage,
             "of": COUNTED[stage],
             **counts[stage],
-            "reasons": dict(Counter(row["reason"] for row in run.rows(stage, dropped=True)).most_common()),
+            "reasons": dict(
+                Counter(row["reason"] for row in run.rows(stage, dropped=True, columns=("reason",))).most_common()
+            ),
         }
         for stage in run.shards
     ]
@@ -76,7 +78,7 @@ def refinement(run: Run) -> list[dict[str, float]]:
     is the small one, which has read captions alone."""
     network = load_clip(run.plan.clip) if run.plan.clip not in (None, TINY) else None
     embed = (lambda texts: network.embed_texts(texts).numpy()) if network else None
-    return [variety(texts, embed) for texts in rounds_of([*run.rows("instruct")])]
+    return [variety(texts, embed) for texts in rounds_of([*run.rows("instruct", columns=("rounds",))])]
 
 
 def refinement_table(run: Run) -> str:
@@ -90,7 +92,7 @@ def refinement_table(run: Run) -> str:
 def card(run: Run, statistics: Statistics, *, findings: str | None = None) -> str:
     """A data card in Markdown. findings: a table of the filters against the truth, where that is known."""
     plan = run.plan
-    notes = Counter(row["note"] for row in run.rows("measure") if row["note"])
+    notes = Counter(row["note"] for row in run.rows("measure", columns=("note",)) if row["note"])
     shares = "\n".join(f"| {name} | {n} | {n / statistics.rows:.1%} |" for name, n in statistics.categories.items())
     sides = "\n".join(f"| [{low}, {high}) px | {n} |" for low, high, n in statistics.intervals())
     rules = "\n".join(

@@ -1,7 +1,6 @@
 """The engine: one bad row costs itself, a kill costs a shard, a changed operator what hangs on it."""
 
 import json
-import multiprocessing
 import random
 import signal
 import sys
@@ -20,7 +19,7 @@ from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
 from editmgt_lab.errors import SettingError
-from tests.crisp.slow_pipeline import ROWS, SHARDS, run, run_alone
+from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,28 @@ def test_a_bad_row_costs_itself_and_is_kept_with_its_reason(tmp_path):
     broken = next(row for row in dropped if row["id"] == "0022")
     assert "ZeroDivisionError" in broken["problem"]
     assert sum(shard.kept + shard.dropped for shard in first) == sum(shard.came for shard in first) == SHARDS * ROWS
+
+
+@dataclass(frozen=True)
+class Says(Operator):
+    """What no table takes, in a value or in an error."""
+
+    name: ClassVar[str] = "says"
+    takes: ClassVar[tuple[str, ...]] = ("n",)
+    gives: ClassVar[dict] = {"text": pa.string(), "count": pa.int32()}
+
+    def run(self, row):
+        if row["n"] == 3:
+            raise ValueError("half a pair \ud83d")
+        return {"text": "\ud83d" if row["n"] == 1 else "🔵", "count": 2**40 if row["n"] == 2 else row["n"]}
+
+
+def test_a_value_that_no_table_takes_costs_its_row(tmp_path):
+    store, table = Store(tmp_path), pa.table({"id": ["a", "b", "c", "d"], "n": [0, 1, 2, 3]})
+    shards = Stage("said", (Says(),)).run([Rows("k", table, {})], store, progress=False)
+    assert [(row["id"], row["text"]) for row in rows_of(store, shards)] == [("a", "🔵")]
+    problems = {row["id"]: row["problem"] for row in rows_of(store, shards, dropped=True)}
+    assert "UnicodeEncodeError" in problems["b"] and "in says" in problems["c"] and "pair \\ud83d" in problems["d"]
 
 
 def test_what_is_finished_is_not_done_again(tmp_path):
@@ -141,12 +162,10 @@ def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
     assert done == {*range(11, 16), *range(21, 26)}
 
 
-def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path):
+def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path, server):
     """SIGKILL again and again: the same rows in the end, none twice, at most a shard repeated for each kill."""
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     store, *expected = run(whole, tmp_path / "other", seconds=0)
-    server = multiprocessing.get_context("forkserver")  # which has imported everything once
-    server.set_forkserver_preload(["tests.crisp.slow_pipeline"])
     dice, kills, log_lines = random.Random(0), 0, lambda: log.read_text().splitlines() if log.exists() else []
     while True:
         process = server.Process(target=run_alone, args=(str(killed), str(log)))
