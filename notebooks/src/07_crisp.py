@@ -14,6 +14,7 @@
 import json
 import math
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -61,6 +62,9 @@ folder = Path(temporary.name)
 
 # %%
 place = draw(folder / "scenes", 100, split="test", progress=False)
+views.panels_figure([[(Image.open(path), path.name) for path in sorted(place.iterdir())[:7]]])
+
+# %%
 plan = Plan(
     curation=curation.DRAWN,
     describer=DrawnDescriber(),
@@ -94,7 +98,7 @@ for name, counts in made.counts().items():
 
 # %%
 dropped = [row for row in made.rows("curate", dropped=True, pictures=("picture",))][:6]
-views.panels_figure([[(opened(row["picture"]), row["reason"]) for row in dropped]])
+views.panels_figure([[(opened(row["picture"]), textwrap.fill(row["reason"], 22)) for row in dropped]])
 
 # %% [markdown]
 # The same measures on photographs, with the paper's threshold for the short side (1024 px) lowered to 300, since these
@@ -157,7 +161,8 @@ for row in list(made.rows("instruct", dropped=True))[:4]:
 groups = {}
 for name in (False, True):
     for row in made.rows("pick", dropped=name, pictures=("output",)):
-        groups.setdefault(row["instruction_id"], {})[name] = row
+        if row["overall"] is not None:  # an edit that cannot be read at all is an error of its row
+            groups.setdefault(row["instruction_id"], {})[name] = row
 clear = [each for each in groups.values() if len(each) == 2 and each[False]["overall"] - each[True]["overall"] > 2][:5]
 lines = [
     [(opened(each[lost]["output"]), f"{each[lost]['overall']:.1f} of 10") for each in clear] for lost in (False, True)
@@ -171,7 +176,7 @@ views.panels_figure(lines, ["picked", "left"])
 # rest stay? The last one is a mean over pixels outside the region that the captions say. For one edit:
 
 # %%
-row, truth = next((row, truth) for row, truth in judged(made, folder / "scenes") if row["outside"] is not None)
+row = next(row for row, _ in judged(made, folder / "scenes") if (row["outside"] or 0) > 0.01)
 source, output = to_tensor([opened(row["picture"]), opened(row["output"])])
 caption, request = Caption.of(row["caption"]), Request.of(row["request"])
 region = DrawnGround().region(opened(row["picture"]), caption, request)
@@ -237,8 +242,10 @@ for each in study["results"]:
     print(f"{each['way']:10}  λ = {each['hold']:g}: {numbers}")
 
 # %% [markdown]
-# **A model that was trained on imperfect pairs leaks, and the hold stops it**: that is what the paper's λ figure shows.
-# The adapter of the unfiltered pairs is here, so look for yourself.
+# **A model that was trained on imperfect pairs leaks, and the hold stops it**: that is how the paper's λ figure can be
+# understood. The adapter of the unfiltered pairs is here, so look for yourself. The sloppy editor's sin was
+# oversaturation, as by too much guidance, and the model has learned just that. What λ gives it also takes: the heat map
+# of so small a model is blurred, and where it is cold inside an edit, the edit is held as well.
 
 # %%
 leaky = lab.load()
@@ -246,11 +253,12 @@ load_adapter(leaky.transformer, data_folder() / "adapters" / "leaky")
 categories = ("color", "add", "remove", "replace", "motion")
 samples = [lab.world.sample_edit(i, split="test", category=each) for i, each in enumerate(categories)]
 leaks, lines = {}, [[(sample.source, sample.instruction) for sample in samples]]
-for name, editor, level in (("as shipped", lab.load(), 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.1", leaky, 0.1)):
+for name, editor, level in (("as shipped", lab.load(), 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.2", leaky, 0.2)):
     scores, shown = answers(editor, samples, hold=level)
     leaks[name] = sum(each.leakage for each in scores) / len(scores)
-    lines.append([(picture, f"leakage {each.leakage:.3f}") for picture, each in zip(shown, scores, strict=True)])
-assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.1"] < 0.6 * leaks["leaky"]
+    told = [f"leakage {each.leakage:.3f}, score {each.score:.1f}" for each in scores]
+    lines.append(list(zip(shown, told, strict=True)))
+assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.2"] < 0.5 * leaks["leaky"]
 views.panels_figure(lines, ["source", *leaks])
 
 # %% [markdown]
