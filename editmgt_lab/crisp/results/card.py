@@ -67,9 +67,10 @@ def funnel_figure(run: Run) -> Figure:
     for place, each in enumerate(stages):
         reason = next(iter(each["reasons"]), "")
         axes.text(each["kept"] + each["dropped"], place, f"  {each['kept']}  {reason}", va="center", fontsize="small")
-    axes.margins(x=0.35)
+    axes.set_xlim(0, 1.5 * max(each["kept"] + each["dropped"] for each in stages))
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="rows", title="What is left after each stage")
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return figure
 
 
