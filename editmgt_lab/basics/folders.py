@@ -1,9 +1,16 @@
-"""Folders of pictures, rows or weights, without what systems and editors leave lying in them."""
+"""Folders of pictures, rows or weights: read without what systems and editors leave lying in them, written whole."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+
+from safetensors import SafetensorError
+
+from ..errors import DataError
 
 STRAY_NAMES = {
     "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found",
@@ -35,3 +42,28 @@ def files_in(folder: str | os.PathLike[str], pattern: str = "*", *, deep: bool =
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
     return sorted(path for path in found if path.is_file() and not is_stray(path.relative_to(folder)))
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` if all goes well. Raises DataError where the disk does not take it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise DataError(
+            f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
+        ) from error
+
+
+def sweep(folder: Path, *, within: bool = True) -> None:
+    """Remove what killed processes left half written in a folder, and in those within it if they are all ours."""
+    for unfinished in [*folder.glob("**/.*.unfinished" if within else ".*.unfinished")]:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.tokens import sweep, written_whole
+from ..basics.folders import sweep, written_whole
 from ..errors import command
 from .curate.sources import Source
 from .drawn.pictures import draw

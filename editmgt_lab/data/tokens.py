@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
+from ..basics.folders import written_whole
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import Mask, fit_together, to_tensor
@@ -110,31 +109,6 @@ class TokenPairs:
                 expected="a file that TokenPairs.save wrote",
                 fix="check the path, or tokenize the pairs again",
             ) from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` if all goes well. Raises DataError where the disk does not take it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise DataError(
-            f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
-        ) from error
-
-
-def sweep(folder: Path, *, within: bool = True) -> None:
-    """Remove what killed processes left half written in a folder, and in those within it if they are all ours."""
-    for unfinished in [*folder.glob("**/.*.unfinished" if within else ".*.unfinished")]:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
 
 
 def token_pairs(

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..data.tokens import written_whole
+from ..basics.folders import written_whole
 from ..plain_text import literal, one_line
 
 Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside each other

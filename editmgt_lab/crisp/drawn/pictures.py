@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from tqdm.auto import tqdm
 
-from ...data.tokens import sweep, written_whole
+from ...basics.folders import sweep, written_whole
 from ...errors import SettingError
 from ...world import Item, Scene, render, sample_scene
 from ..curate.decode import encoded

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...data.tokens import sweep, written_whole
+from ...basics.folders import sweep, written_whole
 
 DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(), "problem": pa.string()} | {
     "verdicts": pa.string()  # JSON: every rule that was broken, by how much

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ...data.tokens import written_whole
+from ...basics.folders import written_whole
 from .keys import described, key_of
 from .operators import ERROR, Operator, apply
 from .runner import load_daft

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ...data.tokens import written_whole
+from ...basics.folders import written_whole
 from ...errors import EndpointError
 from .http import Patience, post
 
