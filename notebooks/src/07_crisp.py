@@ -346,8 +346,8 @@ def check_bound_for(bound_for):
 #
 # </details>
 #
-# **3. A fault of your own.** (5 minutes, nothing to check) `FAULTS` are the sins that the drawn editor knows. Set the
-# shares of `ManyFaults(shares)` to one of them alone, run the plan again, and see in the table which rule finds it.
+# And one to play with: `FAULTS` are the sins that the drawn editor knows. Set the shares of `ManyFaults(shares)` to one
+# of them alone, run the plan again, and see in the table which rule finds it.
 
 # %%
 print(FAULTS)
