@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 from PIL import Image
 
@@ -27,12 +28,12 @@ def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
     return picture, content if plain else encoded(picture), ", ".join(notes) or None
 
 
-def header_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height as the header says; None where none can be read."""
+def header_size(picture: bytes | Path | None) -> tuple[int, int] | None:
+    """Width and height as the header says, of a file or its content; None where none can be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a header only
-            with Image.open(io.BytesIO(content)) as header:
+            with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as header:
                 return header.size
     except Exception:  # every format's parser has its own kinds of errors
         return None

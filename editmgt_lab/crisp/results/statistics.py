@@ -6,7 +6,6 @@ Resolution intervals of the long side, and the categories as a pie. Of pictures 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 from collections import Counter
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ...data.pairs import EDITS, SCHEMAS
@@ -24,6 +22,7 @@ from ...data.tables import picture_bytes, read_rows
 from ...errors import DataError, command
 from ...plain_text import literal
 from ...world import CATEGORIES
+from ..curate.decode import header_size
 
 INTERVALS = 8
 FIRST_CATEGORIES = {name: i for i, name in enumerate(CATEGORIES)}
@@ -97,7 +96,7 @@ def _counted(rows: Iterable[Any], folder: Path | None, limit: int | None) -> Sta
                 )
         count += 1
         sizes = [
-            _size(picture_bytes(row.get(column), folder / part if folder else None))
+            header_size(picture_bytes(row.get(column), folder / part if folder else None))
             for column, part in ((schema.source, "source"), (schema.target, "target"))
         ]
         unreadable += sizes[0] is None
@@ -109,15 +108,6 @@ def _counted(rows: Iterable[Any], folder: Path | None, limit: int | None) -> Sta
             break
     order = sorted(categories, key=lambda name: (FIRST_CATEGORIES.get(name, len(FIRST_CATEGORIES)), -categories[name]))
     return Statistics(count, unreadable, {name: categories[name] for name in order}, dict(sides), differ)
-
-
-def _size(picture: Any) -> tuple[int, int] | None:
-    """Width and height from a picture's header; None where there is none."""
-    try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as header:
-            return header.size
-    except Exception:  # every format's parser has its own kinds of errors
-        return None
 
 
 @command
