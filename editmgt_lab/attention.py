@@ -247,6 +247,18 @@ def capture_attention(transformer: nn.Module, blocks: Sequence[int], keys: str =
 
 
 @contextmanager
+def capture_steps(transformer: nn.Module, blocks: Sequence[int]) -> Iterator[list[CapturedAttention]]:
+    """Record `blocks` as `capture_attention` does, but of every pass: inside the context each adds one to the list."""
+    steps: list[CapturedAttention] = []
+    with capture_attention(transformer, blocks) as captured:
+        hook = transformer.register_forward_hook(lambda *_: steps.append(captured[:]))
+        try:
+            yield steps
+        finally:
+            hook.remove()
+
+
+@contextmanager
 def attached(transformer: nn.Module, recorders: Mapping[int, Any]) -> Iterator[None]:
     """Inside the context, each block's recorder gets `record(q, k, layout)` in every pass of the recorder's thread."""
     places = [(transformer.blocks[block].attn.recorders, recorder) for block, recorder in recorders.items()]

@@ -7,7 +7,7 @@ from math import isqrt
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor
 
 from .attention import CapturedAttention
@@ -45,12 +45,7 @@ def consolidate(
     elif isinstance(maps, Tensor):
         maps = list(maps.unbind(1)) if maps.ndim == 5 else [maps]
     check_maps(maps)
-
     batch, _, length, positions = maps[0].shape
-    chosen = choose_rows(words, padding, batch, length).to(maps[0].device)  # [B, L]
-    by_row = sum(reduce(m.float(), "b heads l n -> b l n", "mean") for m in maps) / len(maps)
-    mean = torch.einsum("bl,bln->bn", chosen / chosen.sum(dim=1, keepdim=True), by_row)
-
     rows, columns = grid or square(positions)
     if rows * columns != positions:
         raise ShapeError(
@@ -58,12 +53,35 @@ def consolidate(
             expected=f"rows · columns = {positions}",
             fix="pass the position grid",
         )
-    heat = stretch(rearrange(mean, "b (row column) -> b row column", row=rows))
+    chosen = choose_rows(words, padding, batch, length)
+    return to_heat(mean_attention(maps, chosen).unflatten(1, (rows, columns)), smooth=smooth, token_grid=token_grid)
+
+
+def mean_attention(maps: Sequence[Tensor], words: Tensor) -> Tensor:
+    """The mean over blocks, heads and words: [B, N]. maps: [B, heads, L, N] of each block; words: bool [B, L].
+
+    It can be averaged once more, over the steps of a decoding; `to_heat` makes a heat map of it.
+    """
+    words = words.to(maps[0].device)
+    by_row = sum(reduce(m.float(), "b heads l n -> b l n", "mean") for m in maps) / len(maps)
+    return torch.einsum("bl,bln->bn", words / words.sum(dim=1, keepdim=True), by_row)
+
+
+def to_heat(attention: Tensor, *, smooth: bool = True, token_grid: tuple[int, int] | None = None) -> Tensor:
+    """Attention [B, rows, columns] on the position grid → heat map in [0, 1], on the token grid where that is named."""
+    heat = stretch(attention)
     if smooth:
         heat = smooth_heat(heat)
-    if token_grid not in (None, (rows, columns)):
+    if token_grid not in (None, tuple(heat.shape[1:])):
         heat = F.interpolate(heat.unsqueeze(1), size=token_grid, mode="bicubic", align_corners=False).squeeze(1)
     return heat.clamp(0, 1)  # bicubic overshoots
+
+
+def over_steps(steps: Sequence[CapturedAttention]) -> CapturedAttention:
+    """The mean attention of several decoding steps, captured alike; `consolidate` then gives the heat over them all."""
+    mean = steps[0][:]
+    mean.maps = {block: sum(step.text_to_image(block) for step in steps) / len(steps) for block in mean.blocks}
+    return mean
 
 
 def smooth_heat(heat: Tensor) -> Tensor:

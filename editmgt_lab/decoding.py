@@ -27,6 +27,7 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
 HOLDS = ("released", "commit")
+HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .attention import capture_attention, check_blocks
 from .basics.dtypes import Dtype, choose_dtype
 from .checkpoints import read_json, resolve
-from .consolidation import consolidate
+from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, guide
 from .errors import CheckpointError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
@@ -233,14 +233,17 @@ class Editor:
         chosen, tokens = task.settings, task.start
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
+        attended = 0  # over the steps so far
         for index in range(chosen.steps):
-            logits, heat = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
+            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
+            attended = attended + attention
+            heat, so_far = self._heat(attention, task), self._heat(attended, task)
             decision = sampler.decide(
-                logits, tokens, index, heat=heat, hold_threshold=chosen.hold_threshold, source=task.source,
-                fixed=task.fixed, generator=generators,
+                logits, tokens, index, heat=heat if chosen.hold_by == "step" else so_far,
+                hold_threshold=chosen.hold_threshold, source=task.source, fixed=task.fixed, generator=generators,
             )  # fmt: skip
-            tokens = decision.tokens
-            fields = (tokens, decision.masked, decision.confidence, heat, decision.held | task.fixed, decision.sampled)
+            tokens, held = decision.tokens, decision.held | task.fixed
+            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled)
             yield DecodeStep(index, *(field.to("cpu", copy=True) for field in fields), task.single, self.detokenize)
 
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
@@ -250,7 +253,7 @@ class Editor:
         )  # fmt: skip
 
     def _predict(self, task: Task, tokens: Tensor, *, timestep: int) -> tuple[Tensor, Tensor]:
-        """One forward pass, guided: logits [B, codebook, h, w] and the heat map [B, h, w] of the guided half."""
+        """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, factor = task.settings, len(tokens), self.vq.config.factor
         passes = len(task.text.tokens) // batch
         height, width = (factor * side for side in tokens.shape[1:])
@@ -267,7 +270,14 @@ class Editor:
             ).float()
         if passes == 2:
             logits = guide(logits, chosen.guidance_scale)
-        return logits, consolidate(captured[-batch:], words=task.words, smooth=chosen.smooth)
+        seen = captured[-batch:]
+        maps = [seen.text_to_image(block) for block in seen.blocks]
+        attention = mean_attention(maps, choose_rows(task.words, seen.padding, batch, maps[0].shape[2]))
+        return logits, attention.unflatten(1, seen.grid)
+
+    def _heat(self, attention: Tensor, task: Task) -> Tensor:
+        """The heat map [B, h, w] of attention on the positions, of one step or of several together."""
+        return to_heat(attention, smooth=task.settings.smooth, token_grid=tuple(task.start.shape[1:]))
 
     def _finish(self, task: Task, on_step: Callable[[DecodeStep], None] | None = None) -> EditResult:
         for last in self.decode(task):
@@ -276,7 +286,8 @@ class Editor:
         return EditResult(
             images=self.detokenize(last.tokens),
             tokens=last.tokens,
-            heat=last.heat,
+            heat=last.heat_so_far,
+            last_heat=last.heat,
             held=last.held,
             instructions=task.instructions,
             settings=task.settings,

@@ -23,8 +23,8 @@ class DecodeStep:
 
     tokens: after the step; masked: bool, those that are still to be filled (they hold the mask token); confidence: by
     which the tokens competed, infinite where one did not have to; heat: the consolidated attention in [0, 1], from this
-    step's forward pass; held: bool, those that take the source's token, by the hold or by the mask; sampled: the tokens
-    before the least confident were masked again.
+    step's forward pass; heat_so_far: over all steps up to this one; held: bool, those that take the source's token, by
+    the hold or by the mask; sampled: the tokens before the least confident were masked again.
     """
 
     index: int
@@ -32,6 +32,7 @@ class DecodeStep:
     masked: Tensor
     confidence: Tensor
     heat: Tensor
+    heat_so_far: Tensor
     held: Tensor
     sampled: Tensor
     single: bool = field(repr=False)
@@ -48,14 +49,17 @@ class DecodeStep:
 class EditResult:
     """A finished edit; the plural names hold lists, the singular ones what the call was about: one picture or a list.
 
-    tokens, heat, held: [B, h, w] on the CPU, as in the last DecodeStep. sources: the pictures as they were fitted to
-    the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to image. readings: how
-    each mask was understood, of masks.READINGS; empty without. settings: all that was chosen, the seeds included.
+    tokens, held: [B, h, w] on the CPU, as in the last DecodeStep; heat: over all steps, [B, h, w]; last_heat: the last
+    step's own, which sees the edit done, so that of something removed nothing is left to see. sources: the pictures as
+    they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to
+    image. readings: how each mask was understood, of masks.READINGS; empty without. settings: all that was chosen, the
+    seeds included.
     """
 
     images: list[Image.Image]
     tokens: Tensor
     heat: Tensor
+    last_heat: Tensor
     held: Tensor
     instructions: list[str]
     settings: Settings

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .checkpoints import read_json
-from .decoding import HOLDS
+from .decoding import HOLD_BY, HOLDS
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
@@ -28,7 +28,8 @@ class Defaults:
 
     image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; token_temperature: of the
     draw of tokens; blocks: those whose attention makes the heat map, multi-modal first; hold: "released" or "commit"
-    (see RegionHoldSampler); bias_text: whether the injection bias touches text as well (see
+    (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the released code, or the "mean"
+    of the steps so far; bias_text: whether the injection bias touches text as well (see
     MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate).
 
     The values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may hold
@@ -41,6 +42,7 @@ class Defaults:
     token_temperature: float = 1.0
     blocks: tuple[int, ...] = tuple(range(28, 37))
     hold: str = "released"
+    hold_by: str = "step"
     bias_text: bool = True
     smooth: bool = True
 
@@ -84,6 +86,7 @@ class Settings:
     blocks: tuple[int, ...]
     seeds: tuple[int, ...]
     hold: str
+    hold_by: str
     bias_text: bool
     smooth: bool
 
@@ -112,8 +115,10 @@ class Settings:
         _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
         _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
         _check(steps, "steps", 1, math.inf, "12 to 36 are usual", whole=True)
-        if defaults.hold not in HOLDS:
-            raise SettingError(f"unknown hold {defaults.hold!r}", expected=f"one of {list(HOLDS)}", fix="choose one")
+        for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY)):
+            value = getattr(defaults, name)
+            if value not in known:
+                raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
         return cls(
             hold_threshold=float(hold_threshold),
             strength=float(strength),
@@ -124,6 +129,7 @@ class Settings:
             blocks=_whole_numbers(blocks, "blocks"),
             seeds=_seeds(seed, pictures),
             hold=defaults.hold,
+            hold_by=defaults.hold_by,
             bias_text=defaults.bias_text,
             smooth=defaults.smooth,
         )

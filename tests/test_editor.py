@@ -17,7 +17,8 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab.checkpoints import save
-from editmgt_lab.errors import CheckpointError
+from editmgt_lab.consolidation import over_steps
+from editmgt_lab.errors import CheckpointError, SettingError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
 from editmgt_lab.views import demo
@@ -58,6 +59,7 @@ def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_sca
     generator = torch.Generator().manual_seed(3)
     tokens = torch.full_like(source, MASK)
     micro = torch.tensor([[32, 32, 0, 0, AESTHETIC_SCORE]])
+    every = []
     for index in range(4):
         shared = {"source": source, "strength": 1.3, "micro_conditions": micro}
         timestep = torch.tensor([3 - index])
@@ -65,10 +67,13 @@ def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_sca
         with lab.capture_attention(editor.transformer, blocks=editor.defaults.blocks) as captured:
             logits = editor.transformer(tokens, text, timestep, **shared)
         heat = lab.consolidate(captured)
+        every.append(captured[:])
         logits = without + guidance_scale * (logits - without)
         tokens = sampler.step(logits, tokens, index, heat=heat, hold_threshold=0.4, source=source, generator=generator)
     assert torch.equal(result.tokens, tokens)
-    torch.testing.assert_close(result.heat, heat, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.last_heat, heat, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.heat, lab.consolidate(over_steps(every)), atol=1e-5, rtol=0)
+    assert not torch.allclose(result.heat, heat, atol=1e-3)
     assert np.array_equal(result.image, editor.detokenize(tokens)[0])
 
 
@@ -94,11 +99,23 @@ def test_steps(editor, picture):
     assert masked == sorted(masked, reverse=True) and masked[0] > 0 and masked[-1] == 0
     for step in steps:
         assert isinstance(step, lab.DecodeStep)
-        fields = (step.tokens, step.masked, step.confidence, step.heat, step.held)
+        fields = (step.tokens, step.masked, step.confidence, step.heat, step.heat_so_far, step.held)
         assert {field.shape for field in fields} == {(1, 8, 8)}
         assert torch.equal(step.masked, step.tokens == MASK)
         assert torch.equal(step.held, step.heat < 0.4)
     assert torch.equal(steps[-1].tokens, editor.edit(picture(), INSTRUCTION, **SETTINGS).tokens)
+
+
+def test_a_hold_by_the_mean_holds_by_the_map_that_is_returned(editor, picture):
+    by_mean = editor.with_defaults(hold_by="mean")
+    steps = list(by_mean.steps(picture(), INSTRUCTION, **SETTINGS))
+    assert torch.equal(steps[0].heat, steps[0].heat_so_far)
+    assert all(torch.equal(step.held, step.heat_so_far < 0.4) for step in steps)
+    assert not torch.equal(steps[-1].held, steps[-1].heat < 0.4)
+    result = by_mean.edit(picture(), INSTRUCTION, **SETTINGS)
+    assert torch.equal(result.held, result.heat < 0.4) and torch.equal(result.tokens, steps[-1].tokens)
+    with pytest.raises(SettingError, match="hold_by"):
+        editor.with_defaults(hold_by="step by step").edit(picture(), INSTRUCTION, **SETTINGS)
 
 
 def test_a_preview_is_grey_where_tokens_are_masked(editor, picture):

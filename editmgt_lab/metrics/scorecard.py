@@ -24,7 +24,8 @@ METRICS = {  # name → head of the column, factor, digits
     "leakage": ("leakage", 1, 4),
     "best_block": ("best block", 1, 3),
     "mean_block": ("mean of blocks", 1, 3),
-    "localisation": ("consolidated", 1, 3),
+    "localisation": ("heat map", 1, 3),
+    "last_localisation": ("last step's", 1, 3),
     "clip_image": ("CLIP-I", 1, 3),
     "clip_text": ("CLIP-T", 1, 3),
     "clip_direction": ("CLIP dir.", 1, 3),
@@ -140,7 +141,10 @@ class ScoreCard:
         split, count, seed, shown = (settings.pop(name) for name in ("split", "count", "seed", "shown"))
         notes = [f"{count} edits of the {split} split, seed {seed}; in brackets 95% bootstrap intervals of the mean"]
         notes.append(", ".join(f"{name} {value}" for name, value in settings.items()))
-        notes.append(f"localisation (best block, mean of blocks, consolidated): AUC on {', '.join(LOCAL_CATEGORIES)}")
+        notes.append(
+            "localisation, over all steps (of the best block, the mean of blocks, the heat map) and in the last "
+            f"step's heat map: AUC on {', '.join(LOCAL_CATEGORIES)}"
+        )
         rebuilt = cell(summary([edit["psnr"] for edit in self.edits], seed), 1, 1)
         notes.append(f"the tokenizer rebuilds the sources with a PSNR of {rebuilt} dB")
         if self.best_block is not None:

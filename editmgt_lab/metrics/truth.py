@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from .. import world
-from ..attention import CapturedAttention, capture_attention
-from ..consolidation import consolidate
+from ..attention import CapturedAttention, capture_steps
+from ..consolidation import consolidate, over_steps
 from ..editor import Editor
 from ..errors import SettingError
 from ..images import to_tensor
@@ -30,7 +30,8 @@ LOCAL_CATEGORIES = tuple(category for category in world.CATEGORIES if category n
 class Scores:
     """Of one edit; NaN where there is nothing to measure. See `metrics` for what they mean.
 
-    localisation: of the consolidated heat map; blocks: of every block's own, in order, where they were measured.
+    localisation: of the heat map over all steps; blocks: of every block's map over all steps, in order, where they were
+    measured; last_localisation: of the last step's heat map.
     clip_…, −1 … 1, where a CLIP was asked: output with target, with its caption, and `backbones.direction`.
     """
 
@@ -39,6 +40,7 @@ class Scores:
     success: float
     localisation: float = math.nan
     blocks: tuple[float, ...] = ()
+    last_localisation: float = math.nan
     clip_image: float = math.nan
     clip_text: float = math.nan
     clip_direction: float = math.nan
@@ -50,7 +52,8 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: None for NaN, blocks only where they were measured."""
-        known = {name: _known(getattr(self, name)) for name in ("score", "leakage", "success", "localisation")}
+        known = {name: _known(getattr(self, name)) for name in ("score", "leakage", "success")}
+        known |= {name: _known(getattr(self, name)) for name in ("localisation", "last_localisation")}
         if not math.isnan(self.clip_image):
             known |= {f"clip_{name}": _known(getattr(self, f"clip_{name}")) for name in ("image", "text", "direction")}
         return known | ({"blocks": [_known(value) for value in self.blocks]} if self.blocks else {})
@@ -103,24 +106,21 @@ class Truth:
 
     def edit_with_maps(self, editor: Editor, seed: int, **options: Any) -> tuple[EditResult, list[CapturedAttention]]:
         """The answer, and what every decoding step captured of all blocks; `heat_of` makes heat maps of it."""
-        found = []
-        with capture_attention(editor.transformer, range(len(editor.transformer.blocks))) as captured:
-            # With guidance the first half of a pass is the unguided one.
-            hook = editor.transformer.register_forward_hook(lambda *_: found.append(captured[-len(self.samples) :]))
-            try:
-                result = self.edit(editor, seed, **options)
-            finally:
-                hook.remove()
-        return result, found
+        with capture_steps(editor.transformer, range(len(editor.transformer.blocks))) as steps:
+            result = self.edit(editor, seed, **options)
+        return result, [step[-len(self.samples) :] for step in steps]  # with guidance the second half has the text
 
-    def scores(self, outputs: Tensor, heat: Tensor | None = None, block_heats: Sequence[Tensor] = ()) -> list[Scores]:
-        """outputs: [B, 3, H, W]; heat, block_heats: [B, h, w], or none for an answer that has no heat map."""
+    def scores(
+        self, outputs: Tensor, result: EditResult | None = None, block_heats: Sequence[Tensor] = ()
+    ) -> list[Scores]:
+        """outputs: [B, 3, H, W]; result: whose heat maps are measured; block_heats: [B, h, w] of each block."""
         scores = []
         for i, (output, source, mask) in enumerate(zip(outputs, self.sources, self.masks, strict=True)):
             score, leaked = edit_score(output, source, self.targets[i], mask), leakage(output, source, mask)
-            found = math.nan if heat is None else self.localisation(heat, i)
+            heats = [result.heat, result.last_heat] if result else []
+            found, last = [self.localisation(each, i) for each in heats] or [math.nan] * 2
             blocks = tuple(self.localisation(each, i) for each in block_heats)
-            scores.append(Scores(score, leaked, success(score, leaked), found, blocks))
+            scores.append(Scores(score, leaked, success(score, leaked), found, blocks, last))
         return scores
 
     def localisation(self, heat: Tensor, i: int) -> float:
@@ -145,9 +145,9 @@ def draw_truths(
         yield Truth.of(editor, numbers, samples)
 
 
-def heat_of(maps: CapturedAttention, blocks: Sequence[int]) -> Tensor:
-    """The heat map [B, h, w] that these of the captured blocks would have given."""
-    part = maps[:]
+def heat_of(steps: Sequence[CapturedAttention], blocks: Sequence[int]) -> Tensor:
+    """The heat map [B, h, w] over these steps that these of the captured blocks would have given."""
+    part = over_steps(steps)
     part.blocks = tuple(blocks)
     return consolidate(part).cpu()
 

@@ -2,10 +2,10 @@
 
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
 without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold: the
-largest λ whose success is at most 2 points below the best, by the rule that then leaks less in local categories.
-Options are listed from the cheapest or simplest on, and the first of those that are as good as the best (TIES) is
-taken. With `--calls`, also temperature, steps and strength, whose defaults are the same for every model: to be seen and
-not chosen.
+largest λ whose success is at most 2 points below the best, by the rule and the heat map (each step's own, or that of
+the steps so far) that then leak least in local categories. Options are listed from the cheapest or simplest on, and the
+first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength, whose
+defaults are the same for every model: to be seen and not chosen.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..decoding import HOLDS
+from ..decoding import HOLD_BY, HOLDS
 from ..editor import Editor, load
 from ..errors import CheckpointError, command
 from ..images import to_tensor
@@ -105,17 +106,20 @@ def choose_settings(
     trials = try_blocks(editor, **run, hold_threshold=0.0, **chosen)
     chosen["blocks"] = take(trials, best(trials, "localisation"))
 
-    holds = [(0.0, editor.defaults.hold), *((threshold, rule) for threshold in HOLD_THRESHOLDS for rule in HOLDS)]
+    holds = [(0.0, HOLDS[0], HOLD_BY[0]), *product(HOLD_THRESHOLDS, HOLDS, HOLD_BY)]
     trials = [
-        try_out(editor.with_defaults(hold=rule), "hold", (threshold, rule), **run, hold_threshold=threshold, **chosen)
-        for threshold, rule in holds
-    ]
-    hold_threshold, rule = take(trials, most_hold(trials))
+        try_out(
+            editor.with_defaults(hold=rule, hold_by=heat), "hold", (threshold, rule, heat), **run, **chosen,
+            hold_threshold=threshold,
+        )
+        for threshold, rule, heat in holds
+    ]  # fmt: skip
+    hold_threshold, rule, heat = take(trials, most_hold(trials))
     if calls:
-        held, fixed = editor.with_defaults(hold=rule), chosen | {"hold_threshold": hold_threshold}
+        held, fixed = editor.with_defaults(hold=rule, hold_by=heat), chosen | {"hold_threshold": hold_threshold}
         for setting, options in CALLS.items():
             table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
-    return chosen | {"hold_threshold": hold_threshold, "hold": rule}, table
+    return chosen | {"hold_threshold": hold_threshold, "hold": rule, "hold_by": heat}, table
 
 
 def try_out(
@@ -137,7 +141,7 @@ def try_out(
         words = None if focus is None else [focus(sample) for sample in truth.samples]
         result = truth.edit(editor, seed, focus=words, **options)
         seconds += time.perf_counter() - began
-        for sample, scores in zip(truth.samples, truth.scores(to_tensor(result.images), result.heat), strict=True):
+        for sample, scores in zip(truth.samples, truth.scores(to_tensor(result.images), result), strict=True):
             scores = scores if sample.category in LOCAL_CATEGORIES else replace(scores, leakage=math.nan)
             for name in COLUMNS:
                 values[name].append(getattr(scores, name))
@@ -148,19 +152,19 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
     down to two, each without the block that it does best without. One decoding serves them all.
 
-    Localisation is that of the last step's heat map, which is the one that an edit returns.
+    Localisation is that of the heat map over all steps, which is the one that an edit returns.
     """
     began = time.perf_counter()
     answers = [
-        truth.edit_with_maps(editor, seed, **options)[1][-1]
+        truth.edit_with_maps(editor, seed, **options)[1]
         for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
     ]
     seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
 
     def localise(blocks: tuple[int, ...]) -> Trial:
         values: list[float] = []
-        for truth, maps in zip(truths, answers, strict=True):
-            heat = heat_of(maps, blocks)
+        for truth, steps in zip(truths, answers, strict=True):
+            heat = heat_of(steps, blocks)
             values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
         return Trial("blocks", blocks, {"localisation": values}, seconds)
 
@@ -185,7 +189,7 @@ def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
 
 
 def most_hold(trials: Sequence[Trial]) -> int:
-    """Of the holds (λ, rule) that lose little success against the best: the largest λ, and there the least leakage."""
+    """Of the holds (λ, rule, heat) that lose little success against the best: the largest λ, and its least leakage."""
     means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
     able = [i for i, mean in enumerate(means) if mean >= max(means) - MAY_LOSE]
     largest = max(trials[i].option[0] for i in able)
@@ -212,7 +216,7 @@ def report(table: Sequence[Trial]) -> str:
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the table, save it, write lab.json if asked."""
-    counted, output = "edits of every trial; there are about twenty trials", Path("outputs") / "choices.json"
+    counted, output = "edits of every trial; there are about thirty trials", Path("outputs") / "choices.json"
     parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
     parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")

@@ -91,12 +91,12 @@ def evaluate(
                 began = time.perf_counter()
                 if row == NO_HOLD:
                     result, maps = truth.edit_with_maps(way.editor, seed, **asked)
-                    heats = [heat_of(maps[-1], [block]) for block in blocks]
+                    heats = [heat_of(maps, [block]) for block in blocks]
                 else:
                     result, heats = truth.edit(way.editor, seed, **asked), []
                 card.seconds[row] += (time.perf_counter() - began) / count
                 outputs = to_tensor(result.images)
-                scores = truth.scores(outputs, result.heat, heats)
+                scores = truth.scores(outputs, result, heats)
                 scores = seen.scored(scores, outputs) if seen else scores
                 card.rows[row] += scores
                 if row == shown:

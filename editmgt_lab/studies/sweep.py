@@ -41,8 +41,8 @@ class Hold(NamedTuple):
 
 @dataclass(frozen=True)
 class Swept:
-    """B edits under H holds. tokens: long [H, B, h, w]; heat: [H, B, h, w], and held: bool [H, B, h, w], of the last
-    step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU.
+    """B edits under H holds. tokens: long [H, B, h, w]; heat: over all steps, [H, B, h, w]; held: bool [H, B, h, w], of
+    the last step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU.
 
     passes: how many edits went through the network, over all steps; alone: how many would have, one hold at a time.
     """
@@ -75,14 +75,16 @@ def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **o
     sampler = editor._sampler(settings)
     generators = [torch.Generator(editor.device).manual_seed(each) for each in settings.seeds] * len(holds)
     most = CPU_ROWS if editor.device.type == "cpu" else ROWS
-    counts, passes = [], 0
+    counts, passes, attended = [], 0, 0
     for index in range(settings.steps):
         states, state = distinct(picture, tokens)
         predicted = [
             editor._predict(rows_of(task, picture[rows]), tokens[rows], timestep=settings.steps - 1 - index)
             for rows in states.split(most)
         ]
-        logits, heat = (torch.cat(parts)[state] for parts in zip(*predicted, strict=True))
+        logits, attention = (torch.cat(parts)[state] for parts in zip(*predicted, strict=True))
+        attended = attended + attention
+        heat = editor._heat(attention if settings.hold_by == "step" else attended, task)
         held = where_held(holds, heat.unflatten(0, (len(holds), pictures)), edited, shuffles)
         decision = sampler.decide(
             logits, tokens, index, heat=(~held).flatten(0, 1).float(), hold_threshold=0.5, source=source, fixed=fixed,
@@ -91,7 +93,7 @@ def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **o
         tokens = decision.tokens
         counts.append(held.flatten(2).sum(dim=-1))
         passes += len(states)
-    fields = (each.unflatten(0, (len(holds), pictures)) for each in (tokens, heat))
+    fields = (each.unflatten(0, (len(holds), pictures)) for each in (tokens, editor._heat(attended, task)))
     tensors = (each.cpu() for each in (*fields, held, torch.stack(counts)))
     return Swept(holds, *tensors, passes, alone=len(holds) * pictures * settings.steps)
 

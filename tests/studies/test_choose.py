@@ -44,7 +44,7 @@ def test_as_much_is_held_as_costs_little():
     done, lost = [1.0] * 100, [0.0] * 3 + [1.0] * 97
 
     def hold(threshold, success, leaked):
-        return Trial("hold", (threshold, "commit"), {"success": success, "leakage": [leaked] * 100}, 0.1)
+        return Trial("hold", (threshold, "commit", "mean"), {"success": success, "leakage": [leaked] * 100}, 0.1)
 
     trials = [hold(0.0, done, 0.04), hold(0.1, done[:99] + [0.0], 0.02), hold(0.2, lost, 0.0)]
     assert most_hold(trials) == 1, "the last loses three points"
@@ -58,7 +58,7 @@ def test_a_trial_is_that_of_the_editor_with_its_option(editor):
     tried = try_out(editor, "steps", 2, **run, steps=2)
     last = lab.world.sample_edit(2, split="validation", size=32)
     result = editor.edit(last.source, last.instruction, steps=2, hold_threshold=0, seed=6)
-    expected = truths[1].scores(lab.images.to_tensor(result.images), result.heat)[0]
+    expected = truths[1].scores(lab.images.to_tensor(result.images), result)[0]
     assert tried.values["score"][2] == pytest.approx(expected.score, rel=1e-3, nan_ok=True)
     local = [sample.category in LOCAL_CATEGORIES for truth in truths for sample in truth.samples]
     assert [not math.isnan(leaked) for leaked in tried.values["leakage"]] == local
@@ -99,7 +99,7 @@ def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch)
     chosen, table = choose_settings(editor, count=2, calls=True, progress=False)
     swept = {"guidance_scale": 3.0, "blocks": chosen["blocks"]}
     assert {name: chosen[name] for name in swept} == swept
-    assert list(chosen) == [*swept, "hold_threshold", "hold"]
+    assert list(chosen) == [*swept, "hold_threshold", "hold", "hold_by"]
     assert all(options.items() >= swept.items() for options in passed[-7:])
     assert [options["hold_threshold"] for options in passed[:5]] == [0, 0, 0, 0.5, 0.5]
     assert {options["hold_threshold"] for options in passed[-4:]} == {chosen["hold_threshold"]}
@@ -116,10 +116,10 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     assert printed.count("←") == 3
     saved = json.loads(output.read_text(encoding="utf-8"))
     tried = [trial["setting"] for trial in saved["trials"]]
-    assert tried.count("guidance_scale") == 2 and tried.count("blocks") == 7 and tried.count("hold") == 3
+    assert tried.count("guidance_scale") == 2 and tried.count("blocks") == 7 and tried.count("hold") == 5
     assert saved["settings"]["split"] == "validation"
     after = lab.load(folder).defaults
-    for name in ("guidance_scale", "hold_threshold", "hold"):
+    for name in ("guidance_scale", "hold_threshold", "hold", "hold_by"):
         assert getattr(after, name) == saved["chosen"][name]
     assert list(after.blocks) == saved["chosen"]["blocks"] and after.image_size == before.image_size
 

@@ -91,7 +91,9 @@ def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, num
         result = editor.with_defaults(hold=rule).edit(sample.source, instruction, **options)
         leaked = leakage(to_tensor(result.image)[0], source, mask)
         assert card.rows[row][number].leakage == pytest.approx(leaked, rel=1e-3, abs=1e-5)
-        assert card.rows[row][number].localisation == pytest.approx(roc_auc(result.heat[0], mask), abs=1e-3)
+        scores = card.rows[row][number]
+        assert scores.localisation == pytest.approx(roc_auc(result.heat[0], mask), abs=1e-3)
+        assert scores.last_localisation == pytest.approx(roc_auc(result.last_heat[0], mask), abs=1e-3)
     decoded = [repr(card.rows[row]) for row in list(card.rows)[3:]]
     assert len(set(decoded)) == 3, "hold rules and phrasings make a difference"
 

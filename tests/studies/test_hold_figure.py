@@ -32,9 +32,9 @@ def truth(editor):
     return next(draw_truths(editor, split="validation", count=3, batch=3))
 
 
-@pytest.fixture(scope="module", params=["released", "commit"])
+@pytest.fixture(scope="module", params=[("released", "step"), ("commit", "step"), ("released", "mean")], ids=str)
 def swept(editor, truth, request):
-    own = editor.with_defaults(hold=request.param)
+    own = editor.with_defaults(hold=request.param[0], hold_by=request.param[1])
     rules = [Hold(HEAT, each) for each in LAMBDAS] + [Hold(rule, each) for rule in (RANDOM, MASK) for each in ABOVE]
     return own, sweep(own, truth, rules, seed=7, **OPTIONS)
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...attention import capture_attention
-from ...consolidation import consolidate
+from ...attention import capture_steps
+from ...consolidation import consolidate, over_steps
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import Picture, fit_together, load_image
@@ -80,12 +80,13 @@ class Samples:
         together = len({sample.source.size for sample in self.shown}) == 1
         pictures, heats = [], []
         for part in [self.shown] if together else [[sample] for sample in self.shown]:
-            with capture_attention(editor.transformer, editor.defaults.blocks) as captured:
+            with capture_steps(editor.transformer, editor.defaults.blocks) as steps:
                 asked = [sample.image for sample in part], [sample.instruction for sample in part]
                 pictures += editor.edit(*asked, seed=0).images
             if not heats:
-                first = captured[-len(part) :][:1]  # of a pass with guidance, the second half has the text
-                heats = [consolidate(first, words=rows)[0].float().cpu().numpy() for rows in self._rows.values()]
+                # The first sample's maps; with guidance the second half of a pass has the text.
+                seen = over_steps([step[-len(part) :][:1] for step in steps])
+                heats = [consolidate(seen, words=rows)[0].float().cpu().numpy() for rows in self._rows.values()]
         return Edits(step, pictures, np.stack(heats))
 
     def packed(self) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class Playground(Saves, widgets.VBox):
                 raise Cancelled
             self.progress.value = step.index + 1
             if time.monotonic() - drawn >= FRAME:
-                self._take(step.preview(), step.heat, ticket)
+                self._take(step.preview(), step.heat_so_far, ticket)
                 drawn = time.monotonic()
 
         try:
