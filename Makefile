@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp \
+.PHONY: help lab demo test matrix bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp \
 	filtering train clip notebooks
 
 help: ## show this list
@@ -22,9 +22,12 @@ demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.
 		$${INSTRUCTION:+--instruction "$$INSTRUCTION"} --output outputs/
 
 test: $(VENV)/installed-test ## set up, then run every test and the linter
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 	$(BIN)/ruff format --check editmgt_lab tests notebooks/build.py
+
+matrix: $(VENV)/installed-test ## the suite on every supported Python, and with the lowest versions of all dependencies
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)

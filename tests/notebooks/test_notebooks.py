@@ -1,6 +1,5 @@
 """Every notebook matches its source, runs from top to bottom in time, and can be read without a kernel."""
 
-import os
 import re
 import sys
 import time
@@ -8,14 +7,13 @@ import time
 import nbformat
 import pytest
 
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 import build  # noqa: E402
 
-PATIENCE = float(os.environ.get("LAB_TEST_PATIENCE", 120))  # seconds; 120 is what is promised of a usual computer
-SHARE = {"00_quickstart": 0.5}  # of it; the others may take all
+SHARE = {"00_quickstart": 0.5}  # of the PATIENCE; the others may take all
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```", re.DOTALL)
 CHECK = re.compile(r"^# (check_\w+\(.*\))$", re.MULTILINE)
 MUST_FAIL = """

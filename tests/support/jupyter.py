@@ -17,9 +17,8 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT
 
-PATIENCE = float(os.environ.get("LAB_TEST_PATIENCE", 120))  # seconds, for what a loaded computer takes its time with
 FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
 QUIET = (
     "--no-browser", "--IdentityProvider.token=", "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",

@@ -1,4 +1,4 @@
-"""One browser for the tests that drive a page; without one they are skipped."""
+"""One browser for the tests that drive a page, which are marked; without one they are skipped."""
 
 import pytest
 
@@ -9,3 +9,9 @@ from tests.support.browser import chromium
 def browser():
     with chromium() as browser:
         yield browser
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")

@@ -19,6 +19,7 @@ from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
 from editmgt_lab.views.finetune_dashboard.finetune_dashboard import FinetuneDashboard
 from editmgt_lab.views.widget import HERE, SHARED, source
+from tests.support import PATIENCE
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 6, "batch": 2, "rank": 2, "validate_every": 3, "save_every": 2}
@@ -56,7 +57,7 @@ class Gate:
         trained._step = self.pass_through
 
     def pass_through(self):
-        assert self.go.acquire(timeout=20)
+        assert self.go.acquire(timeout=PATIENCE)
         return self.step()
 
 
@@ -122,7 +123,7 @@ def test_a_words_map_is_that_of_the_word(fresh, picture):
     """With nothing held, the focus changes the heat map and not the edit."""
     fresh.defaults = replace(fresh.defaults, hold_threshold=0)
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), [(picture(), INSTRUCTION)], word="ball blue")
-    dashboard.pending.result(timeout=60)
+    dashboard.pending.result(timeout=PATIENCE)
     assert dashboard.word == "ball blue" and dashboard.samples.words[-1] == "ball blue"
     for name in ("ball", "ball blue"):
         heat = fresh.edit(picture(), INSTRUCTION, seed=0, focus=name).heat[0]
@@ -133,7 +134,7 @@ def test_a_words_map_is_that_of_the_word(fresh, picture):
 def test_samples_of_several_sizes(fresh, picture):
     samples = [(picture(64, 24), INSTRUCTION), (picture(), INSTRUCTION)]
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples)
-    dashboard.pending.result(timeout=60)
+    dashboard.pending.result(timeout=PATIENCE)
     sizes = [sample.source.size for sample in dashboard.samples.shown]
     assert len(set(sizes)) == 2 and [edit.size for edit in dashboard.samples.edits["now"].pictures] == sizes
     heat = fresh.edit(*samples[0], seed=0).heat[0]
@@ -219,7 +220,7 @@ def test_it_opens_on_a_run_that_was_interrupted(tiny_folder, picture, samples, t
     trained.run(bar=False)
     dashboard = views.finetune_dashboard(finetuner(second, picture, tmp_path, learning_rate=0.1), samples)
     assert dashboard.state == "ready" and dashboard.status["done"] == 3 == len(dashboard.curves)
-    dashboard.pending.result(timeout=60)
+    dashboard.pending.result(timeout=PATIENCE)
     stopped = first.edit([samples[0].source, samples[1][0]], [samples[0].instruction, INSTRUCTION], seed=0)
     for picture_, edit in zip(dashboard.samples.edits["before"].pictures, stopped.images, strict=True):
         np.testing.assert_array_equal(np.asarray(picture_), np.asarray(edit), "with averaged weights")
@@ -244,7 +245,7 @@ def test_a_full_disk_is_said_and_no_training_is_lost(fresh, picture, samples, tm
 
 def test_samples_that_cannot_be_edited_do_not_end_the_training(fresh, picture, samples, monkeypatch):
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples)
-    dashboard.pending.result(timeout=60)
+    dashboard.pending.result(timeout=PATIENCE)
     monkeypatch.setattr(fresh, "edit", None)
     dashboard.start()
     dashboard.wait(60)
@@ -352,7 +353,7 @@ def test_it_exports_what_it_shows(finished, tmp_path):
 def test_before_the_first_edits_there_is_a_page_and_a_figure(fresh, picture, samples, monkeypatch):
     monkeypatch.setattr(fresh, "edit", None)
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples)
-    dashboard.pending.result(timeout=20)
+    dashboard.pending.result(timeout=PATIENCE)
     assert dashboard.wrong and dashboard.message.startswith("TypeError")
     assert dashboard.figure() is not None and dashboard.arrays()["loss"].shape == (0,)
 

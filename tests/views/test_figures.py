@@ -18,6 +18,7 @@ from editmgt_lab.consolidation import stretch
 from editmgt_lab.views.figures import block_heat, busiest, code_colours, row_names, state_colours
 from editmgt_lab.views.overlays import enlarge, heat_overlay, held_overlay, spread
 from editmgt_lab.world.samples import SAMPLES, draw_samples
+from tests.support import PATIENCE
 
 INSTRUCTION = "make the ball blue"
 SHAPES = {"square": (32, 32), "wide": (64, 24), "tall": (24, 64)}
@@ -191,7 +192,7 @@ class SlowEditor:
 
     def edit(self, image, instruction, *, on_step, **settings):
         def slowly(step):
-            assert self.go.acquire(timeout=20)
+            assert self.go.acquire(timeout=PATIENCE)
             self.seen.append((instruction, settings["hold_threshold"], step.index))
             on_step(step)
 
@@ -223,7 +224,7 @@ def pixels(widget):
 
 def test_it_opens_on_a_picture_and_edits(editor, picture):
     opened = views.playground(editor, picture(64, 24), INSTRUCTION, steps=3, seed=0, hold_threshold=0.3)
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     expected = editor.edit(picture(64, 24), INSTRUCTION, steps=3, seed=0, hold_threshold=0.3)
     np.testing.assert_array_equal(pixels(opened.pictures["edit"]), np.asarray(enlarge(expected.image)))
     assert "></pre>" in opened.message.value and opened.cancel_button.disabled
@@ -241,7 +242,7 @@ def test_the_next_edit_has_the_settings_of_the_finished_one(editor, picture):
     result = editor.edit(picture(), INSTRUCTION, **settings)
     opened = views.playground(editor, result)
     opened.instruction.value = "remove the ball"
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     expected = editor.edit(picture(), "remove the ball", **settings)
     np.testing.assert_array_equal(pixels(opened.pictures["edit"]), np.asarray(enlarge(expected.image)))
     np.testing.assert_array_equal(opened.heat, expected.heat[0].numpy())
@@ -271,11 +272,11 @@ def test_a_moved_slider_asks_for_one_edit_once_it_rests(slow, picture):
     opened = views.playground(slow, picture(), steps=2)
     opened.instruction.value = INSTRUCTION
     slow.release()
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     slow.seen.clear()
     for value in (0.5, 0.6, 0.7):
         opened.hold_threshold.value = value
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     assert slow.seen == [(INSTRUCTION, 0.7, 0), (INSTRUCTION, 0.7, 1)]
 
 
@@ -285,7 +286,7 @@ def test_cancel_stops_before_the_next_step(slow, picture):
     assert not opened.cancel_button.disabled
     opened.cancel_button.click()
     slow.release()
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     assert len(slow.seen) <= 1, "the step that was under way, no other"
     assert opened.edited is None and "cancelled" in opened.message.value
     assert opened.cancel_button.disabled and opened.progress.value == 0
@@ -300,7 +301,7 @@ def test_previews_are_live_and_not_drawn_faster_than_one_can_see(slow, picture, 
         drawn.clear()
         slow.release(5)
         opened.instruction.value = INSTRUCTION
-        opened.pending.result(timeout=20)
+        opened.pending.result(timeout=PATIENCE)
         assert [names for names, _ in drawn] == [("heat", "held", "edit")] * (previews + 1), "and the finished edit"
         assert drawn[-1][1] is opened.result.image
 
@@ -311,8 +312,8 @@ def test_a_newer_request_replaces_an_older_one(slow, picture):
     older = opened.pending
     opened.instruction.value = "remove the ball"
     slow.release()
-    older.result(timeout=20)
-    opened.pending.result(timeout=20)
+    older.result(timeout=PATIENCE)
+    opened.pending.result(timeout=PATIENCE)
     assert len([text for text, *_ in slow.seen if text == INSTRUCTION]) <= 1
     assert [index for text, _, index in slow.seen if text == "remove the ball"] == [0, 1, 2, 3]
     expected = slow.editor.edit(picture(), "remove the ball", steps=4, seed=0, hold_threshold=0)
@@ -322,7 +323,7 @@ def test_a_newer_request_replaces_an_older_one(slow, picture):
 def test_errors_are_shown_and_nothing_is_lost(finished):
     before = {name: picture.value for name, picture in finished.pictures.items()}
     finished.instruction.value = "ball " * 500
-    finished.pending.result(timeout=20)
+    finished.pending.result(timeout=PATIENCE)
     assert "text tokens" in finished.message.value and "color: var(--jp-error" in finished.message.value
     assert {name: picture.value for name, picture in finished.pictures.items()} == before
     assert finished.instruction.value.startswith("ball ball") and finished.cancel_button.disabled
@@ -333,7 +334,7 @@ def test_surprises_are_shown_too_and_written_as_text(finished, monkeypatch):
         raise RuntimeError("<b>out of memory</b>")
 
     monkeypatch.setattr(finished.editor, "edit", broken)
-    finished.run().result(timeout=20)
+    finished.run().result(timeout=PATIENCE)
     assert "RuntimeError: &lt;b&gt;out of memory" in finished.message.value
 
 
@@ -352,7 +353,7 @@ def test_an_uploaded_picture_takes_the_place_of_the_other(finished, editor, pict
     for _ in range(2):  # the same file again, too
         upload(finished, in_a_file(picture(64, 24, seed=1)))
         assert finished.result is None and finished.edited is None, "the edit was the other picture's"
-        finished.pending.result(timeout=20)
+        finished.pending.result(timeout=PATIENCE)
         expected = editor.edit(picture(64, 24, seed=1), INSTRUCTION, steps=3, seed=0, hold_threshold=0.3)
         np.testing.assert_array_equal(finished.result.tokens, expected.tokens)
         np.testing.assert_array_equal(pixels(finished.pictures["edit"]), np.asarray(enlarge(expected.image)))
@@ -369,11 +370,11 @@ def test_an_upload_that_is_no_picture_is_told_and_nothing_is_lost(finished, cont
 def test_new_scenes_come_with_an_instruction_and_in_one_order(editor):
     seen = []
     for opened in (views.playground(editor, steps=2), views.playground(editor, steps=2)):
-        opened.pending.result(timeout=20)
+        opened.pending.result(timeout=PATIENCE)
         first = opened.instruction.value
         opened.scene.next_button.click()
         assert opened.instruction.value != first and opened.edited is None
-        opened.pending.result(timeout=20)
+        opened.pending.result(timeout=PATIENCE)
         sample = lab.world.sample_edit(1, split="test", size=32)
         assert opened.result.instructions == [sample.instruction]
         np.testing.assert_array_equal(np.asarray(opened.source), np.asarray(sample.source))
@@ -408,8 +409,8 @@ def test_another_scene_drops_the_edit_under_way(slow, picture):
     older = opened.pending
     opened.scene.places["top"].click()
     slow.release()
-    older.result(timeout=20)
-    opened.pending.result(timeout=20)
+    older.result(timeout=PATIENCE)
+    opened.pending.result(timeout=PATIENCE)
     assert [index for *_, index in slow.seen[-4:]] == [0, 1, 2, 3] and len(slow.seen) <= 5
     np.testing.assert_array_equal(np.asarray(opened.result.sources[0]), np.asarray(opened.source))
 
@@ -421,7 +422,7 @@ def test_views_are_made_when_their_tab_is_opened(finished):
         tabs.selected_index = index
         assert list(tabs.views) == list(tabs.titles[1 : index + 1])
         view = tabs.views[title]
-        view.pending.result(timeout=60)
+        view.pending.result(timeout=PATIENCE)
         assert view.data and not view.wrong and tabs.places[title].children == (view,)
     made = dict(tabs.views)
     tabs.selected_index = 1
@@ -437,11 +438,11 @@ def test_views_are_made_when_their_tab_is_opened(finished):
 def test_the_open_view_follows_the_edit(finished):
     finished.tabs.selected_index = 1
     older = finished.tabs.views["Token lab"]
-    older.pending.result(timeout=20)
+    older.pending.result(timeout=PATIENCE)
     finished.instruction.value = "remove the ball"
-    finished.pending.result(timeout=20)
+    finished.pending.result(timeout=PATIENCE)
     newer = finished.tabs.views["Token lab"]
-    newer.pending.result(timeout=20)
+    newer.pending.result(timeout=PATIENCE)
     assert newer is not older and older.comm is None
     np.testing.assert_array_equal(newer.tokens[0], finished.result.tokens[0])
     finished.scene.places["top"].click()
@@ -451,13 +452,13 @@ def test_the_open_view_follows_the_edit(finished):
 
 def test_the_hold_studio_has_scores_where_the_truth_is_known(editor):
     opened = views.playground(editor, steps=2)
-    opened.pending.result(timeout=20)
+    opened.pending.result(timeout=PATIENCE)
     opened.tabs.selected_index = len(opened.tabs.titles) - 1
-    opened.tabs.views["Hold studio"].pending.result(timeout=60)
+    opened.tabs.views["Hold studio"].pending.result(timeout=PATIENCE)
     assert "score" in opened.tabs.views["Hold studio"].results[0]["numbers"][0]
     opened.instruction.value = INSTRUCTION
-    opened.pending.result(timeout=20)
-    opened.tabs.views["Hold studio"].pending.result(timeout=60)
+    opened.pending.result(timeout=PATIENCE)
+    opened.tabs.views["Hold studio"].pending.result(timeout=PATIENCE)
     assert "score" not in opened.tabs.views["Hold studio"].results[0]["numbers"][0]
 
 

@@ -13,6 +13,7 @@ from editmgt_lab import views
 from editmgt_lab.crisp.assure.rules import DRAWN, broken_after
 from editmgt_lab.crisp.curate.decode import encoded
 from editmgt_lab.crisp.drawn.truth import EditTruth
+from tests.support import PATIENCE
 from tests.support.browser import opened
 
 COUNT = 24
@@ -37,7 +38,7 @@ def edits():
 @pytest.fixture
 def studio(edits):
     studio = views.filter_studio(edits)
-    studio.pending.result(timeout=60)
+    studio.pending.result(timeout=PATIENCE)
     assert not studio.message
     return studio
 

@@ -19,6 +19,7 @@ from editmgt_lab.views.attention_explorer.attention_explorer import token_colour
 from editmgt_lab.views.maps import in_bytes, quantise, restored
 from editmgt_lab.views.recording import STATES, code_patches, word_rows
 from editmgt_lab.views.widget import HERE, SHARED, source
+from tests.support import PATIENCE
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 4, "seed": 3, "hold_threshold": 0.4, "guidance_scale": 2.0, "strength": 1.5}
@@ -46,7 +47,7 @@ def opened(editor, run, picture):
         "token_lab": views.token_lab(editor, picture(64, 24)),
     }
     for widget in widgets.values():
-        widget.pending.result(timeout=60)
+        widget.pending.result(timeout=PATIENCE)
     return widgets
 
 
@@ -255,7 +256,7 @@ def test_a_view_opens_at_once_and_records_beside_the_page(editor, picture):
     explorer = views.attention_explorer(editor, picture(), INSTRUCTION, steps=3, seed=0)
     assert time.perf_counter() - began < 3
     for view in (player, explorer):
-        view.pending.result(timeout=60)
+        view.pending.result(timeout=PATIENCE)
     assert len(player.run.previews) == 3 and explorer.run.attention is not None
     assert not player.busy and player.message == ""
 
@@ -272,7 +273,7 @@ class Gate:
     def steps(self, *arguments, **settings):
         for step in self.editor.steps(*arguments, **settings):
             self.begun.set()
-            assert self.go.acquire(timeout=20)
+            assert self.go.acquire(timeout=PATIENCE)
             yield step
 
 
@@ -283,20 +284,20 @@ def test_cancel_stops_and_says_so(editor, picture):
     player._handle_custom_msg({"kind": "cancel"}, [])
     assert player.message == "cancelled" and not player.busy
     gate.go.release(100)
-    player.pending.result(timeout=20)
+    player.pending.result(timeout=PATIENCE)
     assert player.data == {} and player.message == "cancelled"
 
 
 def test_errors_are_shown_in_the_widget(editor, picture, tmp_path, monkeypatch):
     player = views.decode_player(editor, picture(), "ball " * 500)
-    player.pending.result(timeout=20)
+    player.pending.result(timeout=PATIENCE)
     assert "text tokens" in player.message and player.wrong and not player.busy
     with pytest.raises(lab.LabError, match="nothing to save yet"):
         player.export(tmp_path / "player.html")
     assert "image/png" not in data_of(player)
 
     tokens = views.token_lab(editor, tmp_path / "missing.png")
-    tokens.pending.result(timeout=20)
+    tokens.pending.result(timeout=PATIENCE)
     assert "no picture file" in tokens.message and tokens.wrong
 
 
@@ -304,7 +305,7 @@ def test_surprises_are_shown_too(editor, picture, opened, monkeypatch):
     tokens = opened["token_lab"]
     before = tokens.states
     monkeypatch.setattr(tokens, "_decode", None)
-    tokens.swap(0, 0, 1).result(timeout=20)
+    tokens.swap(0, 0, 1).result(timeout=PATIENCE)
     assert tokens.message.startswith("TypeError") and tokens.wrong and tokens.states == before
     tokens._handle_custom_msg({"kind": "swap", "cell": 0, "code": 99}, [])
     assert "a code below 32" in tokens.message and tokens.wrong
@@ -315,7 +316,7 @@ def test_another_code_changes_the_picture_around_it(editor, opened):
     code = (int(tokens.tokens[0][1, 2]) + 1) % 32
     columns = tokens.tokens[0].shape[1]
     tokens._handle_custom_msg({"kind": "swap", "cell": columns + 2, "code": code}, [])
-    tokens.pending.result(timeout=20)
+    tokens.pending.result(timeout=PATIENCE)
     changed = tokens.tokens[1] != tokens.tokens[0]
     assert changed.sum() == 1 and changed[1, 2] and tokens.tokens[1][1, 2] == code and tokens.at == 1
     decoded = editor.detokenize(torch.from_numpy(tokens.tokens[1])[None].long())[0]
@@ -325,9 +326,9 @@ def test_another_code_changes_the_picture_around_it(editor, opened):
     )
     assert "of the change lies within" in tokens.states[1]["said"]
 
-    tokens.swap(0, 0, 5).result(timeout=20)
+    tokens.swap(0, 0, 5).result(timeout=PATIENCE)
     tokens.at = 1  # undo
-    tokens.swap(0, 1, 6).result(timeout=20)
+    tokens.swap(0, 1, 6).result(timeout=PATIENCE)
     assert tokens.swaps == [(1, 2, code), (0, 1, 6)] and len(tokens.states) == 3 and tokens.at == 2
 
 
@@ -335,7 +336,7 @@ def test_the_lab_opens_on_a_finished_edits_own_tokens(editor, run, picture):
     result = editor.edit(picture(), INSTRUCTION, steps=2, seed=0)
     for finished, tokens in ((result, result.tokens[0]), (run, run.sampled[-1])):
         opened = views.token_lab(editor, finished)
-        opened.pending.result(timeout=20)
+        opened.pending.result(timeout=PATIENCE)
         np.testing.assert_array_equal(opened.tokens[0], tokens)
 
 
@@ -343,7 +344,7 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
     dial = opened["injection_dial"]
     assert [result["strength"] for result in dial.results] == [0, 1, 2]
     dial._handle_custom_msg({"kind": "turn", "strength": 2.0, "bias_text": True}, [])
-    dial.pending.result(timeout=20)
+    dial.pending.result(timeout=PATIENCE)
     assert [(result["strength"], result["bias_text"]) for result in dial.results][-1] == (2, True)
     edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0, hold_threshold=0)
     assert torch.equal(dial.edits[2, False].tokens, edit.tokens)
@@ -352,7 +353,7 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
         np.abs(np.asarray(edit.image, float) - np.asarray(edit.source, float)).mean() / 255, abs=1e-6
     )
     assert editor.defaults.bias_text is False, "the editor stays as it was"
-    dial.turn(-1).result(timeout=20)
+    dial.turn(-1).result(timeout=PATIENCE)
     assert "strength" in dial.message and dial.wrong and len(dial.results) == 4
 
 
@@ -366,7 +367,7 @@ def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, o
     assert edits["at random"].held.sum() == edits["by heat"].held.sum() > 0
     assert not torch.equal(edits["at random"].held, edits["by heat"].held)
     studio._handle_custom_msg({"kind": "hold", "threshold": 0.7}, [])
-    studio.pending.result(timeout=20)
+    studio.pending.result(timeout=PATIENCE)
     held = [result["held"] for result in studio.results]
     assert len(held) == 3 and held == sorted(held)
     assert set(studio.results[0]["numbers"][0]) == {"L1"}, "without a truth there is no score"
@@ -375,7 +376,7 @@ def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, o
 def test_the_studio_scores_an_edit_whose_truth_is_known():
     editor, sample = lab.load(), lab.world.sample_edit(0, split="validation", category="remove")
     studio = views.hold_studio(editor, sample, steps=4)
-    studio.pending.result(timeout=60)
+    studio.pending.result(timeout=PATIENCE)
     assert not studio.wrong, studio.message
     numbers = studio.numbers(studio.made[0.2]["by heat"])
     assert 0 <= numbers["score"] <= 10 and 0 <= numbers["leakage"] < 1
@@ -422,7 +423,7 @@ def test_arrays_come_back_as_they_were(opened, run, tmp_path):
                 np.testing.assert_array_equal(saved[field], getattr(run, field))
             np.testing.assert_array_equal(saved["attention_words"], run.attention.words)
     tokens = opened["token_lab"]
-    tokens.swap(0, 0, 1).result(timeout=20)
+    tokens.swap(0, 0, 1).result(timeout=PATIENCE)
     with np.load(tokens.save_arrays(tmp_path / "tokens.npz")) as saved:
         assert json.loads(str(saved["settings"])) == {"changes": [[0, 0, 1]]}
         np.testing.assert_array_equal(saved["tokens"], np.stack(tokens.tokens))

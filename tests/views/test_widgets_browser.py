@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from editmgt_lab import views
 from editmgt_lab.views.recording import STATES
+from tests.support import PATIENCE
 from tests.support.browser import answer_time, drawn, opened, panel, point
 
 SCHEMES = ("light", "dark")
@@ -29,23 +30,23 @@ def run(editor, picture):
 def tokens(editor, picture):
     """A token lab with two changes made."""
     lab = views.token_lab(editor, picture(64, 48))
-    lab.pending.result(timeout=60)
+    lab.pending.result(timeout=PATIENCE)
     for place in ((1, 2), (4, 5)):
-        lab.swap(*place, (int(lab.tokens[-1][place]) + 7) % 32).result(timeout=60)
+        lab.swap(*place, (int(lab.tokens[-1][place]) + 7) % 32).result(timeout=PATIENCE)
     return lab
 
 
 @pytest.fixture(scope="module")
 def dial(editor, picture):
     dial = views.injection_dial(editor, picture(64, 48), "make the ball blue", strengths=(0, 1, 2.5), steps=3)
-    dial.pending.result(timeout=60)
+    dial.pending.result(timeout=PATIENCE)
     return dial
 
 
 @pytest.fixture(scope="module")
 def studio(editor, picture):
     studio = views.hold_studio(editor, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
-    studio.pending.result(timeout=60)
+    studio.pending.result(timeout=PATIENCE)
     return studio
 
 
