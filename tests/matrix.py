@@ -79,19 +79,7 @@ def run(python: str, bounds: str, tests: Sequence[str], log: Path) -> dict[str, 
         versions = {each["name"].lower(): each["version"] for each in json.loads(listed)}
         told |= {name: versions[name] for name in SHOWN}
         report = place / "report.xml"
-        suite = [
-            pip[0],
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "auto",
-            "--dist",
-            "loadfile",
-            *WITHOUT_BROWSER,
-            f"--junitxml={report}",
-            *tests,
-        ]
+        suite = [pip[0], *SUITE, f"--junitxml={report}", *tests]
         subprocess.run(suite, stdout=output, stderr=output, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
         return told | counts(report)
 
