@@ -5,7 +5,7 @@ import sys
 import pytest
 
 pytest.importorskip("tomllib", reason="the matrix is run by Python 3.11 or newer")
-from tests import matrix  # noqa: E402
+from tests.matrix import __main__ as matrix  # noqa: E402
 
 REPORT = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1" time="2.5">
 <testcase classname="tests.a" name="one"/><testcase classname="tests.a" name="two"><failure/></testcase>
