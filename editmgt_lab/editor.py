@@ -258,7 +258,8 @@ class Editor:
         passes = len(task.text.tokens) // batch
         height, width = (factor * side for side in tokens.shape[1:])
         micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=self.device)
-        with capture_attention(self.transformer, chosen.blocks) as captured:
+        conditional = slice(-batch, None)
+        with capture_attention(self.transformer, chosen.blocks, heads="mean", pictures=conditional) as captured:
             logits = self.transformer(
                 tokens.repeat(passes, 1, 1),
                 task.text,
@@ -270,10 +271,9 @@ class Editor:
             ).float()
         if passes == 2:
             logits = guide(logits, chosen.guidance_scale)
-        seen = captured[-batch:]
-        maps = [seen.text_to_image(block) for block in seen.blocks]
-        attention = mean_attention(maps, choose_rows(task.words, seen.padding, batch, maps[0].shape[2]))
-        return logits, attention.unflatten(1, seen.grid)
+        maps = [captured.text_to_image(block) for block in captured.blocks]
+        attention = mean_attention(maps, choose_rows(task.words, captured.padding, batch, maps[0].shape[2]))
+        return logits, attention.unflatten(1, captured.grid)
 
     def _heat(self, attention: Tensor, task: Task) -> Tensor:
         """The heat map [B, h, w] of attention on the positions, of one step or of several together."""
