@@ -251,8 +251,8 @@ def capture_attention(
     blocks: numbered through, multi-modal first. keys: "all" is the attention that the model used, a softmax over text,
     image and source; "generated" is the released code's, a softmax over text and image only. Contexts can be nested;
     nothing stays on the transformer afterwards, not after an error either.
-    heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch that
-    are recorded, such as the conditional half of a pass with guidance.
+    heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch
+    that are recorded, such as the conditional half of a pass with guidance.
 
     Raises SettingError for a wrong block, keys or heads.
     """

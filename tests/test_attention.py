@@ -142,6 +142,25 @@ def test_default_micro_conditions_are_sixteen_pixels_a_token(transformer):
     assert not torch.allclose(default, transformer(tokens, text, timestep, micro_conditions=exchanged), atol=1e-3)
 
 
+@pytest.mark.parametrize("strength", [None, 0, 1, 1.3])
+def test_what_is_prepared_once_serves_every_step(transformer, strength):
+    tokens, text, timestep, source = inputs()
+    settings = {} if strength is None else {"source": source, "strength": strength}
+    prepared = transformer.prepare(tokens, text, **settings)
+    for step in (0, 1):
+        step_tokens, timesteps = tokens.roll(step, dims=-1), timestep + step
+        expected = transformer(step_tokens, text, timesteps, **settings)
+        assert torch.equal(transformer(step_tokens, prepared, timesteps), expected)
+        only = step_tokens < 10
+        torch.testing.assert_close(
+            transformer(step_tokens, prepared, timesteps, only=only), expected.permute(0, 2, 3, 1)[only]
+        )
+    with pytest.raises(ShapeError, match="tokens is"):
+        transformer(tokens[:, :2], prepared, timestep)
+    with pytest.raises(ShapeError, match="timestep is"):
+        transformer(tokens, prepared, timestep[:1])
+
+
 def test_inputs_are_left_as_they_are(transformer):
     tokens, text, timestep, source = inputs()
     before = [x.clone() for x in (tokens, text.tokens, text.pooled, timestep, source)]
