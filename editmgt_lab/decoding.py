@@ -132,8 +132,8 @@ class RegionHoldSampler:
         known from the start that stay, such as those outside a mask: the schedule leaves them out; generator: one, or
         one for each picture. No input is changed.
 
-        Raises SettingError for a setting out of range or a hold without heat and source, ShapeError for tensors that do
-        not fit each other.
+        Raises SettingError for a setting out of range, a hold without heat and source or logits that are no numbers,
+        ShapeError for tensors that do not fit each other. Values are looked at on the CPU alone (see `may_look`).
         """
         self.check_inputs(logits, tokens, index, heat, hold_threshold, source)
         scores = rearrange(logits, "b codebook h w -> b (h w) codebook").float() / self.token_temperature
@@ -225,7 +225,8 @@ def draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
     """One token for each position. probabilities: [B, N, codebook]; returns [B, N].
 
     A race: each code takes an exponential time over its probability, the first one wins. `torch.multinomial` draws the
-    same tokens with the same numbers, but for every row anew. Raises SettingError for what is not a number, on the CPU.
+    same tokens with the same numbers, but for every row anew. Raises SettingError for what is not a number, if it is on
+    the CPU.
     """
     if may_look(probabilities):
         check_numbers(probabilities)
