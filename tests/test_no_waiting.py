@@ -13,6 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from editmgt_lab.errors import SettingError
+
 INSTRUCTION = "make the ball blue"
 TEXT = ("tokens", "pooled", "padding")
 
@@ -93,3 +95,12 @@ def test_what_waits_is_seen(on_meta, editor, picture):
     for read in (lambda x: x.sum().item(), lambda x: x.cpu(), lambda x: bool(x.any()), lambda x: x.nonzero()):
         with pytest.raises((RuntimeError, NotImplementedError)):
             read(task.start)
+
+
+def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch):
+    monkeypatch.setattr("editmgt_lab.decoding.may_look", lambda values: False)
+    forward = editor.transformer.mlm_layer.forward
+    monkeypatch.setattr(editor.transformer.mlm_layer, "forward", lambda x: forward(x) * torch.nan)
+    steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0)
+    with pytest.raises(SettingError, match="not numbers"):
+        next(steps)
