@@ -36,6 +36,10 @@ class Layout:
     def image(self) -> int:
         return self.position_grid[0] * self.position_grid[1]
 
+    def __getitem__(self, pictures: slice) -> Layout:
+        """The layout of some pictures of the batch."""
+        return self if self.padding is None else replace(self, padding=self.padding[pictures])
+
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(q kᵀ / √d + bias) v. q, k, v: [B, heads, T, d]; bias: [T, T]; returns [B, heads, T, d]."""
@@ -159,7 +163,10 @@ class CapturedAttention:
         self._layout: Layout | None = None
 
     def text_to_image(self, block: int) -> Tensor:
-        """[B, heads, L, N] of one block. Raises SettingError if it was not captured or nothing has run yet."""
+        """[B, heads, L, N] of one block, [B, 1, L, N] where `heads` is "mean".
+
+        Raises SettingError if it was not captured or nothing has run yet.
+        """
         if block not in self.blocks:
             raise SettingError(
                 f"block {block} was not captured",
@@ -174,8 +181,7 @@ class CapturedAttention:
         """The maps of some pictures of the batch, such as the conditional half of a pass with guidance."""
         part = CapturedAttention(self.blocks, self.keys)
         part.maps = {block: m[pictures] for block, m in self.maps.items()}
-        padding = None if self.padding is None else self.padding[pictures]
-        part._layout = replace(self.layout, padding=padding)
+        part._layout = self.layout[pictures]
         return part
 
     @property
@@ -212,37 +218,50 @@ class CapturedAttention:
 class Recorder:
     """Sits on one block's attention; keeps its text → image map, of its own thread's passes, in a CapturedAttention."""
 
-    def __init__(self, captured: CapturedAttention, block: int):
+    def __init__(self, captured: CapturedAttention, block: int, heads: str, pictures: slice):
         self.captured, self.block, self.thread = captured, block, threading.get_ident()
+        self.heads, self.pictures = heads, pictures
 
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
         """q, k: [B, heads, T, d], rotated. Only the text rows' softmax is computed, only its image part kept."""
         text, image = layout.text, layout.text + layout.image
+        q, k = q[self.pictures, :, :text], k[self.pictures]
         if self.captured.keys == "generated":
-            probabilities = attention_probabilities(q[:, :, :text], k[:, :, :image])
+            probabilities = attention_probabilities(q, k[:, :, :image])
         else:
             bias = None if layout.bias is None else layout.bias[:text]
-            probabilities = attention_probabilities(q[:, :, :text], k, bias)
-        self.captured.maps[self.block] = probabilities[..., text:image].contiguous()  # [B, heads, L, N]
-        self.captured._layout = layout
+            probabilities = attention_probabilities(q, k, bias)
+        found = probabilities[..., text:image]  # [B, heads, L, N]
+        self.captured.maps[self.block] = found.mean(1, keepdim=True) if self.heads == "mean" else found.contiguous()
+        self.captured._layout = layout[self.pictures]
 
 
 @contextmanager
-def capture_attention(transformer: nn.Module, blocks: Sequence[int], keys: str = "all") -> Iterator[CapturedAttention]:
+def capture_attention(
+    transformer: nn.Module,
+    blocks: Sequence[int],
+    keys: str = "all",
+    *,
+    heads: str = "each",
+    pictures: slice = slice(None),
+) -> Iterator[CapturedAttention]:
     """Record the text → image attention of `blocks` in every forward pass inside the context; the newest pass wins.
 
     blocks: numbered through, multi-modal first. keys: "all" is the attention that the model used, a softmax over text,
     image and source; "generated" is the released code's, a softmax over text and image only. Contexts can be nested;
     nothing stays on the transformer afterwards, not after an error either.
+    heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch
+    that are recorded, such as the conditional half of a pass with guidance.
 
-    Raises SettingError for a wrong block or keys.
+    Raises SettingError for a wrong block, keys or heads.
     """
     blocks = check_blocks(transformer, blocks)
-    if keys not in ("all", "generated"):
-        raise SettingError(f"keys is {keys!r}", expected="'all' or 'generated'", fix="choose one of them")
+    for name, value, known in (("keys", keys, ("all", "generated")), ("heads", heads, ("each", "mean"))):
+        if value not in known:
+            raise SettingError(f"{name} is {value!r}", expected=f"one of {list(known)}", fix="choose one of them")
     captured = CapturedAttention(blocks, keys)
-    with attached(transformer, {block: Recorder(captured, block) for block in blocks}):
+    with attached(transformer, {block: Recorder(captured, block, heads, pictures) for block in blocks}):
         yield captured
 
 

@@ -92,6 +92,21 @@ class TransformerConfig:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What all steps of one decoding share; `MaskedGenerativeTransformer.prepare` makes it.
+
+    text: [B, L, D]; pooled: [B, D], of text and micro-conditions; source: [B, N, D] and the vector [B, D] that
+    modulates it, both None for text to image.
+    """
+
+    layout: Layout
+    text: Tensor
+    pooled: Tensor
+    source: Tensor | None = None
+    source_condition: Tensor | None = None
+
+
 def frequencies() -> Tensor:
     """[128]: from 1 down to almost 1 / 10,000."""
     half = SINUSOID_WIDTH // 2
@@ -100,7 +115,7 @@ def frequencies() -> Tensor:
 
 def sinusoids(values: Tensor) -> Tensor:
     """[...] → [..., 256], cosines first."""
-    angles = values.float().unsqueeze(-1) * frequencies().to(values.device)
+    angles = values.float().unsqueeze(-1) * frequencies().to(values.device, non_blocking=True)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from .attention import capture_attention, check_blocks
 from .basics.dtypes import Dtype, choose_dtype
+from .blocks import Prepared
 from .checkpoints import read_json, resolve
 from .consolidation import choose_rows, mean_attention, to_heat
-from .decoding import RegionHoldSampler, guide
+from .decoding import RegionHoldSampler, check_numbers, guide
 from .errors import CheckpointError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
@@ -140,6 +141,8 @@ class Editor:
 
         # Everything is checked; from here on the networks run.
         source = self._encode(fitted) if fitted else None
+        text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts)
+        padding = None if text.padding is None else text.padding[-batch:]
         side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
         shape = (batch, side, side) if source is None else source.shape
         start = torch.full(shape, self.mask_token_id, device=self.device)
@@ -149,8 +152,8 @@ class Editor:
             start=start if source is None else torch.where(fixed, source, start),
             source=source,
             fixed=fixed,
-            text=self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts),
-            words=words,
+            text=text,
+            words=choose_rows(words, padding, batch, text.tokens.shape[1]).to(self.device),
             instructions=texts,
             fitted=fitted,
             single=not (is_list(image) or is_list(instruction)),
@@ -233,9 +236,10 @@ class Editor:
         chosen, tokens = task.settings, task.start
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
+        prepared = self._prepared(task)
         attended = 0  # over the steps so far
         for index in range(chosen.steps):
-            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index)
+            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, prepared=prepared)
             attended = attended + attention
             heat, so_far = self._heat(attention, task), self._heat(attended, task)
             decision = sampler.decide(
@@ -244,7 +248,9 @@ class Editor:
             )  # fmt: skip
             tokens, held = decision.tokens, decision.held | task.fixed
             fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled)
-            yield DecodeStep(index, *(field.to("cpu", copy=True) for field in fields), task.single, self.detokenize)
+            copies = [field.to("cpu", copy=True) for field in fields]  # only here is a device waited for
+            check_numbers(copies[2])
+            yield DecodeStep(index, *copies, task.single, self.detokenize)
 
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
@@ -252,28 +258,34 @@ class Editor:
             token_temperature=chosen.token_temperature, hold=chosen.hold,
         )  # fmt: skip
 
-    def _predict(self, task: Task, tokens: Tensor, *, timestep: int) -> tuple[Tensor, Tensor]:
+    def _prepared(self, task: Task) -> Prepared:
+        """What the passes of all steps share; with guidance each pass has the pictures twice."""
+        passes, height, width = len(task.text.tokens) // len(task.start), *task.start.shape[1:]
+        size = [self.vq.config.factor * width, self.vq.config.factor * height, 0, 0, AESTHETIC_SCORE]
+        return self.transformer.prepare(
+            task.start.repeat(passes, 1, 1),
+            task.text,
+            source=None if task.source is None else task.source.repeat(passes, 1, 1),
+            strength=task.settings.strength,
+            bias_text=task.settings.bias_text,
+            micro_conditions=torch.tensor(size, device=self.device).expand(len(task.text.tokens), 5),
+        )
+
+    def _predict(
+        self, task: Task, tokens: Tensor, *, timestep: int, prepared: Prepared | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
-        chosen, batch, factor = task.settings, len(tokens), self.vq.config.factor
-        passes = len(task.text.tokens) // batch
-        height, width = (factor * side for side in tokens.shape[1:])
-        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=self.device)
-        with capture_attention(self.transformer, chosen.blocks) as captured:
+        chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
+        timesteps = torch.full((rows,), timestep, device=self.device)
+        guided = slice(rows - batch, rows)
+        with capture_attention(self.transformer, chosen.blocks, heads="mean", pictures=guided) as captured:
             logits = self.transformer(
-                tokens.repeat(passes, 1, 1),
-                task.text,
-                torch.full((passes * batch,), timestep, device=self.device),
-                source=None if task.source is None else task.source.repeat(passes, 1, 1),
-                strength=chosen.strength,
-                bias_text=chosen.bias_text,
-                micro_conditions=micro.expand(passes * batch, 5),
+                tokens.repeat(rows // batch, 1, 1), prepared or self._prepared(task), timesteps
             ).float()
-        if passes == 2:
+        if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
-        seen = captured[-batch:]
-        maps = [seen.text_to_image(block) for block in seen.blocks]
-        attention = mean_attention(maps, choose_rows(task.words, seen.padding, batch, maps[0].shape[2]))
-        return logits, attention.unflatten(1, seen.grid)
+        maps = [captured.text_to_image(block) for block in captured.blocks]
+        return logits, mean_attention(maps, task.words).unflatten(1, captured.grid)
 
     def _heat(self, attention: Tensor, task: Task) -> Tensor:
         """The heat map [B, h, w] of attention on the positions, of one step or of several together."""

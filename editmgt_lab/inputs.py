@@ -21,7 +21,7 @@ class Task:
     """What one decoding of B pictures works on, checked and encoded.
 
     start, source, fixed: [B, h, w], the tokens to begin with, those of the source, and which never change (bool);
-    text: with guidance 2B rows, the negative texts first; words: bool [B, L], the text rows to localise by (None: all).
+    text: with guidance 2B rows, the negative texts first; words: bool [B, L], the text rows to localise by.
     """
 
     settings: Settings
@@ -29,7 +29,7 @@ class Task:
     source: Tensor | None
     fixed: Tensor
     text: TextCondition
-    words: Tensor | None
+    words: Tensor
     instructions: list[str]
     fitted: list[Fitted]
     single: bool

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .blocks import (
     Downsample,
     MaskedTokenHead,
     MultiModalBlock,
+    Prepared,
     SingleModalBlock,
     TimeTextEmbedding,
     TokenEmbedding,
@@ -89,7 +91,7 @@ class MaskedGenerativeTransformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        text: TextCondition,
+        text: TextCondition | Prepared,
         timestep: Tensor,
         *,
         source: Tensor | None = None,
@@ -104,6 +106,8 @@ class MaskedGenerativeTransformer(nn.Module):
         tokens, source: long [B, h, w]; text: tokens [B, L, text width], pooled [B, P]; timestep: [B], before its factor
         1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
         uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
+        A decoding, whose steps differ in tokens and timestep alone, gives what `prepare` made in place of the text, and
+        of the rest no more than `only`.
         only: bool [B, h, w], as training needs it: predict these n tokens alone and return [n, codebook].
         origin: [B, 2], for windows of larger pictures: row and column of their first position there.
         Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
@@ -115,18 +119,20 @@ class MaskedGenerativeTransformer(nn.Module):
 
         Raises SettingError for a strength that is negative or not finite, ShapeError for tensors that do not fit.
         """
-        self.check_inputs(tokens, text, timestep, source, strength, micro_conditions)
-        with_source = source is not None and strength > 0
-
-        layout = self.layout(
-            tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin
-        )
-        conditions = self.conditions(tokens, text, timestep, micro_conditions, with_source=with_source)
-        # The streams are as precise as the weights, in mixed precision too.
-        encoded = self.encode_text(text.tokens).to(self.dtype)  # [B, L, D]
-        pictures = [
-            self.encode_tokens(x).to(self.dtype) for x in ([tokens, source] if with_source else [tokens])
-        ]  # [B, N, D]
+        if isinstance(text, Prepared):
+            prepared = text
+        else:
+            prepared = self.prepare(
+                tokens, text, source=source, strength=strength, bias_text=bias_text,
+                micro_conditions=micro_conditions, origin=origin,
+            )  # fmt: skip
+        layout, encoded, batch = prepared.layout, prepared.text, len(prepared.text)
+        check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
+        pictures = [self.encode_tokens(tokens)]  # [B, N, D]
+        conditions = [self.time_text_embed(timestep.float() * 1000, prepared.pooled)]  # [B, D]
+        if prepared.source is not None:
+            pictures.append(prepared.source)
+            conditions.append(prepared.source_condition)
 
         for block in self.transformer_blocks:
             encoded, pictures = self.through(block, encoded, pictures, conditions, layout)
@@ -138,6 +144,30 @@ class MaskedGenerativeTransformer(nn.Module):
             return self.mlm_layer(features[only])
         return rearrange(self.mlm_layer(features), "b h w codebook -> b codebook h w")
 
+    def prepare(
+        self,
+        tokens: Tensor,
+        text: TextCondition,
+        *,
+        source: Tensor | None = None,
+        strength: float = 1.0,
+        bias_text: bool = False,
+        micro_conditions: Tensor | None = None,
+        origin: Tensor | None = None,
+    ) -> Prepared:
+        """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone."""
+        self.check_inputs(tokens, text, source, strength, micro_conditions)
+        pooled, with_source = self.pool(tokens, text, micro_conditions), source is not None and strength > 0
+        prepared = Prepared(
+            self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin),
+            self.encode_text(text.tokens),
+            pooled,
+        )
+        if not with_source:
+            return prepared
+        at_rest = self.time_text_embed(torch.zeros(len(tokens), device=tokens.device), pooled)  # always timestep 0
+        return replace(prepared, source=self.encode_tokens(source), source_condition=at_rest)
+
     def through(self, block: nn.Module, *inputs: Any) -> Any:
         """One block; with `checkpointing`, what it computes inside is not kept for the backward pass but made again."""
         if self.checkpointing and torch.is_grad_enabled():
@@ -145,18 +175,18 @@ class MaskedGenerativeTransformer(nn.Module):
         return block(*inputs)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """[B, L, text width] → [B, L, D]."""
+        """[B, L, text width] → [B, L, D], as precise as the weights, in mixed precision too."""
         tokens = tokens.to(self.dtype)
         if self.config.has_connector:
             tokens = self.connector["projector"](tokens)
-        return self.encoder_proj_layer_norm(self.context_embedder(tokens))
+        return self.encoder_proj_layer_norm(self.context_embedder(tokens)).to(self.dtype)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """[B, h, w] → [B, N, D]: one row for each position inside the transformer."""
+        """[B, h, w] → [B, N, D]: one row for each position inside the transformer; as precise as the weights."""
         x = self.embed(tokens)
         for downsample in self.down_block.values():
             x = downsample(x)
-        return self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
+        return self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2))).to(self.dtype)
 
     def decode(self, x: Tensor, layout: Layout) -> Tensor:
         """[B, N, D] → [B, h, w, D]: what the head turns into logits."""
@@ -166,20 +196,14 @@ class MaskedGenerativeTransformer(nn.Module):
             x = upsample(x)
         return x
 
-    def conditions(
-        self, tokens: Tensor, text: TextCondition, timestep: Tensor, micro_conditions: Tensor | None, with_source: bool
-    ) -> list[Tensor]:
-        """The vectors [B, D] that modulate the image and, in an edit, the source, which stays at timestep 0."""
+    def pool(self, tokens: Tensor, text: TextCondition, micro_conditions: Tensor | None) -> Tensor:
+        """[B, D]: the pooled text and the micro-conditions, for the vectors that modulate the blocks."""
         if micro_conditions is None:
             h, w = tokens.shape[1:]
             size = (PIXELS_PER_TOKEN * w, PIXELS_PER_TOKEN * h, 0, 0, AESTHETIC_SCORE)
             micro_conditions = torch.tensor(size, device=tokens.device).expand(len(tokens), 5)
         micro = sinusoids(micro_conditions).flatten(1).to(self.dtype)  # [B, 5 * 256]
-        pooled = self.cond_embed(torch.cat([text.pooled.to(self.dtype), micro], dim=1))
-        timesteps = [timestep.float() * 1000]
-        if with_source:
-            timesteps.append(torch.zeros_like(timesteps[0]))
-        return [self.time_text_embed(t, pooled) for t in timesteps]
+        return self.cond_embed(torch.cat([text.pooled.to(self.dtype), micro], dim=1))
 
     def layout(
         self,
@@ -229,7 +253,6 @@ class MaskedGenerativeTransformer(nn.Module):
         self,
         tokens: Tensor,
         text: TextCondition,
-        timestep: Tensor,
         source: Tensor | None,
         strength: float,
         micro_conditions: Tensor | None,
@@ -257,13 +280,16 @@ class MaskedGenerativeTransformer(nn.Module):
             ("text.tokens", text.tokens, (batch, length, self.config.text_width)),
             ("text.pooled", text.pooled, (batch, self.config.pooled_projection_dim)),
             ("text.padding", text.padding, (batch, length)),
-            ("timestep", timestep, (batch,)),
             ("micro_conditions", micro_conditions, (batch, 5)),
         ]
-        for name, tensor, shape in wanted:
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise ShapeError(
-                    f"{name} is {list(tensor.shape)}",
-                    expected=f"[{', '.join(map(str, shape))}] beside tokens {list(tokens.shape)}",
-                    fix="give every picture its own row, and the text encoder that belongs to this network",
-                )
+        check_shapes(tokens, wanted)
+
+
+def check_shapes(tokens: Tensor, wanted: Sequence[tuple[str, Tensor | None, tuple[Any, ...]]]) -> None:
+    for name, tensor, shape in wanted:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ShapeError(
+                f"{name} is {list(tensor.shape)}",
+                expected=f"[{', '.join(map(str, shape))}] beside tokens {list(tokens.shape)}",
+                fix="give every picture its own row, and the text encoder that belongs to this network",
+            )

@@ -16,6 +16,7 @@ from editmgt_lab.attention import (
     position_ids,
 )
 from editmgt_lab.blocks import TransformerConfig
+from editmgt_lab.consolidation import consolidate
 from editmgt_lab.errors import SettingError, ShapeError
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
@@ -139,6 +140,25 @@ def test_default_micro_conditions_are_sixteen_pixels_a_token(transformer):
     assert torch.equal(default, transformer(tokens, text, timestep, micro_conditions=spelled))
     exchanged = spelled[:, [1, 0, 2, 3, 4]]
     assert not torch.allclose(default, transformer(tokens, text, timestep, micro_conditions=exchanged), atol=1e-3)
+
+
+@pytest.mark.parametrize("strength", [None, 0, 1, 1.3])
+def test_what_is_prepared_once_serves_every_step(transformer, strength):
+    tokens, text, timestep, source = inputs()
+    settings = {} if strength is None else {"source": source, "strength": strength}
+    prepared = transformer.prepare(tokens, text, **settings)
+    for step in (0, 1):
+        step_tokens, timesteps = tokens.roll(step, dims=-1), timestep + step
+        expected = transformer(step_tokens, text, timesteps, **settings)
+        assert torch.equal(transformer(step_tokens, prepared, timesteps), expected)
+        only = step_tokens < 10
+        torch.testing.assert_close(
+            transformer(step_tokens, prepared, timesteps, only=only), expected.permute(0, 2, 3, 1)[only]
+        )
+    with pytest.raises(ShapeError, match="tokens is"):
+        transformer(tokens[:, :2], prepared, timestep)
+    with pytest.raises(ShapeError, match="timestep is"):
+        transformer(tokens, prepared, timestep[:1])
 
 
 def test_inputs_are_left_as_they_are(transformer):
@@ -299,6 +319,23 @@ def test_capture_knows_its_grids_padding_and_cost(transformer):
     assert torch.equal(half.text_to_image(3), captured.text_to_image(3)[1:]) and len(half.padding) == 2
 
 
+@pytest.mark.parametrize("keys", ["all", "generated"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_mean_of_the_heads_of_some_pictures(transformer, keys, batch):
+    tokens, text, timestep, source = inputs(padding=torch.tensor([[False] * 4 + [True]] * 3))
+    blocks, some = range(BLOCKS), slice(-batch, None)
+    with (
+        capture_attention(transformer, blocks, keys) as every_head,
+        capture_attention(transformer, blocks, keys, heads="mean", pictures=some) as mean,
+    ):
+        transformer(tokens, text, timestep, source=source, strength=1.4, bias_text=True)
+    for block in blocks:
+        expected = every_head.text_to_image(block)[some].mean(1, keepdim=True)
+        torch.testing.assert_close(mean.text_to_image(block), expected, atol=1e-7, rtol=1e-6)
+    assert mean.padding.shape == (batch, ROWS) and mean.memory * 3 * HEADS == every_head.memory * batch
+    torch.testing.assert_close(consolidate(mean), consolidate(every_head[some]), atol=1e-5, rtol=0)
+
+
 def test_captured_maps_carry_no_gradient():
     transformer = network().requires_grad_(True)
     tokens, text, timestep, source = inputs()
@@ -315,6 +352,8 @@ def test_capture_errors(transformer):
         with pytest.raises(SettingError), capture_attention(transformer, blocks=wrong):
             pass
     with pytest.raises(SettingError, match="generated"), capture_attention(transformer, blocks=[0], keys="image"):
+        pass
+    with pytest.raises(SettingError, match="heads is 'all'"), capture_attention(transformer, [0], heads="all"):
         pass
     with capture_attention(transformer, blocks=[0]) as captured:
         with pytest.raises(SettingError, match="no forward pass"):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import SCHEDULES, RegionHoldSampler, draw_tokens, guide
+from editmgt_lab.decoding import ROWS, SCHEDULES, RegionHoldSampler, draw_tokens, exponential_times, guide
 from editmgt_lab.errors import SettingError, ShapeError
 
 MASK, CODEBOOK, STEPS = 20, 16, 7
@@ -213,12 +213,23 @@ def test_shape_errors():
         sampler.step(logits[0], tokens.mT, 0)
 
 
-def test_tokens_are_those_of_torch_multinomial():
-    probabilities = torch.randn(2, 6, 50, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=-1)
+@pytest.mark.parametrize("places", [6, 2 * ROWS + 3])
+def test_tokens_are_those_of_torch_multinomial(places):
+    probabilities = torch.randn(2, places, 50, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=-1)
     one, other = (torch.Generator().manual_seed(1) for _ in range(2))
-    expected = torch.multinomial(probabilities.flatten(0, 1), 1, generator=one).reshape(2, 6)
+    expected = torch.multinomial(probabilities.flatten(0, 1), 1, generator=one).reshape(2, places)
     assert torch.equal(draw_tokens(probabilities, other), expected)
     assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))  # as many numbers were used
+    each = [torch.Generator().manual_seed(seed) for seed in (2, 3)]
+    expected = [torch.multinomial(probabilities[i], 1, generator=each[i].clone_state()).flatten() for i in range(2)]
+    assert torch.equal(draw_tokens(probabilities, each), torch.stack(expected))
+
+
+def test_times_are_the_numbers_of_exponential():
+    one, other = (torch.Generator().manual_seed(1) for _ in range(2))
+    expected = torch.empty(300, 400).exponential_(generator=one)
+    assert torch.equal(exponential_times(torch.empty(300, 400), other), expected)
+    assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))
 
 
 def test_rows_of_one_generator_share_its_draws():

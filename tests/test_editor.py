@@ -16,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import editmgt_lab as lab
+from editmgt_lab.blocks import Prepared
 from editmgt_lab.checkpoints import save
 from editmgt_lab.consolidation import over_steps
 from editmgt_lab.errors import CheckpointError, SettingError
@@ -31,15 +32,21 @@ SETTINGS = {"hold_threshold": 0.4, "steps": 4, "guidance_scale": 2.0, "seed": 3}
 
 @pytest.fixture
 def calls(editor, monkeypatch):
-    """The arguments of every pass of the transformer."""
-    seen = []
-    forward = editor.transformer.forward
+    """The arguments of every pass of the transformer, with those that were prepared once for all of them."""
+    seen, shared = [], {}
+    forward, prepare = editor.transformer.forward, editor.transformer.prepare
 
-    def spy(tokens, text, timestep, **others):
-        seen.append({"tokens": tokens.clone(), "text": text, "timestep": timestep, **others})
-        return forward(tokens, text, timestep, **others)
+    def prepare_spy(tokens, text, **others):
+        shared.update({"text": text, **others})
+        return prepare(tokens, text, **others)
 
-    monkeypatch.setattr(editor.transformer, "forward", spy)
+    def forward_spy(tokens, prepared, timestep):
+        assert isinstance(prepared, Prepared)
+        seen.append({"tokens": tokens.clone(), "timestep": timestep, **shared})
+        return forward(tokens, prepared, timestep)
+
+    monkeypatch.setattr(editor.transformer, "prepare", prepare_spy)
+    monkeypatch.setattr(editor.transformer, "forward", forward_spy)
     return seen
 
 

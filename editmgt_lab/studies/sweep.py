@@ -147,7 +147,7 @@ def rows_of(task: Task, rows: Tensor) -> Task:
         source=task.source[rows],
         fixed=task.fixed[rows],
         text=text,
-        words=None if task.words is None else task.words[rows.to(task.words.device)],
+        words=task.words[rows],
     )
 
 

@@ -1,0 +1,106 @@
+"""A decoding step must not wait for its device: run on a device that has no values, whatever would read one is seen.
+
+On PyTorch's "meta" device tensors have shapes alone. What reads a value there (`.item()`, `bool(…)`, `.cpu()`,
+`nonzero`) raises, and what waits to copy from the CPU is counted here.
+"""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from editmgt_lab.errors import SettingError
+
+INSTRUCTION = "make the ball blue"
+TEXT = ("tokens", "pooled", "padding")
+
+
+@contextmanager
+def waiting_copies():
+    """Inside the context, a list of the copies from the CPU to another device that the host waits for."""
+    seen = []
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            kwargs = kwargs or {}
+            result = function(*args, **kwargs)
+            devices = {x.device.type for x in (*args, result) if isinstance(x, torch.Tensor)}
+            copies = function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and len(devices) > 1
+            if copies and not (kwargs.get("non_blocking") or args[2:] == (True,)):
+                seen.append(str(function))
+            return result
+
+    class Numbers(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function in (torch.tensor, torch.as_tensor) and result.device.type != "cpu":
+                seen.append("torch.tensor")  # made on the CPU, then copied
+            return result
+
+    with Operators(), Numbers():
+        yield seen
+
+
+@pytest.fixture
+def on_meta(editor):
+    """The editor with its transformer on the meta device, and what moves a task there."""
+    moved = copy.copy(editor)
+    moved.transformer = copy.deepcopy(editor.transformer).to("meta")
+
+    def to_meta(task):
+        text = {name: None if (x := getattr(task.text, name)) is None else x.to("meta") for name in TEXT}
+        fields = {name: getattr(task, name).to("meta") for name in ("start", "fixed", "words")}
+        source = None if task.source is None else task.source.to("meta")
+        return replace(task, text=replace(task.text, **text), source=source, **fields)
+
+    return moved, to_meta
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance_scale": 2.0, "strength": 1.3, "hold_threshold": 0.3},
+        {"guidance_scale": 1.0, "strength": 0, "hold_threshold": 0.0},
+        {"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball"},
+    ],
+)
+@torch.no_grad()
+def test_a_step_of_an_edit_waits_for_nothing(editor, picture, on_meta, settings):
+    moved, to_meta = on_meta
+    task = to_meta(editor.prepare(picture(), INSTRUCTION, steps=3, **settings))
+    prepared, sampler, tokens = moved._prepared(task), moved._sampler(task.settings), task.start
+    assert moved.device.type == "meta" and task.text.padding is not None
+    with waiting_copies() as waiting:
+        for index in range(3):
+            logits, attention = moved._predict(task, tokens, timestep=2 - index, prepared=prepared)
+            decision = sampler.decide(
+                logits, tokens, index, heat=moved._heat(attention, task), source=task.source, fixed=task.fixed,
+                hold_threshold=task.settings.hold_threshold,
+            )  # fmt: skip
+            tokens = decision.tokens
+    assert waiting == [] and tokens.device.type == "meta"
+
+
+@torch.no_grad()
+def test_what_waits_is_seen(on_meta, editor, picture):
+    moved, to_meta = on_meta
+    task = to_meta(editor.prepare(picture(), INSTRUCTION))
+    with waiting_copies() as waiting:
+        moved._predict(task, task.start, timestep=0)  # prepares anew: rotations and micro-conditions are copied
+    assert "torch.tensor" in waiting and len(waiting) >= 2
+    for read in (lambda x: x.sum().item(), lambda x: x.cpu(), lambda x: bool(x.any()), lambda x: x.nonzero()):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(task.start)
+
+
+def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch):
+    monkeypatch.setattr("editmgt_lab.decoding.may_look", lambda values: False)
+    forward = editor.transformer.mlm_layer.forward
+    monkeypatch.setattr(editor.transformer.mlm_layer, "forward", lambda x: forward(x) * torch.nan)
+    steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0)
+    with pytest.raises(SettingError, match="not numbers"):
+        next(steps)
