@@ -59,13 +59,17 @@ def resolve(source: str | os.PathLike[str], *, parts: Sequence[str] | None = Non
         raise CheckpointError(
             "the small model is missing", expected=f"the folder {folder}", fix="clone again, or train it: make train"
         )
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else Path(f"a {type(source).__name__}")
+    try:
+        path, there = path.expanduser(), path.expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of no user here, with a null in it
+        there = False
+    if there and path.is_dir():
         return path
-    if isinstance(source, str) and not path.exists() and _HUB_NAME.fullmatch(source):
+    if isinstance(source, str) and not there and _HUB_NAME.fullmatch(source):
         return _download(source, parts)
     raise CheckpointError(
-        f"{os.fspath(source)!r} is {'a file' if path.exists() else 'no folder here'}",
+        f"{str(path)!r} is {'a file' if there else 'no folder here'}",
         expected='"tiny", a local folder, or a hub name such as "WeiChow/EditMGT"',
         fix="check the path, or pass the folder that holds the file",
     )

@@ -88,6 +88,8 @@ def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
             problem = f"an instruction is a {type(text).__name__}"
         elif not text.strip() and not may_be_blank:
             problem = "the instruction is empty" if not text else "the instruction is blank"
+        elif any("\ud800" <= letter <= "\udfff" for letter in text):
+            problem = f"the instruction has half a letter in it: {text[:60]!r}"
         else:
             continue
         raise TextError(problem, expected="a text", fix='say what to change, such as "make the ball blue"')

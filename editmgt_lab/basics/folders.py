@@ -44,6 +44,24 @@ def files_in(folder: str | os.PathLike[str], pattern: str = "*", *, deep: bool =
     return sorted(path for path in found if path.is_file() and not is_stray(path.relative_to(folder)))
 
 
+def within(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """The path of a file that a data set names in its own folder. Raises DataError for one that lies elsewhere: an
+    absolute name, one that climbs out, a link that leads out. In the hub's cache links to its own store are followed.
+    """
+    homes, path = [os.path.realpath(folder)], Path(folder) / name
+    if (snapshots := Path(homes[0]).parent).name == "snapshots":
+        homes.append(str(snapshots.with_name("blobs")))
+    with suppress(ValueError):  # of a name with a null in it
+        real = os.path.realpath(path)
+        if not os.path.isabs(name) and any(real.startswith(os.path.join(home, "")) for home in homes):
+            return path
+    raise DataError(
+        f"{os.fspath(name)!r} lies outside of {folder}",
+        expected="files of the data set itself: relative names, and no link that leads out",
+        fix="copy what is meant into its folder, if you trust whoever wrote that name",
+    )
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` if all goes well. Raises DataError where the disk does not take it."""

@@ -52,7 +52,8 @@ def words_of(text: str) -> list[str]:
     words = []
     for piece in unicodedata.normalize("NFC", text).split():
         inside = [index for index, letter in enumerate(piece) if _in_word(letter)]
-        words += [piece[inside[0] : inside[-1] + 1]] if inside else []
+        first = next((index for index in inside if not _extends(piece[index])), None)
+        words += [] if first is None else [piece[first : inside[-1] + 1]]
     return list(dict.fromkeys(words))
 
 

@@ -17,7 +17,7 @@ Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray |
 
 MAX_PIXELS = 64_000_000
 RANGES = {1: 0.25, 255: 64, 65535: 4096}  # what white may be, and by how much rounding and cubic resizing go beyond
-DARK = 0.03  # of the range: an array that stays below it is in another range
+DARK = 0.03  # of the range: an array that stays below it is in another range, unless it is black itself
 WHITE_IS_ZERO, PHOTOMETRIC = 0, 262  # of TIFF
 WITH_ALPHA = {"1": "LA", "L": "LA", "LA": "LA", "La": "LA"}
 
@@ -100,7 +100,7 @@ def _full_range(array: np.ndarray) -> int:
             return 65535
     elif numbers:
         for top, beyond in RANGES.items():
-            dark = top > 1 and high < DARK * top
+            dark = high < DARK * top and (top > 1 or high > 0)
             if -beyond <= low and high <= top + beyond and not dark:
                 return top
     values = f" from {low:g} to {high:g}" if numbers else ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
+
+NAME = re.compile(r"@.*|[a-z][\w .-]{0,20}", re.IGNORECASE)  # of something in a recipe
 
 
 def smallest(recipe: Any, fails: Callable[[Any], bool], attempts: int = 150) -> Any:
@@ -36,7 +39,7 @@ def simpler_ones(value: Any) -> Iterator[Any]:
             yield value[:index] + value[index + 1 :]
         for index, each in enumerate(value):
             yield from ([*value[:index], simpler, *value[index + 1 :]] for simpler in simpler_ones(each))
-    elif isinstance(value, str) and len(value) > 1 and not value.startswith("@"):
+    elif isinstance(value, str) and len(value) > 1 and not NAME.fullmatch(value):
         half = len(value) // 2
         yield from (value[:half], value[half:], value[1:], value[:-1])
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > 1:

@@ -60,8 +60,7 @@ def post(
                 raise ValueError(f"a {type(told).__name__}")
             return told
         except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(2000).decode(errors="replace").strip()
+            said = _said(error)
             problem = f"HTTP {error.code}: {said[:300] or error.reason}"
             if error.code not in AGAIN:
                 raise _failed(url, problem, 1, key) from None
@@ -73,6 +72,15 @@ def post(
         except Exception as error:  # http.client has its own kinds, such as IncompleteRead
             problem = f"{type(error).__name__}: {error}"
     raise _failed(url, problem, patience.attempts, key)
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """The beginning of what an error's body says."""
+    try:
+        with error:
+            return error.read(2000).decode(errors="replace").strip()
+    except Exception as broken:  # cut short, or in pieces that are none
+        return type(broken).__name__
 
 
 def _key(variable: str | None) -> str | None:
