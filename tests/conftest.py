@@ -10,8 +10,20 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 from PIL import Image
 
-import editmgt_lab as lab
-from tests.support.tiny import save_tiny
+from tests.support import network
+
+network.block()  # before anything is imported that could ask
+
+import editmgt_lab as lab  # noqa: E402
+from tests.support.tiny import save_tiny  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_asked_of_the_network():
+    """No test reaches beyond this computer, or tries to, even where what it runs makes up for that."""
+    network.ATTEMPTS.clear()
+    yield
+    assert network.ATTEMPTS == []
 
 
 @pytest.fixture(scope="session")

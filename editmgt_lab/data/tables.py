@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..basics.folders import files_in, is_stray, within
+from ..basics.folders import check_plain, files_in, is_stray, within
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ def _unheld(name: str) -> DataError:
 def read_json_file(file: Path) -> Any:
     """The content of a JSON file. Raises DataError."""
     try:
+        check_plain(file, DataError)
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}", expected="a JSON file", fix="download it again") from error
 
 

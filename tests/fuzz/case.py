@@ -30,7 +30,7 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True)
 class Kind:
-    """make: a recipe, plain JSON, from dice; run: does it, and returns where the result is right. share: of all cases."""
+    """make: a recipe, plain JSON, from dice; run: does it, and returns if its result is right. share: of all cases."""
 
     make: Callable[[random.Random], Any]
     run: Callable[[Any, Bench], None]

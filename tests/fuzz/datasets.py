@@ -27,13 +27,15 @@ from .pictures import FORMATS, MODES, encoded
 from .values import damaged, damages, json_value, real, strange_letters, text
 
 FORMS = ("parquet", "arrow", "stream", "jsonl", "json")
-PATHS = ("../secret.png", "@secret", "link.png", "source/../../secret.png", "~/secret.png", "file:///etc/passwd", "/dev/zero",
+PATHS = ("../secret.png", "@secret", "link.png", "source/../../secret.png", "~/secret.png", "file:///etc/passwd",
+    "/dev/zero",
          "http://127.0.0.1:1/x.png", "s3://x/y.png", "a.png", "A.PNG", "a.png\0", ".", "", "x" * 300)  # fmt: skip
 BENCHMARKS = {"emu": EmuEdit, "magicbrush": MagicBrush, "anybench": AnyBench, "gedit": GEdit}
 COLUMNS = {
     **{name: (each.source, each.target, each.instruction, each.category or "x") for name, each in SCHEMAS.items()},
     "emu": ("image", "edited_image", "instruction", "task", "idx", "hash", "input_caption", "output_caption"),
-    "gedit": ("input_image", "input_image_raw", "instruction", "task_type", "key", "instruction_language", "Intersection_exist"),
+    "gedit": ("input_image", "input_image_raw", "instruction", "task_type", "key", "instruction_language",
+    "Intersection_exist"),
     "magicbrush": ("source_img", "target_img", "instruction", "x", "img_id", "turn_index", "mask_img"),
     "anybench": ("image_file", "edited_file", "edit_instruction", "edit_type", "image_id", "input", "output"),
 }  # fmt: skip
@@ -71,7 +73,8 @@ def table(dice: random.Random, schema: str) -> dict[str, Any]:
     changes = []
     for _ in range(dice.choice((0, 1, 1, 2, 4))):
         column = dice.choice(COLUMNS[schema])
-        value = dice.choice((json_value(dice), text(dice), dice.choice(PATHS), {"bytes": None, "path": dice.choice(PATHS)}, "gone",
+        value = dice.choice((json_value(dice), text(dice), dice.choice(PATHS), {"bytes": None,
+            "path": dice.choice(PATHS)}, "gone",
                              {"picture": [dice.choice(FORMATS), dice.choice(MODES), damages(dice)]}))  # fmt: skip
         changes.append([dice.randrange(ROWS), column, value])
     recipe: dict[str, Any] = {"schema": schema, "form": dice.choice(FORMS), "changes": changes}
@@ -96,7 +99,8 @@ def rows_of(recipe: Any, bench: Bench, *, pictures: bool) -> list[Any]:
         files = [{"bytes": encoded("PNG", "RGB", 32, 32), "path": None}] * 2 if pictures else ["a.png", "b.png"]
         row = dict(zip((source, target), files, strict=True)) | {instruction: INSTRUCTION, category: "add"}
         row |= {
-            "emu": {"idx": number, "hash": "h"}, "gedit": {"key": f"k{number}", "instruction_language": "en", "task_type": "ps_human"},
+            "emu": {"idx": number, "hash": "h"}, "gedit": {"key": f"k{number}", "instruction_language": "en",
+            "task_type": "ps_human"},
             "magicbrush": {"img_id": "i", "turn_index": number + 1}, "anybench": {"image_id": f"p{number}"},
         }.get(schema, {})  # fmt: skip
         rows.append(row)
@@ -260,4 +264,4 @@ def run_whole(benchmark: Any, data: Path, out: Path, recipe: Any) -> None:
         do()
 
 
-KINDS = {"data sets": Kind(make_set, run_set, 9), "benchmarks": Kind(make_benchmark, run_benchmark, 5)}
+KINDS = {"data sets": Kind(make_set, run_set, 8), "benchmarks": Kind(make_benchmark, run_benchmark, 4)}

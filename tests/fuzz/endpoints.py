@@ -176,4 +176,4 @@ def run_answer(recipe: Any, bench: Bench) -> None:
         raise Wrong("an answer that is no object")
 
 
-KINDS = {"endpoints": Kind(make_answer, run_answer, 6)}
+KINDS = {"endpoints": Kind(make_answer, run_answer, 5)}

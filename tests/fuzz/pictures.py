@@ -299,4 +299,4 @@ def run_mask(recipe: Any, bench: Bench) -> None:
         raise Wrong("nothing may change")
 
 
-KINDS = {"pictures": Kind(make_picture, run_picture, 30), "masks": Kind(make_mask, run_mask, 10)}
+KINDS = {"pictures": Kind(make_picture, run_picture, 34), "masks": Kind(make_mask, run_mask, 12)}

@@ -77,7 +77,8 @@ def make_setting(dice: random.Random) -> Any:
     call = dice.choice(("edit", "edit", "edit", "steps", "generate", "defaults", "load", "sample", "tokens", "batch"))
     names = {
         "generate": ("steps", "guidance_scale", "seed", "token_temperature"), "defaults": DEFAULTS,
-        "load": ("source", "device", "dtype"), "sample": ("seed", "split", "category", "size"), "tokens": ("shape", "fill"),
+        "load": ("source", "device", "dtype"), "sample": ("seed", "split", "category", "size"),
+        "tokens": ("shape", "fill"),
         "batch": ("pictures", "instructions", "seed"),
     }.get(call, ARGUMENTS)  # fmt: skip
     chosen = {name: setting(dice) for name in dice.sample(names, dice.randint(1, min(3, len(names))))}
@@ -141,4 +142,4 @@ def check(result: lab.EditResult, editor: lab.Editor) -> None:
         raise Black("the edit is black")
 
 
-KINDS = {"texts": Kind(make_text, run_text, 10), "settings": Kind(make_setting, run_setting, 8)}
+KINDS = {"texts": Kind(make_text, run_text, 14), "settings": Kind(make_setting, run_setting, 12)}

@@ -1,4 +1,4 @@
-"""What no program expects: numbers, texts and objects, each with a name in plain JSON; and what can happen to a file."""
+"""What no program expects: numbers, texts and objects, named in plain JSON; and what can happen to a file."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ BLOCKS = (
     (0xFE00, 0xFE0F), (0xFF00, 0xFFEF), (0x1F300, 0x1FAFF), (0xE0000, 0xE007F), (0x10FFF0, 0x10FFFF), (0, 0x10FFFF),
 )  # fmt: skip
 PHRASES = (
-    "", " ", "\n", "\0", "make the ball blue", "ball", "BALL", "bа11", "e\u0301", "\u00e9", "👩‍👩‍👧‍👦", "\u202eeulb", "ß",
-    "İ", "ﬁ", "<|endoftext|>", "<|startoftext|>", "<pad>", "[MASK]", "{}", "{0.__class__}", "%s%n", "$x^2$", "../../etc",
-    "<script>alert(1)</script>", "\\", "'", '"', "`", "nan", "null", "true", "１２", "①", "\ufeff", "\ufffe", "\ufdfa" * 40,
+    "", " ", "\n", "\0", "make the ball blue", "ball", "BALL", "bа11",
+    "e\u0301", "\u00e9", "👩‍👩‍👧‍👦", "\u202eeulb", "ß",
+    "İ", "ﬁ", "<|endoftext|>", "<|startoftext|>", "<pad>", "[MASK]",
+    "{}", "{0.__class__}", "%s%n", "$x^2$", "../../etc",
+    "<script>alert(1)</script>", "\\", "'", '"', "`", "nan", "null",
+    "true", "１２", "①", "\ufeff", "\ufffe", "\ufdfa" * 40,
     "a" * 78, "the ball " * 40, "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘",
 )  # fmt: skip
 

@@ -23,13 +23,15 @@ MESSAGES = {  # kind → its other fields
     "pause": (), "resume": (), "stop": (), "save": ("folder",), "since": ("known",),
 }  # fmt: skip
 OWN = {
-    "token_lab": ("swap",), "hold_studio": ("hold",), "injection_dial": ("turn",), "finetune_dashboard": tuple(MESSAGES)[4:],
+    "token_lab": ("swap",), "hold_studio": ("hold",), "injection_dial": ("turn",),
+    "finetune_dashboard": tuple(MESSAGES)[4:],
 }  # fmt: skip
 TRAITS = {
     "token_lab": ("cell", "states", "at"), "decode_player": ("step", "cell", "colour_by"),
     "attention_explorer": ("step", "chosen", "picked", "cell"), "hold_studio": ("threshold", "results"),
     "injection_dial": ("strength", "bias_text", "results"), "filter_studio": ("bounds", "off"),
-    "finetune_dashboard": ("status", "curves", "validations", "before", "now", "word", "folder", "saved"), "playground": (),
+    "finetune_dashboard": ("status", "curves", "validations", "before", "now", "word", "folder", "saved"),
+    "playground": (),
 }  # fmt: skip
 SHARED = ("data", "message", "wrong", "busy", "progress", "live", "layout", "_esm", "nothing of this name")
 CONTROLS = ("instruction", "hold_threshold", "seed", "tabs", "upload", "background", "kind", "place")
@@ -182,4 +184,4 @@ def content_or_array(recipe: dict[str, Any]) -> bytes:
     return b"\x00" * 100 if "array" in recipe else content_of(recipe)
 
 
-KINDS = {"widgets": Kind(make_widget, run_widget, 5)}
+KINDS = {"widgets": Kind(make_widget, run_widget, 3)}

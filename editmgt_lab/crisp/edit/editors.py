@@ -17,7 +17,7 @@ from ...editor import Editor, load
 from ...errors import CheckpointError, EndpointError, SettingError
 from ...images import load_image
 from ..engine.keys import described
-from ..models.http import Patience, post
+from ..models.http import Patience, check_address, post
 
 # Pipelines that some people will ask for and diffusers has not: what is needed instead.
 ABSENT = {
@@ -152,6 +152,9 @@ class HttpEditor:
     key_variable: str | None = field(default=None, compare=False)
     patience: Patience = field(default_factory=Patience, compare=False)
     at_once: int = field(default=4, compare=False)
+
+    def __post_init__(self) -> None:
+        check_address(self.url)
 
     @property
     def name(self) -> str:

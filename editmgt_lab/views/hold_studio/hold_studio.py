@@ -18,11 +18,12 @@ from ...editor import Editor
 from ...images import Geometry, Mask, Picture, load_image, to_tensor
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
+from ...settings import Settings
 from ...world import EditSample
 from ..figures import panels_figure
 from ..overlays import HELD, held_overlay
 from ..recording import Progress
-from ..widget import LabWidget, heat_colours, packed, png
+from ..widget import LabWidget, asked, heat_colours, packed, png
 
 WAYS = ("by heat", "at random")
 
@@ -43,7 +44,7 @@ class HoldStudio(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
-    threshold = traitlets.Float(0.2).tag(sync=True)
+    threshold = traitlets.Float(0.2).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
     def __init__(
@@ -63,13 +64,15 @@ class HoldStudio(LabWidget):
         self.begin(lambda progress: self._open(progress, threshold))
 
     def hold(self, threshold: float) -> Future:
-        """Make the edit at another λ and its control, beside the page, unless they are there already."""
+        """Make the edit at another λ and its control, beside the page, unless they are there already. Raises
+        SettingError for a λ that is none."""
+        Settings.choose(self.editor.defaults, 1, hold_threshold=threshold)
         return self.begin(lambda progress: self._make(progress, threshold))
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "hold":
-            self.hold(content["threshold"])
+            self.hold(asked(content, "threshold", float))
 
     def _open(self, progress: Progress, threshold: float) -> None:
         free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)

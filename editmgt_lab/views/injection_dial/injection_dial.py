@@ -17,9 +17,10 @@ from PIL import Image
 from ...editor import Editor
 from ...images import Picture
 from ...results import EditResult
+from ...settings import Settings
 from ..figures import panels_figure
 from ..recording import Progress
-from ..widget import LabWidget, png
+from ..widget import LabWidget, asked, png
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # shown when the dial opens
 MOST = 3.0  # at the dial's end
@@ -41,8 +42,8 @@ class InjectionDial(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Injection dial"
 
-    strength = traitlets.Float(1.0).tag(sync=True)
-    bias_text = traitlets.Bool(False).tag(sync=True)
+    strength = traitlets.Float(1.0).tag(sync=True, page=True)
+    bias_text = traitlets.Bool(False).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
     def __init__(
@@ -56,14 +57,16 @@ class InjectionDial(LabWidget):
         self.begin(lambda progress: self._make(progress, strengths, self.bias_text))
 
     def turn(self, strength: float, *, bias_text: bool | None = None) -> Future:
-        """Make the edit at another strength, beside the page, unless it is there already."""
+        """Make the edit at another strength, beside the page, unless it is there already. Raises SettingError for a
+        strength that is none."""
+        Settings.choose(self.editor.defaults, 1, strength=strength)
         bias_text = self.bias_text if bias_text is None else bias_text
         return self.begin(lambda progress: self._make(progress, [strength], bias_text))
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "turn":
-            self.turn(content["strength"], bias_text=content["bias_text"])
+            self.turn(asked(content, "strength", float), bias_text=asked(content, "bias_text", bool))
 
     def _make(self, progress: Progress, strengths: Sequence[float], bias_text: bool) -> None:
         editor = copy.copy(self.editor)

@@ -27,7 +27,7 @@ class Upload(anywidget.AnyWidget):
 
     def __init__(self, picked: Callable[[bytes], Any]):
         super().__init__()
-        self.on_msg(lambda widget, content, buffers: picked(bytes(buffers[0])))
+        self.on_msg(lambda widget, content, buffers: picked(bytes(buffers[0])) if buffers else None)
 
 
 class ScenePanel(widgets.VBox):
