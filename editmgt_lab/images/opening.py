@@ -19,6 +19,7 @@ MAX_PIXELS = 64_000_000
 RANGES = {1: 0.25, 255: 64, 65535: 4096}  # what white may be, and by how much rounding and cubic resizing go beyond
 DARK = 0.03  # of the range: an array that stays below it is in another range, unless it is black itself
 WHITE_IS_ZERO, PHOTOMETRIC = 0, 262  # of TIFF
+BY_PROGRAMS = ("EPS", "WMF")  # Pillow opens them by Ghostscript and by Windows
 WITH_ALPHA = {"1": "LA", "L": "LA", "LA": "LA", "La": "LA"}
 
 
@@ -126,6 +127,12 @@ def _open(file: Any, name: str) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
+    if image.format in BY_PROGRAMS:
+        raise ImageError(
+            f"{name} is {image.format}, which other programs would be run for",
+            expected="a PNG, JPEG, WebP, GIF, BMP or TIFF picture",
+            fix="convert it with a program that you trust it with",
+        )
     if width * height > MAX_PIXELS:
         raise _too_large(name, px(image.size))
     if width * height == 0:
