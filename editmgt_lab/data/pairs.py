@@ -93,7 +93,7 @@ class PairReader:
         split: str | None = None,
         limit: int | None = None,
     ):
-        if schema not in (None, *SCHEMAS):
+        if schema is not None and not (isinstance(schema, str) and schema in SCHEMAS):
             raise SettingError(f"unknown schema {schema!r}", expected=", ".join(SCHEMAS), fix="name one, or none")
         if limit is not None and limit < 1:
             raise SettingError(f"limit is {limit}", expected="1 or more", fix="leave it out for all pairs")

@@ -132,7 +132,7 @@ def caption(scene: Scene) -> str:
 
 def stream(seed: int, split: str, purpose: str) -> random.Random:
     """The random numbers of one sample; those of different splits and purposes never meet."""
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise SettingError(
             f"unknown split {split!r}", expected=f"one of {', '.join(SPLITS)}", fix="name one of these splits"
         )

@@ -24,7 +24,7 @@ from editmgt_lab.metrics.measures import Tools
 from .bench import INSTRUCTION, SECRET, Bench
 from .case import Kind, Wrong
 from .pictures import FORMATS, MODES, encoded
-from .values import damaged, damages, json_value, real, strange_letters, text
+from .values import damaged, damages, json_value, real, text
 
 FORMS = ("parquet", "arrow", "stream", "jsonl", "json")
 PATHS = ("../secret.png", "@secret", "link.png", "source/../../secret.png", "~/secret.png", "file:///etc/passwd",
@@ -84,7 +84,7 @@ def table(dice: random.Random, schema: str) -> dict[str, Any]:
         recipe["whole"] = json_value(dice)
     if dice.random() < 0.1:
         recipe["beside"] = [
-            dice.choice((*FILES, strange_letters(dice, 4).replace("/", "_").replace("\0", "_"))),
+            dice.choice((*FILES, dice.choice(("a b", "ä", "train-00000-of-00002", ".x", "x~")))),
             json_value(dice),
         ]
     return recipe
@@ -127,7 +127,7 @@ def write(folder: Path, recipe: Any, bench: Bench) -> None:
     file.parent.mkdir()
     try:
         content = packed(rows, form)
-    except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError):
+    except (pa.ArrowException, AttributeError, KeyError, OverflowError, TypeError, ValueError):
         content = json.dumps(rows, default=str).encode("utf-8", "replace")  # what no column holds
     file.write_bytes(damaged(content, recipe.get("damages", [])))
     put_pictures(file.parent)

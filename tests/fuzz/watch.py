@@ -16,7 +16,7 @@ from .case import Outcome
 SECONDS = 10.0  # of the process's own time, so that a busy computer fails nobody
 BY_THE_CLOCK = 60.0  # s, for what waits and works nothing
 MEMORY = 2**30  # bytes more than before the case
-LOOK = 0.02  # s, between two looks
+LOOK = 0.1  # s, between two looks
 START = 600.0  # s, for the worker to be ready
 
 
