@@ -29,10 +29,12 @@ from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.data.pairs import PairReader
 from editmgt_lab.errors import CheckpointError, DataError, LabError, SettingError
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
+from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.studies.gallery import PAGE as GALLERY
 from editmgt_lab.training.run import Run
 from editmgt_lab.views.export import PAGE
 from tests.support import ROOT, network
+from tests.support.backbones import save_clip
 from tests.support.parquet import IMAGE, column, write
 
 SOURCES = [*(ROOT / "editmgt_lab").rglob("*.py"), *(ROOT / "notebooks").rglob("*.py")]
@@ -156,6 +158,15 @@ def test_a_checkpoint_brings_no_code(tiny_folder, tmp_path):
         except LabError:
             pass  # refused, or loaded as what transformers itself has: both without the file
         assert not (tmp_path / "ran").exists()
+
+
+def test_a_network_that_measures_runs_no_pickle(tmp_path):
+    folder = save_clip(tmp_path / "clip")
+    (folder / "model.safetensors").unlink()
+    torch.save({"logit_scale": Trap(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="could not be loaded"):
+        load_clip(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 # Folders

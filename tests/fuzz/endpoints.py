@@ -45,7 +45,7 @@ WRAPS = (
     "{} {}",
     "<think>{{}}</think>{}",
 )
-TIMEOUT = 0.5  # s
+TIMEOUT = 2.0  # s
 
 
 class Server:
@@ -96,7 +96,7 @@ def special(line: socket.socket, way: str) -> None:
             begin = begin[1:] or b" "
             time.sleep(0.1)
     elif way == "silence":
-        time.sleep(5 * TIMEOUT)
+        time.sleep(2 * TIMEOUT)
     elif way in ("endless", "zeros"):
         line.sendall(begin)
         part = b" " * 2**20 if way == "endless" else b"0" * 2**20
@@ -114,7 +114,11 @@ def make_answer(dice: random.Random) -> Any:
     if way < 0.05:
         return {"schema": schema, "special": dice.choice(SPECIAL)}
     if way < 0.25:
-        return {"judged": dice.choice((strange_answer(dice, "scores"), json.dumps({"score": json_value(dice)})))}
+        return {
+            "judged": dice.choice(
+                (strange_answer(dice, "scores"), json.dumps({"score": json_value(dice)}), '{"score": [7, 8.5]}')
+            )
+        }
     recipe: dict[str, Any] = {"schema": schema, "said": strange_answer(dice, schema)}
     if way < 0.45:
         recipe["status"], recipe["headers"] = dice.choice(STATUS), dice.choice(HEADERS)

@@ -82,7 +82,7 @@ def behave():
 
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
-    for name, value in (("SECONDS", 0.3), ("BY_THE_CLOCK", 3.0), ("MEMORY", 100 * 2**20)):
+    for name, value in (("SECONDS", 0.3), ("IDLE", 3.0), ("MEMORY", 100 * 2**20)):
         monkeypatch.setattr(watch, name, value)
     watched = Watched(behave, tmp_path / "log")
     yield watched

@@ -129,7 +129,7 @@ def _pipeline(name: str, folder: str, device: str | None) -> Any:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
-        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype)
+        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     except Exception as error:  # diffusers, transformers and the hub's client have their own kinds
         raise CheckpointError(
             f"{name} could not be loaded from {folder!r}: {str(error).strip().partition(chr(10))[0]}",
