@@ -27,8 +27,9 @@ from editmgt_lab.crisp.edit.editors import HttpEditor
 from editmgt_lab.crisp.models.client import Client
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.data.pairs import PairReader
-from editmgt_lab.errors import CheckpointError, DataError, LabError, SettingError
+from editmgt_lab.errors import CheckpointError, DataError, ImageError, LabError, SettingError
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
+from editmgt_lab.images import load_image
 from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.studies.gallery import PAGE as GALLERY
 from editmgt_lab.training.run import Run
@@ -104,8 +105,10 @@ def unpickled(monkeypatch):
 
         return opening
 
-    for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
+    for name in ("load", "loads", "_load", "_loads"):
         monkeypatch.setattr(pickle, name, trap(name))
+    monkeypatch.setattr(pickle._Unpickler, "load", trap("_Unpickler"))
+    monkeypatch.setattr(pickle, "Unpickler", type("Unpickler", (pickle.Unpickler,), {"load": trap("Unpickler")}))
     return opened
 
 
@@ -275,8 +278,8 @@ def test_a_picture_runs_no_program(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail(f"it runs {args}"))
     monkeypatch.setattr(subprocess, "check_call", lambda *args, **options: pytest.fail(f"it runs {args}"))
     for picture in (stream.getvalue(), Image.open(io.BytesIO(stream.getvalue()))):
-        with pytest.raises(lab.ImageError, match="EPS"):
-            lab.images.load_image(picture)
+        with pytest.raises(ImageError, match="EPS"):
+            load_image(picture)
 
 
 # Network

@@ -81,14 +81,6 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
             expected=f"a multiple of {GRID} from 32 to 1024",
             fix="use 64 for the small model, 512 for a slide",
         )
-    known = {"background": BACKGROUNDS, "kind": KINDS, "colour": COLOURS, "place": PLACES, "size": SIZES}
-    for part in (scene, *scene.items):
-        if unknown := {name: value for name, value in vars(part).items() if value not in known.get(name, (value,))}:
-            raise SettingError(
-                f"there is no {', '.join(f'{name} {value!r}' for name, value in unknown.items())} in the drawn world",
-                expected="; ".join(f"{name}: {', '.join(known[name])}" for name in unknown),
-                fix="name one of these",
-            )
     unit = size // GRID
     canvas = background(scene.background, size).copy()
     for item in back_to_front(scene):

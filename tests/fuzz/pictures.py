@@ -210,7 +210,7 @@ def handed(content: bytes, how: str, bench: Bench) -> Any:
 def is_black(content: bytes | np.ndarray) -> bool:
     """Whether a picture is black in its own numbers."""
     if isinstance(content, np.ndarray):
-        return np.nanmax(np.abs(content.astype(float)), initial=0) < 1 / 255
+        return np.nanmax(np.abs(content.astype(float)), initial=0) <= (2 if content.dtype.kind in "iu" else 1 / 255)
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode[0] in "IF":
