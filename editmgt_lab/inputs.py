@@ -8,6 +8,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError, SettingError, TextError
@@ -122,7 +123,8 @@ def cells_with_any(pixels: Tensor, factor: int) -> Tensor:
 
 def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
     """bool [B, h, w]: the tokens with a white (at least half bright) pixel of the mask. Raises ImageError for none."""
-    brightness = to_tensor([each.mask for each in fitted])[:, 0]  # [B, H, W]
+    masks = [each.mask or Image.new("L", each.source.size, "white") for each in fitted]  # a list may name none for one
+    brightness = to_tensor(masks)[:, 0]  # [B, H, W]
     white = brightness >= 0.5
     for each, brightest in zip(fitted, brightness.amax(dim=(1, 2)).tolist(), strict=True):
         if brightest < 0.5:
