@@ -170,10 +170,8 @@ def _check(value: Any, name: str, low: float, high: float, fix: str, *, whole: b
 
 
 def _finite(value: Real) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False
+    """Whether the networks have such a number; NaN is none."""
+    return abs(value) <= torch.finfo(torch.float32).max
 
 
 def _pair(temperature: Any) -> tuple[float, float]:

@@ -95,6 +95,8 @@ def make_setting(dice: random.Random) -> Any:
 
 
 def setting(dice: random.Random) -> Any:
+    if dice.random() < 0.4:
+        return dice.choice((0, 0.5, 1, 1.0, 1.5, 2, 3, 10.0, None, [0], [1, 2], [2.0, 0.0], [0, 1, 2]))
     value = dice.choice((number(dice), number(dice), anything(dice)))
     return dice.choice((value, value, [value], [number(dice), number(dice)]))
 
