@@ -57,10 +57,12 @@ def fuzz(
 
 
 def plan(count: int, kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """So many cases in all, every kind its share and one at least, numbered within their kind."""
+    """So many cases in all, every kind its share and one at least, numbered within their kind; evenly mixed, so that
+    a run that is stopped has seen all kinds."""
     total = sum(KINDS[name].share for name in kinds)
-    for name in kinds:
-        yield from ((name, number) for number in range(max(round(count * KINDS[name].share / total), 1)))
+    counts = {name: max(round(count * KINDS[name].share / total), 1) for name in kinds}
+    cases = [((number + 0.5) / most, name, number) for name, most in counts.items() for number in range(most)]
+    yield from ((name, number) for _, name, number in sorted(cases))
 
 
 def keep(output: Path, name: str, seed: int, number: int, recipe: Any, outcome: Outcome, worker: Watched) -> None:
