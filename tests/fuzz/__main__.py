@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .fuzz import KINDS, Report, fuzz, replay
@@ -24,15 +25,13 @@ def main() -> int:
         print(outcome.end, outcome.where, outcome.told, sep="\n")
         return outcome.end not in ("right", "LabError")
     began, report = time.monotonic(), Report()
-    for name, number, outcome in fuzz(chosen.count, chosen.seed, chosen.kinds, chosen.output):
-        if report.add(name, outcome):
-            print(
-                f"{name} {number}: {outcome.end}, {outcome.where}: {outcome.told.strip().splitlines()[-1:]}", flush=True
-            )
-        if sum(report.cases().values()) % 1000 == 0:
-            print(
-                f"{sum(report.cases().values())} cases, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
-            )
+    with suppress(KeyboardInterrupt):
+        for name, number, outcome in fuzz(chosen.count, chosen.seed, chosen.kinds, chosen.output):
+            if report.add(name, outcome):
+                last = outcome.told.strip().splitlines()[-1:]
+                print(f"{name} {number}: {outcome.end}, {outcome.where}: {last}", flush=True)
+            if (done := sum(report.cases().values())) % 1000 == 0:
+                print(f"{done} cases, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(report.table())
     print(f"seed {chosen.seed}, {time.monotonic() - began:.0f} s; failures are kept in {chosen.output}")
     return int(report.failed())
