@@ -49,7 +49,7 @@ JSON_FILES = {
     "decoder", "version"),
     "scheduler/scheduler_config.json": ("mask_token_id",),
     "lab.json": ("image_size", "hold_threshold", "guidance_scale", "token_temperature", "blocks", "hold",
-    "bias_text", "smooth"),
+    "bias_text", "smooth", "hold_by"),
 }  # fmt: skip
 WEIGHTS = (
     "editmgt/diffusion_pytorch_model.safetensors", "vqvae/diffusion_pytorch_model.safetensors",

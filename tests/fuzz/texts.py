@@ -70,6 +70,7 @@ DEFAULTS = (
     "hold",
     "bias_text",
     "smooth",
+    "hold_by",
 )
 LONG = {"steps": range(40, 10_001), "image_size": range(129, 8193)}  # what is taken, and takes its time
 
