@@ -64,9 +64,7 @@ class HoldStudio(LabWidget):
         self.begin(lambda progress: self._open(progress, threshold))
 
     def hold(self, threshold: float) -> Future:
-        """Make the edit at another λ and its control, beside the page, unless they are there already. Raises
-        SettingError for a λ that is none."""
-        Settings.choose(self.editor.defaults, 1, hold_threshold=threshold)
+        """Make the edit at another λ and its control, beside the page, unless they are there already."""
         return self.begin(lambda progress: self._make(progress, threshold))
 
     def receive(self, content: Mapping[str, Any]) -> None:
@@ -87,7 +85,7 @@ class HoldStudio(LabWidget):
         self._make(progress, threshold)
 
     def _make(self, progress: Progress, threshold: float) -> None:
-        threshold = round(threshold, 3)
+        threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
             free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry)

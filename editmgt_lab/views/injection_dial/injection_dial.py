@@ -57,9 +57,7 @@ class InjectionDial(LabWidget):
         self.begin(lambda progress: self._make(progress, strengths, self.bias_text))
 
     def turn(self, strength: float, *, bias_text: bool | None = None) -> Future:
-        """Make the edit at another strength, beside the page, unless it is there already. Raises SettingError for a
-        strength that is none."""
-        Settings.choose(self.editor.defaults, 1, strength=strength)
+        """Make the edit at another strength, beside the page, unless it is there already."""
         bias_text = self.bias_text if bias_text is None else bias_text
         return self.begin(lambda progress: self._make(progress, [strength], bias_text))
 
@@ -71,6 +69,7 @@ class InjectionDial(LabWidget):
     def _make(self, progress: Progress, strengths: Sequence[float], bias_text: bool) -> None:
         editor = copy.copy(self.editor)
         editor.defaults = replace(self.editor.defaults, bias_text=bias_text)
+        strengths = [Settings.choose(editor.defaults, 1, strength=each).strength for each in strengths]
         for number, strength in enumerate(strengths):
             at = number, len(strengths), f"γ = {strength:g}"
             progress(*at)
