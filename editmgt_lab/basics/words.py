@@ -52,7 +52,8 @@ def words_of(text: str) -> list[str]:
     words = []
     for piece in unicodedata.normalize("NFC", text).split():
         inside = [index for index, letter in enumerate(piece) if _in_word(letter)]
-        words += [piece[inside[0] : inside[-1] + 1]] if inside else []
+        seen = any(unicodedata.category(piece[index]) != "Cf" for index in inside)  # a joiner alone is no word
+        words += [piece[inside[0] : inside[-1] + 1]] if seen else []
     return list(dict.fromkeys(words))
 
 
