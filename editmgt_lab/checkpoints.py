@@ -180,6 +180,10 @@ def load_into(
         device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
         device = "cpu" if device.type == "meta" else device
     weights = read_weights(folder, device=device, dtype=dtype, progress=progress)
+    due = module.state_dict()
+    if whole := [name for name in due if due[name].is_floating_point() and not weights[name].is_floating_point()]:
+        told = f"{folder} holds no floating-point numbers for {some(whole)}"
+        raise CheckpointError(told, expected="weights as they were trained", fix="download or copy them again")
     module.load_state_dict(weights, assign=True)
     return module.to(device)  # buffers that no checkpoint holds
 
