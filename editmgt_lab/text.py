@@ -280,7 +280,9 @@ def _tokenizer(folder: Path) -> Any:
 
     check_texts_of(folder, CheckpointError)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        TextEncoder._tokenize(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use
+        return tokenizer
     except Exception as error:  # as above
         raise CheckpointError(
             f"{folder} holds no tokenizer that can be loaded: {error}",
