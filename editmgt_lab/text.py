@@ -175,6 +175,7 @@ class TextEncoder(nn.Module):
         condition = self.encode_ids(encoded[0]["input_ids"].to(device))
         if self.language_model is not None:
             ids, mask = (encoded[1][name].to(device) for name in ("input_ids", "attention_mask"))
+            _check_ids(ids, self.language_model)
             hidden = self.language_model(
                 input_ids=ids,
                 attention_mask=mask if self.mask_padding else None,
@@ -192,8 +193,19 @@ class TextEncoder(nn.Module):
 
     def encode_ids(self, ids: Tensor) -> TextCondition:
         """CLIP ids [B, L] → text tokens [B, L, D] and pooled vector [B, P]; differentiable."""
+        _check_ids(ids, self.clip)
         output = self.clip(input_ids=ids, output_hidden_states=True)
         return TextCondition(tokens=output.hidden_states[-2], pooled=output.text_embeds)
+
+
+def _check_ids(ids: Tensor, model: nn.Module) -> None:
+    known, highest = model.get_input_embeddings().num_embeddings, int(ids.max())
+    if highest >= known:
+        raise CheckpointError(
+            f"the tokenizer gives the token {highest}, and its network knows {known}",
+            expected="a tokenizer and a network that belong together",
+            fix="download or copy both again",
+        )
 
 
 def load_text_encoder(
