@@ -16,6 +16,8 @@ from .images import Fitted, MaskPicture, Picture, fit_together, to_tensor
 from .settings import Settings
 from .text import TextCondition
 
+MOST_LETTERS = 100_000  # of a text; the tokenizers have room for a few hundred tokens, and take memory for every letter
+
 
 @dataclass(frozen=True)
 class Task:
@@ -89,11 +91,17 @@ def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
             problem = f"an instruction is a {type(text).__name__}"
         elif not text.strip() and not may_be_blank:
             problem = "the instruction is empty" if not text else "the instruction is blank"
+        elif len(text) > MOST_LETTERS:
+            problem = f"the instruction has {len(text):,} characters"
         elif any("\ud800" <= letter <= "\udfff" for letter in text):
             problem = f"the instruction has half a letter in it: {text[:60]!r}"
         else:
             continue
-        raise TextError(problem, expected="a text", fix='say what to change, such as "make the ball blue"')
+        raise TextError(
+            problem,
+            expected=f"a text of at most {MOST_LETTERS:,} characters",
+            fix='say what to change, such as "make the ball blue"',
+        )
 
 
 def fit_batch(
