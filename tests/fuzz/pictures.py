@@ -295,7 +295,8 @@ def run_mask(recipe: Any, bench: Bench) -> None:
             raise Wrong(f"a mask of mode {read.image.mode}, read as {read.reading}")
         return
     task = bench.editor.prepare(source, INSTRUCTION, mask=mask)
-    if task.fixed.all() or (mask is None) != (not task.fitted[0].reading):
+    asked = mask[0] if isinstance(mask, list) else mask
+    if task.fixed.all() or (asked is None) != (not task.fitted[0].reading):
         raise Wrong("nothing may change")
 
 
