@@ -172,10 +172,11 @@ class TextEncoder(nn.Module):
         """Texts → TextCondition on the encoder's device."""
         encoded = self.tokenize(texts)
         device = self.clip.device
+        _check_ids(encoded[0]["input_ids"], self.clip)
         condition = self.encode_ids(encoded[0]["input_ids"].to(device))
         if self.language_model is not None:
+            _check_ids(encoded[1]["input_ids"], self.language_model)
             ids, mask = (encoded[1][name].to(device) for name in ("input_ids", "attention_mask"))
-            _check_ids(ids, self.language_model)
             hidden = self.language_model(
                 input_ids=ids,
                 attention_mask=mask if self.mask_padding else None,
@@ -193,7 +194,6 @@ class TextEncoder(nn.Module):
 
     def encode_ids(self, ids: Tensor) -> TextCondition:
         """CLIP ids [B, L] → text tokens [B, L, D] and pooled vector [B, P]; differentiable."""
-        _check_ids(ids, self.clip)
         output = self.clip(input_ids=ids, output_hidden_states=True)
         return TextCondition(tokens=output.hidden_states[-2], pooled=output.text_embeds)
 
