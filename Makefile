@@ -7,8 +7,8 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test matrix bench benchmark evaluate captions choose figure ablations gallery finetune skills crisp \
-	filtering train clip notebooks
+.PHONY: help lab demo test fuzz matrix bench benchmark evaluate captions choose figure ablations gallery finetune skills \
+	crisp filtering train clip notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -25,6 +25,9 @@ test: $(VENV)/installed-test ## set up, then run every test and the linter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 	$(BIN)/ruff format --check editmgt_lab tests notebooks/build.py
+
+fuzz: $(VENV)/installed-test ## ten thousand bad inputs: each a right result or a clear error [ARGS="--count 500 --seed 1"]
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 matrix: $(VENV)/installed-test ## the suite on every supported Python, and with the lowest versions of all dependencies
 	$(BIN)/python -m tests.matrix $(ARGS)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .basics.depth import check_depth
 from .basics.dtypes import Dtype, choose_dtype
-from .basics.folders import files_in
-from .errors import CheckpointError
+from .basics.folders import check_plain, files_in
+from .errors import CheckpointError, LabError
 from .plain_text import one_line
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,13 +60,16 @@ def resolve(source: str | os.PathLike[str], *, parts: Sequence[str] | None = Non
         raise CheckpointError(
             "the small model is missing", expected=f"the folder {folder}", fix="clone again, or train it: make train"
         )
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else Path(f"a {type(source).__name__}")
+    with suppress(OSError, RuntimeError, ValueError):  # too long, of no user here, with a null in it
+        path = path.expanduser()
+    if os.path.isdir(path):
         return path
-    if isinstance(source, str) and not path.exists() and _HUB_NAME.fullmatch(source):
+    there = os.path.exists(path)
+    if isinstance(source, str) and not there and _HUB_NAME.fullmatch(source):
         return _download(source, parts)
     raise CheckpointError(
-        f"{os.fspath(source)!r} is {'a file' if path.exists() else 'no folder here'}",
+        f"{str(path)!r} is {'a file' if there else 'no folder here'}",
         expected='"tiny", a local folder, or a hub name such as "WeiChow/EditMGT"',
         fix="check the path, or pass the folder that holds the file",
     )
@@ -79,10 +83,13 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises CheckpointError."""
     try:
+        check_plain(file, CheckpointError)
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         problem = f"{file} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         problem = f"{file} is not JSON: {error}"
     else:
         if isinstance(content, dict):
@@ -168,11 +175,15 @@ def load_into(
     (None: as stored). Names and shapes are compared before any weight is read; CheckpointError lists all that
     are missing, unexpected or of another shape, and leaves the module as it was.
     """
-    _compare(module.state_dict(), _stored_shapes(folder), Path(folder))
+    _compare(module.state_dict(), stored_shapes(folder), Path(folder))
     if device is None:
         device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
         device = "cpu" if device.type == "meta" else device
     weights = read_weights(folder, device=device, dtype=dtype, progress=progress)
+    due = module.state_dict()
+    if whole := [name for name in due if due[name].is_floating_point() and not weights[name].is_floating_point()]:
+        told = f"{folder} holds no floating-point numbers for {some(whole)}"
+        raise CheckpointError(told, expected="weights as they were trained", fix="download or copy them again")
     module.load_state_dict(weights, assign=True)
     return module.to(device)  # buffers that no checkpoint holds
 
@@ -190,10 +201,13 @@ def load_module(
     says of a configuration.
     """
     config = read_config(folder)
+    check_depth(config, stored_shapes(folder), Path(folder))
     try:
         with torch.device("meta"):
             module = build(config)
-    except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+    except LabError:
+        raise
+    except Exception as error:  # whatever a layer says of sizes that are none
         raise CheckpointError(
             f"no network can be built from {Path(folder) / 'config.json'}: {error}",
             expected="the configuration that was saved with the weights",
@@ -247,7 +261,8 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def _stored_shapes(folder: str | os.PathLike[str]) -> dict[str, list[int]]:
+def stored_shapes(folder: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """The shape of every tensor of a folder's safetensors files, by name. Raises CheckpointError."""
     shapes = {}
     for file in weight_files(folder):
         with _opened(file) as shard:

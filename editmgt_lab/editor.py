@@ -18,7 +18,7 @@ from .blocks import Prepared
 from .checkpoints import read_json, resolve
 from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, check_numbers, guide
-from .errors import CheckpointError
+from .errors import CheckpointError, ShapeError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
@@ -212,6 +212,10 @@ class Editor:
     @torch.no_grad()
     def detokenize(self, tokens: Tensor) -> list[Image.Image]:
         """Tokens [B, h, w] → pictures. Raises ShapeError, also for mask tokens."""
+        if not isinstance(tokens, Tensor):
+            raise ShapeError(
+                f"the tokens are a {type(tokens).__name__}", expected="a tensor [B, h, w]", fix="torch.tensor(tokens)"
+            )
         return to_images(self.vq.decode(tokens.to(self.device)))
 
     @torch.no_grad()

@@ -8,12 +8,15 @@ from inspect import Parameter, signature
 from typing import Any
 
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError, SettingError, TextError
 from .images import Fitted, MaskPicture, Picture, fit_together, to_tensor
 from .settings import Settings
 from .text import TextCondition
+
+MOST_LETTERS = 100_000  # of a text; the tokenizers have room for a few hundred tokens, and take memory for every letter
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,17 @@ def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
             problem = f"an instruction is a {type(text).__name__}"
         elif not text.strip() and not may_be_blank:
             problem = "the instruction is empty" if not text else "the instruction is blank"
+        elif len(text) > MOST_LETTERS:
+            problem = f"the instruction has {len(text):,} characters"
+        elif any("\ud800" <= letter <= "\udfff" for letter in text):
+            problem = f"the instruction has half a letter in it: {text[:60]!r}"
         else:
             continue
-        raise TextError(problem, expected="a text", fix='say what to change, such as "make the ball blue"')
+        raise TextError(
+            problem,
+            expected=f"a text of at most {MOST_LETTERS:,} characters",
+            fix='say what to change, such as "make the ball blue"',
+        )
 
 
 def fit_batch(
@@ -120,7 +131,8 @@ def cells_with_any(pixels: Tensor, factor: int) -> Tensor:
 
 def free_cells(fitted: Sequence[Fitted], factor: int) -> Tensor:
     """bool [B, h, w]: the tokens with a white (at least half bright) pixel of the mask. Raises ImageError for none."""
-    brightness = to_tensor([each.mask for each in fitted])[:, 0]  # [B, H, W]
+    masks = [each.mask or Image.new("L", each.source.size, "white") for each in fitted]  # a list may name none for one
+    brightness = to_tensor(masks)[:, 0]  # [B, H, W]
     white = brightness >= 0.5
     for each, brightest in zip(fitted, brightness.amax(dim=(1, 2)).tolist(), strict=True):
         if brightest < 0.5:

@@ -19,6 +19,8 @@ from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
 COLDEST = 0.01  # token temperature; what is drawn is then nearly always the most probable token
+LARGEST = 8192  # px, image_size: the side of the largest picture that is taken
+MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
 
 
@@ -114,10 +116,14 @@ class Settings:
         _check(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 a little closer to the source")
         _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
         _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
-        _check(steps, "steps", 1, math.inf, "12 to 36 are usual", whole=True)
+        _check(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
+        _check(defaults.image_size, "image_size", 1, LARGEST, "it is the side of the model's square in px", whole=True)
+        for name in ("bias_text", "smooth"):
+            if not isinstance(value := getattr(defaults, name), bool):
+                raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
         for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY)):
             value = getattr(defaults, name)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
         return cls(
             hold_threshold=float(hold_threshold),
@@ -157,10 +163,15 @@ def choose_device(device: torch.device | str | None) -> torch.device:
 
 def _check(value: Any, name: str, low: float, high: float, fix: str, *, whole: bool = False) -> None:
     kind = Integral if whole else Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not (math.isfinite(value) and low <= value <= high):
+    if isinstance(value, bool) or not isinstance(value, kind) or not (_finite(value) and low <= value <= high):
         noun = "a whole number" if whole else "a number"
         span = f"{low} or more" if high == math.inf else f"from {low} to {high:g}"
         raise SettingError(f"{name} is {value!r}", expected=f"{noun}, {span}", fix=fix)
+
+
+def _finite(value: Real) -> bool:
+    """Whether the networks have such a number; NaN is none."""
+    return abs(value) <= torch.finfo(torch.float32).max
 
 
 def _pair(temperature: Any) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .basics.depth import check_depth
 from .basics.dtypes import Dtype, choose_dtype
+from .basics.folders import check_texts_of
 from .basics.words import occurrences, words_of
-from .checkpoints import is_large, read_config, weight_files
+from .checkpoints import is_large, read_config, stored_shapes, weight_files
 from .errors import CheckpointError, TextError
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
@@ -169,8 +172,10 @@ class TextEncoder(nn.Module):
         """Texts → TextCondition on the encoder's device."""
         encoded = self.tokenize(texts)
         device = self.clip.device
+        _check_ids(encoded[0]["input_ids"], self.clip)
         condition = self.encode_ids(encoded[0]["input_ids"].to(device))
         if self.language_model is not None:
+            _check_ids(encoded[1]["input_ids"], self.language_model)
             ids, mask = (encoded[1][name].to(device) for name in ("input_ids", "attention_mask"))
             hidden = self.language_model(
                 input_ids=ids,
@@ -191,6 +196,16 @@ class TextEncoder(nn.Module):
         """CLIP ids [B, L] → text tokens [B, L, D] and pooled vector [B, P]; differentiable."""
         output = self.clip(input_ids=ids, output_hidden_states=True)
         return TextCondition(tokens=output.hidden_states[-2], pooled=output.text_embeds)
+
+
+def _check_ids(ids: Tensor, model: nn.Module) -> None:
+    known, highest = model.get_input_embeddings().num_embeddings, int(ids.max())
+    if highest >= known:
+        raise CheckpointError(
+            f"the tokenizer gives the token {highest}, and its network knows {known}",
+            expected="a tokenizer and a network that belong together",
+            fix="download or copy both again",
+        )
 
 
 def load_text_encoder(
@@ -225,12 +240,20 @@ def load_text_encoder(
 
 def _pretrained(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers from safetensors, every name and shape checked."""
-    read_config(folder)
+    check_texts_of(folder, CheckpointError)
+    config = read_config(folder)
     files = weight_files(folder)  # refuses pickles
+    shapes = stored_shapes(folder)
+    check_depth(config, shapes, folder)
     try:
         with _quiet_transformers(progress=is_large(files)):
+            _check_size(kind, folder, sum(math.prod(shape) for shape in shapes.values()))
             module, report = kind.from_pretrained(
-                folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+                folder,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
     except Exception as error:  # transformers passes on the errors of every library below it
         raise CheckpointError(
@@ -251,11 +274,27 @@ def _pretrained(kind: Any, folder: Path) -> nn.Module:
     return module
 
 
+def _check_size(kind: Any, folder: Path, stored: int) -> None:
+    """Raises ValueError where the configuration describes a network of more values than are stored, before any of them
+    takes memory."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    due = sum(value.numel() for value in module.state_dict().values())
+    if due > 2 * stored:
+        raise ValueError(f"its config.json describes {due:,} values, and {stored:,} are stored")
+
+
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    check_texts_of(folder, CheckpointError)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        TextEncoder._tokenize(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use
+        return tokenizer
     except Exception as error:  # as above
         raise CheckpointError(
             f"{folder} holds no tokenizer that can be loaded: {error}",

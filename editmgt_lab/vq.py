@@ -17,6 +17,8 @@ from .basics.dtypes import Dtype
 from .checkpoints import load_module
 from .errors import CheckpointError, SettingError, ShapeError
 
+MOST_TOKENS = 2**26  # that are decoded at once
+
 
 @dataclass(frozen=True)
 class VQConfig:
@@ -234,10 +236,14 @@ class VQModel(nn.Module):
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h, w] → pictures [B, 3, H, W] in [0, 1]. Raises ShapeError, and SettingError as `encode` does."""
         size = self.config.num_vq_embeddings
-        if tokens.ndim != 3 or tokens.is_floating_point() or tokens.min() < 0 or tokens.max() >= size:
+        whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+        whole = whole and 0 < tokens.numel() <= MOST_TOKENS
+        lowest, highest = (int(each) for each in tokens.aminmax()) if whole else (0, -1)
+        if tokens.ndim != 3 or not 0 <= lowest <= highest < size:
             raise ShapeError(
-                f"The tokens are {tokens.dtype} {list(tokens.shape)} and lie in [{tokens.min()}, {tokens.max()}].",
-                expected=f"whole numbers [B, h, w] in [0, {size - 1}].",
+                f"The tokens are {tokens.dtype} {list(tokens.shape)}"
+                + (f" and lie in [{lowest}, {highest}]." if lowest <= highest else "."),
+                expected=f"whole numbers [B, h, w] in [0, {size - 1}], from 1 to {MOST_TOKENS:,} of them.",
                 fix="Replace mask tokens by codes before decoding.",
             )
         codes = self.quantize(tokens)

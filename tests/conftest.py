@@ -5,27 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 from PIL import Image
 
-import editmgt_lab as lab
-from editmgt_lab.training.build import build_text_encoder, save_editor
-from editmgt_lab.vq import VQModel
-from tests.support.tiny import RECIPE, enliven
+from tests.support import network
+
+network.block()  # before anything is imported that could ask
+
+import editmgt_lab as lab  # noqa: E402
+from tests.support.tiny import save_tiny  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_asked_of_the_network():
+    """No test reaches beyond this computer, or tries to, even where what it runs makes up for that."""
+    network.ATTEMPTS.clear()
+    yield
+    assert network.ATTEMPTS == []
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny")
-    transformer = lab.MaskedGenerativeTransformer(RECIPE.transformer)
-    vq = VQModel(RECIPE.vq)
-    enliven(transformer)
-    enliven(vq.quantize)
-    save_editor(folder, vq, build_text_encoder(RECIPE), transformer, RECIPE.image_size)
+    save_tiny(folder)
     return folder
 
 

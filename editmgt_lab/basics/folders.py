@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 from safetensors import SafetensorError
 
-from ..errors import DataError
+from ..errors import DataError, LabError
 
 STRAY_NAMES = {
     "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found",
     "$recycle.bin", "system volume information",
 }  # fmt: skip
+LARGEST_TEXT = 500_000_000  # bytes
 STRAY_ENDINGS = ("~", ".bak", ".swp", ".swo", ".orig", ".tmp", ".part", ".crdownload")
 
 
@@ -42,6 +44,44 @@ def files_in(folder: str | os.PathLike[str], pattern: str = "*", *, deep: bool =
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
     return sorted(path for path in found if path.is_file() and not is_stray(path.relative_to(folder)))
+
+
+def check_plain(file: Path, kind: type[LabError]) -> None:
+    """Raises `kind` for what never ends when it is read, a pipe or a device, or is too large for a configuration, a
+    vocabulary or a list of rows; OSError for what is not there."""
+    about = file.stat()
+    plain = stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)
+    if not plain or about.st_size > LARGEST_TEXT:
+        raise kind(
+            f"{file} is {'too large' if plain else 'no plain file'}",
+            expected=f"a file of at most {LARGEST_TEXT // 1_000_000} MB",
+            fix="download or copy it again",
+        )
+
+
+def check_texts_of(folder: Path, kind: type[LabError]) -> None:
+    """`check_plain` of all of a folder's files but its weights, for libraries that read whatever is there."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.exists() and file.suffix != ".safetensors":
+            check_plain(file, kind)
+
+
+def within(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """The path of a file that a data set names in its own folder. Raises DataError for one that lies elsewhere: an
+    absolute name, one that climbs out, a link that leads out. In the hub's cache links to its own store are followed.
+    """
+    homes, path = [os.path.realpath(folder)], Path(folder) / name
+    if (snapshots := Path(homes[0]).parent).name == "snapshots":
+        homes.append(str(snapshots.with_name("blobs")))
+    with suppress(ValueError):  # of a name with a null in it
+        real = os.path.realpath(path)
+        if not os.path.isabs(name) and any(real.startswith(os.path.join(home, "")) for home in homes):
+            return path
+    raise DataError(
+        f"{os.fspath(name)!r} lies outside of {folder}",
+        expected="files of the data set itself: relative names, and no link that leads out",
+        fix="copy what is meant into its folder, if you trust whoever wrote that name",
+    )
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def words_of(text: str) -> list[str]:
     words = []
     for piece in unicodedata.normalize("NFC", text).split():
         inside = [index for index, letter in enumerate(piece) if _in_word(letter)]
-        words += [piece[inside[0] : inside[-1] + 1]] if inside else []
+        seen = any(unicodedata.category(piece[index]) != "Cf" for index in inside)  # a joiner alone is no word
+        words += [piece[inside[0] : inside[-1] + 1]] if seen else []
     return list(dict.fromkeys(words))
 
 
@@ -88,7 +89,7 @@ def _parts(letters: list[tuple[str, int]], place: int) -> bool:
     if place in (0, len(letters)):
         return True
     (before, first), (after, second) = letters[place - 1 : place + 1]
-    if first == second or _extends(after):  # inside one character, or before its marks
+    if first == second or (_extends(after) and _in_word(before)):  # inside one character, or before its marks
         return False
     return not (_in_word(before) and _in_word(after)) or _unspaced(before) or _unspaced(after)
 

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..basics.folders import files_in
+from ..basics.folders import files_in, within
 from ..data.rows import Opened
-from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
+from ..errors import DataError
 from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, by_group
@@ -50,10 +52,10 @@ class AnyBench:
         folder = Path(data).expanduser()
         tables = files_in(folder, RESULTS)
         seen: set[str] = set()
-        for number, (row, root) in enumerate(_zipped(tables) if tables else _on_the_hub(data, self.split)):
-            row = row if isinstance(row, dict) else {}
+        for number, row in enumerate(_zipped(folder, tables) if tables else read_rows(data, self.split)):
             kind = str(row.get("edit_type"))
-            source = Path(str(row["image_file"])) if tables and row.get("image_file") else Path()
+            file = row.get("image_file")
+            source = Path(file) if tables and isinstance(file, str) else Path()
             name = row.get("image_id") or source.stem
             key = f"{kind}/{name or f'row{number}'}"
             key = f"{key}_{number}" if key in seen else key
@@ -64,12 +66,12 @@ class AnyBench:
                 file=f"{key}{source.suffix or '.png'}",
                 group=kind,
                 instruction=row.get("edit", row.get("edit_instruction")),
-                source=picture_bytes(row.get("image_file"), root),
-                target=picture_bytes(row.get("edited_file"), root),
+                source=picture_bytes(file, folder if tables else None),
+                target=picture_bytes(row.get("edited_file"), folder if tables else None),
                 wants_target=True,
                 lines_up=False,
-                source_caption=row.get("input") or None,
-                target_caption=row.get("output") or None,
+                source_caption=text_or_none(row.get("input")),
+                target_caption=text_or_none(row.get("output")),
                 problem=f"{kind} wants a reference picture" if visual else None if name else "it has no picture's name",
             )
 
@@ -83,14 +85,22 @@ class AnyBench:
         """Nothing: the script reads pictures only."""
 
 
-def _zipped(tables: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+def _zipped(folder: Path, tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The rows of all tables, their pictures named from the data set's folder."""
     for table in tables:
-        # anybench/{type}/edit_result.json names anybench/{type}/…: relative to what holds "anybench".
-        for row in read_json_file(table):
-            named = row.get("image_file") if isinstance(row, dict) else None
-            roots = list(table.parents)[:4]
-            yield row, next((root for root in roots if named and (root / str(named)).exists()), roots[0])
+        rows = read_json_file(table)
+        for row in rows if isinstance(rows, list) else []:
+            row = row if isinstance(row, dict) else {}
+            named = {name: row[name] for name in ("image_file", "edited_file") if isinstance(row.get(name), str)}
+            yield row | {name: _placed(folder, table, file) for name, file in named.items()}
 
 
-def _on_the_hub(data: str | os.PathLike[str], split: str) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    return ((row, None) for row in read_rows(data, split))
+def _placed(folder: Path, table: Path, name: str) -> str:
+    """anybench/{type}/edit_result.json names anybench/{type}/…, relative to what holds "anybench": the nearest of the
+    folders above it in which the picture is, if that is in the data set."""
+    places = [os.path.relpath(root / name, folder) for root in list(table.parents)[:4]]
+    for place in places:
+        with suppress(DataError, OSError):
+            if within(folder, place).is_file():
+                return place
+    return places[0]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.rows import Opened
-from ..data.tables import picture_bytes, read_rows
+from ..data.tables import picture_bytes, read_rows, text_or_none
 from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measures import SOURCE, TARGET_CAPTION, Measure
 from .edits import Row, by_group
@@ -53,8 +53,8 @@ class EmuEdit:
                 group=str(row.get("task")),
                 instruction=row.get("instruction"),
                 source=picture_bytes(row.get("image")),
-                source_caption=row.get("input_caption") or None,
-                target_caption=row.get("output_caption") or None,
+                source_caption=text_or_none(row.get("input_caption")),
+                target_caption=text_or_none(row.get("output_caption")),
                 problem="it has no idx" if index is None else None,
             )
 

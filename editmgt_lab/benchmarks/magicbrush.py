@@ -28,7 +28,7 @@ from PIL import Image
 
 from ..basics.folders import files_in
 from ..data.rows import Opened
-from ..data.tables import picture_bytes, read_json_file, read_rows
+from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
 from ..images import read_mask, shows_by_alpha
 from ..metrics.backbones import CLIP_SOURCE
@@ -128,21 +128,29 @@ def _zipped(sessions: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     if not isinstance(content, dict):
         raise DataError(f"{sessions} is no object", expected="{img_id: [turn, …]}", fix="download it again")
     for image, turns in content.items():
-        folder = sessions.parent / "images" / image
-        for turn, fields in enumerate(turns, start=1):
-            files = {name: folder / fields[name] if fields.get(name) else None for name in ("input", "output", "mask")}
+        for turn, fields in enumerate(turns if isinstance(turns, list) else [turns], start=1):
+            fields = fields if isinstance(fields, dict) else {}
+            named = {name: fields[name] for name in ("input", "output", "mask") if isinstance(fields.get(name), str)}
+            folder = sessions.with_name("images")
+            files = {name: picture_bytes(f"{image}/{file}", folder) for name, file in named.items()}
             yield (
                 image,
                 turn,
                 {
                     "instruction": fields.get("instruction"),
-                    "source": files["input"],
-                    "target": files["output"],
-                    "mask": files["mask"],
-                    "source_caption": captions["global"].get(image, {}).get(fields.get("input")),
-                    "target_caption": captions["local"].get(image, {}).get(fields.get("output")),
+                    "source": files.get("input"),
+                    "target": files.get("output"),
+                    "mask": files.get("mask"),
+                    "source_caption": _caption(captions["global"], image, named.get("input")),
+                    "target_caption": _caption(captions["local"], image, named.get("output")),
                 },
             )
+
+
+def _caption(captions: Any, image: str, file: str | None) -> str | None:
+    """What {img_id: {file name: caption}} says of a picture."""
+    of_image = captions.get(image) if isinstance(captions, dict) else None
+    return text_or_none(of_image.get(file)) if isinstance(of_image, dict) else None
 
 
 def edit_region(mask: Image.Image, source: Image.Image) -> Image.Image:

@@ -93,12 +93,13 @@ class PairReader:
         split: str | None = None,
         limit: int | None = None,
     ):
-        if schema not in (None, *SCHEMAS):
+        if schema is not None and not (isinstance(schema, str) and schema in SCHEMAS):
             raise SettingError(f"unknown schema {schema!r}", expected=", ".join(SCHEMAS), fix="name one, or none")
         if limit is not None and limit < 1:
             raise SettingError(f"limit is {limit}", expected="1 or more", fix="leave it out for all pairs")
         self.source, self.limit, self.report = os.fspath(source), limit, Report()
         self._folder = Path(source).expanduser()
+        self._home = self._folder.parent if self._folder.is_file() else self._folder
         self._plain = schema in (None, "folder") and (self._folder / EDITS).is_file()
         if self._plain:
             self.tables = [Table(EDITS, str(self._folder / EDITS), file_stamp(self._folder / EDITS))]
@@ -170,7 +171,7 @@ class PairReader:
         columns, problem = None, "they hold no rows"
         for table in self.tables:
             try:
-                columns = next((list(row) for row in rows_of(table)), None)
+                columns = next((list(row) for row in rows_of(table) if row), None)
             except DataError as error:
                 problem = error.problem
             if columns:
@@ -212,7 +213,7 @@ class PairReader:
         if schema.incomplete and category and category.startswith(schema.incomplete):
             raise BadRow("it wants a reference picture", expected="an edit of one picture by an instruction")
         source, target = (
-            picture_bytes(row.get(column), self._folder / part if self._plain else None)
+            picture_bytes(row.get(column), self._folder / part if self._plain else self._home)
             for column, part in ((schema.source, "source"), (schema.target, "target"))
         )
         instruction = row.get(schema.instruction)

@@ -44,9 +44,10 @@ def open_edit(
 ) -> Opened:
     """Open and check all that a row has. Raises BadRow.
 
-    source, target, mask: whatever `opening.load_image` takes, or None; wants_target: whether a row without one is bad;
-    lines_up: whether target and mask must have the source's aspect; region: (mask as opened, its alpha with it; source)
-    → "L" of the mask's size, white where the edit is (None: masks.read_mask).
+    source, target, mask: whatever `opening.load_image` takes, a DataError that says why it is not there, or None;
+    wants_target: whether a row without one is bad; lines_up: whether target and mask must have the source's aspect;
+    region: (mask as opened, its alpha with it; source) → "L" of the mask's size, white where the edit is (None:
+    masks.read_mask).
     """
     if not isinstance(instruction, str) or not instruction.strip():
         raise BadRow("the instruction is empty", expected="a sentence")
@@ -118,6 +119,8 @@ def _region(
 def _open(value: Any, name: str, load: Callable[[Any], Image.Image] = load_image) -> Image.Image:
     if value is None:
         raise BadRow(f"the {name} is missing", expected=f"a {name} picture")
+    if isinstance(value, DataError):
+        raise BadRow(f"the {name} is not in the data set", value.problem, expected=value.expected)
     try:
         picture = load(value)
     except ImageError as error:

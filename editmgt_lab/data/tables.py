@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..basics.folders import files_in, is_stray
+from ..basics.folders import check_plain, files_in, is_stray, within
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -117,19 +117,40 @@ def file_stamp(path: Path) -> str:
 
 
 def picture_bytes(value: Any, root: Path | None = None) -> Any:
-    """What the hub's Image column holds, {"bytes", "path"}, or a path beside the table → bytes, a path, or None."""
+    """What the hub's Image column holds, {"bytes", "path"}, or a name → bytes, a path, or None.
+
+    root: the folder in which names are looked up. Where there is none, or a name leads out of it, the DataError that
+    says so is returned for `rows.open_edit` to raise, since it is of one row and ends no reading.
+    """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, str):
-        return (root / value) if value and root else value or None
-    return value
+    if not isinstance(value, str):
+        return value
+    try:
+        return within(root, value) if value and root else _unheld(value) if value else None
+    except DataError as error:
+        return error
+
+
+def text_or_none(value: Any) -> str | None:
+    """A cell that should hold a text, such as a caption; None where it does not."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _unheld(name: str) -> DataError:
+    return DataError(
+        f"the row names the picture {name!r} and does not hold it",
+        expected="the picture's bytes, in a column as the hub's Image",
+        fix="write the data set with its pictures in it",
+    )
 
 
 def read_json_file(file: Path) -> Any:
     """The content of a JSON file. Raises DataError."""
     try:
+        check_plain(file, DataError)
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}", expected="a JSON file", fix="download it again") from error
 
 
@@ -172,12 +193,17 @@ def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
 
     with fsspec.open(table.url, "rb") as stream:
         if table.name.endswith(".jsonl"):
-            yield from (json.loads(line) for line in stream if line.strip())
+            yield from (_object(json.loads(line)) for line in stream if line.strip())
             return
         content = json.load(stream)
     if not isinstance(content, list):
         raise DataError(f"{table.name} is no list of rows", expected="a JSON list of objects", fix="check the data set")
-    yield from content
+    yield from map(_object, content)
+
+
+def _object(row: Any) -> dict[str, Any]:
+    """A row that is no object has no columns."""
+    return row if isinstance(row, dict) else {}
 
 
 def _on_the_hub(name: str) -> list[Table]:

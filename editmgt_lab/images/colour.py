@@ -27,7 +27,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
     elif profile:
         colours = _converted(plain, profile)
     else:
-        colours = plain.convert("RGB")
+        colours = plain if plain.mode == "RGB" else plain.convert("RGB")
+    del plain  # a large picture's copies are hundreds of megabytes
     if image.mode in ("LA", "RGBA"):
         colours.putalpha(image.getchannel("A"))
     colours.info = {}
@@ -39,7 +40,7 @@ def _converted(plain: Image.Image, profile: bytes) -> Image.Image:
         mode = MODES[_colour_space(profile)]
         if plain.mode not in (mode, "L") or (plain.mode == "L" and mode == "CMYK"):
             raise ValueError(f"it is for {mode}, the picture is {plain.mode}")
-        plain = plain.convert(mode)  # a grey picture with a profile of colours
+        plain = plain if plain.mode == mode else plain.convert(mode)  # a grey picture with a profile of colours
         transform = _transform(profile, mode)
         return plain.convert("RGB") if transform is None else ImageCms.applyTransform(plain, transform)
     except (ImageCms.PyCMSError, ImportError, KeyError, OSError, TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..errors import ImageError, SettingError
 from .opening import Picture, load_image, open_picture
 
 MaskPicture: TypeAlias = "Mask | Picture"
+NEAREST = Image.Resampling.NEAREST
 Box: TypeAlias = "tuple[float, float, float, float]"
 
 READINGS = {
@@ -25,6 +27,7 @@ FAINT = 32  # of 255: alpha that varies less than this shows nothing
 NEAR = 32  # of 255: colours that differ less are one, with what JPEG and soft brushes do to them
 NEARLY_ALL = 0.95  # of the pixels, for "all of them are alike"
 WHITE = 250  # and brighter: painted over; JPEG leaves no pure white
+MOST = 2048  # px along the longer side, at which a mask is looked at
 COMPARED = 128  # px along the longer side, at which a mask and its picture are compared
 AMBIGUOUS = (
     'paint the region white on black; or say how it is meant, as mask=read_mask(mask, reading="strokes"), with '
@@ -55,7 +58,7 @@ def read_mask(mask: MaskPicture, source: Picture | None = None, *, reading: str 
 
     Raises ImageError for what can be read in two ways or in none, with what to do; SettingError for another reading.
     """
-    if reading not in (None, *READINGS):
+    if reading is not None and not (isinstance(reading, str) and reading in READINGS):
         raise SettingError(f"reading is {reading!r}", expected=f"one of {', '.join(READINGS)}", fix="name one, or none")
     if isinstance(mask, Mask):
         return mask
@@ -66,7 +69,8 @@ def read_mask(mask: MaskPicture, source: Picture | None = None, *, reading: str 
     if alpha is None:  # of a layer that is faint all over
         shown = shown.convert({"LA": "L", "RGBA": "RGB"}.get(shown.mode, shown.mode))
     if reading is None:
-        reading = _by_colours(shown, below) if alpha is None else _by_alpha(shown, alpha, below)
+        few = _fewer(shown)
+        reading = _by_colours(few, below) if alpha is None else _by_alpha(few, _fewer(alpha), below)
     if reading in ("strokes", "erased"):
         region = _stretched(alpha or Image.new("L", shown.size, 255), inverted=reading == "erased")
     elif reading == "painted over":
@@ -113,6 +117,12 @@ def _alpha(shown: Image.Image) -> Image.Image | None:
     return None
 
 
+def _fewer(shown: Image.Image) -> Image.Image:
+    """Every so many pixels of a large mask, enough to tell how it is meant."""
+    scale = MOST / max(*shown.size, MOST)
+    return shown if scale == 1 else shown.resize([max(1, round(side * scale)) for side in shown.size], NEAREST)
+
+
 def _by_colours(shown: Image.Image, source: Image.Image | None) -> str:
     """The reading of a mask that is opaque."""
     channels = [np.asarray(channel) for channel in shown.split()[:3]]  # of [H, W]
@@ -145,7 +155,7 @@ def _by_alpha(shown: Image.Image, alpha: Image.Image, source: Image.Image | None
             return "erased"
         raise _ambiguous("the mask is transparent in parts, and the rest is neither one colour nor the picture")
     if copy:  # what is left of the picture has one colour, or was painted in the colour of the picture
-        hidden = np.asarray(source.resize(shown.size, Image.Resampling.NEAREST), np.int16)[clear]
+        hidden = np.asarray(source.resize(shown.size, NEAREST), np.int16)[clear]
         if len(hidden) and _one_colour(hidden) is None and _agree(shown, source, clear):
             return "erased"
         raise _ambiguous("what is opaque in the mask has one colour, and the picture has the same there")
@@ -195,12 +205,13 @@ def _brightness(shown: Image.Image, *, black: bool) -> Image.Image:
 
 def _painted_over(shown: Image.Image, source: Image.Image | None) -> Image.Image:
     """Where white was painted; where the source is white itself that cannot be told, and counts as outside."""
-    colours = np.asarray(shown.convert("RGB"), np.int16)
-    region = colours.min(axis=2) >= WHITE
+    shown = shown.convert("RGB")
+    region = reduce(ImageChops.darker, shown.split()).point(lambda value: 255 * (value >= WHITE))
     if source is not None:
-        below = np.asarray(source.resize(shown.size, Image.Resampling.BICUBIC), np.int16)
-        region &= np.abs(colours - below).max(axis=2) > 255 - WHITE
-    return Image.fromarray(region.astype(np.uint8) * 255)
+        changed = ImageChops.difference(shown, source.resize(shown.size, Image.Resampling.BICUBIC))
+        changed = reduce(ImageChops.lighter, changed.split()).point(lambda value: 255 * (value > 255 - WHITE))
+        region = ImageChops.darker(region, changed)
+    return region
 
 
 def _ambiguous(problem: str) -> ImageError:

@@ -17,8 +17,11 @@ Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray |
 
 MAX_PIXELS = 64_000_000
 RANGES = {1: 0.25, 255: 64, 65535: 4096}  # what white may be, and by how much rounding and cubic resizing go beyond
-DARK = 0.03  # of the range: an array that stays below it is in another range
+DARK = 0.03  # of the range: an array that stays below it is in another range, unless it is black itself
 WHITE_IS_ZERO, PHOTOMETRIC = 0, 262  # of TIFF
+ORIENTATION = 274  # of EXIF
+ROWS = 256  # of an array that are converted at a time
+BY_PROGRAMS = ("EPS", "WMF")  # Pillow opens them by Ghostscript and by Windows
 WITH_ALPHA = {"1": "LA", "L": "LA", "LA": "LA", "La": "LA"}
 
 
@@ -79,8 +82,11 @@ def from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == bool:
         return Image.fromarray(array.astype(np.uint8) * 255)
     top = _full_range(array)
-    values = array.astype(np.float32).clip(0, top) * np.float32(255 / top)
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    pixels = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), ROWS):  # all at once, a large picture takes gigabytes on the way
+        values = array[start : start + ROWS].astype(np.float32).clip(0, top)
+        pixels[start : start + ROWS] = np.rint(values * np.float32(255 / top))
+    return Image.fromarray(pixels)
 
 
 def px(size: tuple[int, int]) -> str:
@@ -100,7 +106,7 @@ def _full_range(array: np.ndarray) -> int:
             return 65535
     elif numbers:
         for top, beyond in RANGES.items():
-            dark = top > 1 and high < DARK * top
+            dark = high < DARK * top and (top > 1 or high > 0)
             if -beyond <= low and high <= top + beyond and not dark:
                 return top
     values = f" from {low:g} to {high:g}" if numbers else ""
@@ -126,12 +132,19 @@ def _open(file: Any, name: str) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
+    if image.format in BY_PROGRAMS:
+        raise ImageError(
+            f"{name} is {image.format}, which other programs would be run for",
+            expected="a PNG, JPEG, WebP, GIF, BMP or TIFF picture",
+            fix="convert it with a program that you trust it with",
+        )
     if width * height > MAX_PIXELS:
         raise _too_large(name, px(image.size))
     if width * height == 0:
         raise ImageError(f"{name} is empty: {px(image.size)}", expected="at least 1 px", fix="pass another picture")
     try:
-        upright = ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ORIENTATION, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image  # it copies even what stands upright
         if upright.mode[0] in "IF":  # 16 or 32 bits; PIL's own conversion would cut them off at 255
             return _eight_bits(upright, image)
         if upright.has_transparency_data:

@@ -103,7 +103,7 @@ def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device
 
         place = clip_folder(source)
         model = _pretrained(CLIPModel, place, device)
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     crop = min(CROP, model.config.vision_config.image_size)
     return TextBackbone(
         name="tiny CLIP" if source == TINY else _name(source),
@@ -173,7 +173,8 @@ def _class_token(source: Any, model: Any, device: torch.device | str) -> Backbon
 def _pretrained(kind: Any, source: Any, device: torch.device | str, **options: Any) -> Any:
     """Every weight must be in the folder: transformers would draw the missing ones at random, with a mere warning."""
     model, report = kind.from_pretrained(
-        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        source, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True, trust_remote_code=False,
+        **options,
     )  # fmt: skip
     if wrong := [*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])]:
         raise ValueError(f"{len(wrong)} of its weights are missing or of another shape, such as {min(wrong)}")

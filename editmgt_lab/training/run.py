@@ -75,7 +75,14 @@ class Run:
     def load(self) -> dict | None:
         """The last state, or None for a new run. Raises CheckpointError for the state of another run."""
         path = self.folder / "state.pt"
-        state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        except Exception as error:  # a pickle that is refused, and files that are none, fail in many ways
+            raise CheckpointError(
+                f"{path} cannot be read: {str(error).partition(chr(10))[0]}",
+                expected="the state that a training wrote there",
+                fix="remove it to begin anew, or take another folder",
+            ) from error
         if state is not None and self.made_of is not None:
             check_same(self.folder, state.get("made_of"), self.made_of, other_code=self.other_code)
         return state

@@ -18,8 +18,8 @@ import traitlets
 from PIL import Image
 
 from ..editor import Editor
-from ..errors import LabError
-from ..plain_text import legible, page_json
+from ..errors import LabError, SettingError
+from ..plain_text import legible, one_line, page_json
 from .export import PAGE, Saves, plain
 from .overlays import HEAT_MAP, enlarge
 from .recording import Progress, Run, record
@@ -80,13 +80,26 @@ class LabWidget(Saves, anywidget.AnyWidget):
     def say(self, text: str, *, wrong: bool = False) -> None:
         self.message, self.wrong = text, wrong
 
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the page sets: of the lab's traits those with the tag `page`. One that cannot be so stays as it was, on
+        the page too, and the message says why."""
+        kept = {name for name in self._own() if not self.trait_metadata(name, "page")} | {"_esm", "_css"}
+        wanted = {name: value for name, value in sync_data.items() if name not in kept}
+        try:
+            super().set_state(wanted)
+        except Exception as error:  # nobody sees what a callback raises
+            self.say(told(_unfit(f"{', '.join(wanted)} cannot be so: {error}")), wrong=True)
+            self.send_state([name for name in wanted if name in self.keys])
+
     def receive(self, content: Mapping[str, Any]) -> None:
         """A message of the page, such as {"kind": "cancel"}."""
         if content.get("kind") == "cancel":
             self.cancel()
 
-    def _heard(self, content: Mapping[str, Any]) -> None:
+    def _heard(self, content: Any) -> None:
         try:
+            if not isinstance(content, Mapping):
+                raise _unfit(f"a message is a {type(content).__name__}")
             self.receive(content)
         except Exception as error:  # nobody sees what a callback raises
             self.say(told(error), wrong=True)
@@ -149,6 +162,13 @@ class RunWidget(LabWidget):
         else:
             self.begin(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))
 
+    @traitlets.validate("step")
+    def _there(self, proposal: Mapping[str, Any]) -> int:
+        steps = len(self.run.previews) if getattr(self, "run", None) else 1
+        if not 0 <= proposal["value"] < steps:
+            raise traitlets.TraitError(f"there is no step {proposal['value']}, of {steps}")
+        return proposal["value"]
+
     def show(self, run: Run) -> None:
         """Put a run on the page."""
         raise NotImplementedError
@@ -158,6 +178,21 @@ class RunWidget(LabWidget):
 
     def described(self) -> dict[str, Any]:
         return self.run.described()
+
+
+def asked(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A field of a page's message: of the type int, float (whole numbers too), bool or str. Raises SettingError."""
+    value = content.get(name)
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        raise _unfit(f"{name} is {one_line(repr(value))[:200]}")
+    return value
+
+
+def _unfit(problem: str) -> SettingError:
+    return SettingError(
+        f"the page sent what it never sends: {problem}", expected="the widget's own page", fix="reload the page"
+    )
 
 
 def source(script: Path) -> str:

@@ -122,7 +122,7 @@ class EditSample:
 
 def sample_edit(seed: int, *, split: str = "train", category: str | None = None, size: int = 64) -> EditSample:
     """The edit number `seed` of a split; without a category they come in the published proportions."""
-    if category not in (None, *CATEGORIES):
+    if category is not None and not (isinstance(category, str) and category in CATEGORIES):
         raise SettingError(
             f"unknown category {category!r}",
             expected=f"one of {', '.join(CATEGORIES)}",

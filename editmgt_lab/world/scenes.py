@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 from PIL import Image
@@ -124,11 +125,11 @@ def caption(scene: Scene) -> str:
 
 def stream(seed: int, split: str, purpose: str) -> random.Random:
     """The random numbers of one sample; those of different splits and purposes never meet."""
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise SettingError(
             f"unknown split {split!r}", expected=f"one of {', '.join(SPLITS)}", fix="name one of these splits"
         )
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise SettingError(
             f"seed={seed!r} is not a seed",
             expected="a whole number, 0 or more",

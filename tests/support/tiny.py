@@ -7,9 +7,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.recipe import Recipe
-from editmgt_lab.transformer import TransformerConfig
-from editmgt_lab.vq import VQConfig
+from editmgt_lab.transformer import MaskedGenerativeTransformer, TransformerConfig
+from editmgt_lab.vq import VQConfig, VQModel
 
 RECIPE = Recipe(
     image_size=32,
@@ -40,6 +41,15 @@ def enliven(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=max(0.2, parameter.std().item() if parameter.numel() > 1 else 0))
+
+
+def save_tiny(folder: Path) -> None:
+    """An editor of random weights, in a folder as the recipe writes it."""
+    torch.manual_seed(0)
+    transformer, vq = MaskedGenerativeTransformer(RECIPE.transformer), VQModel(RECIPE.vq)
+    enliven(transformer)
+    enliven(vq.quantize)
+    save_editor(folder, vq, build_text_encoder(RECIPE), transformer, RECIPE.image_size)
 
 
 def save_language_model(folder: Path, width: int) -> None:

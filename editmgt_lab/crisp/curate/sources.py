@@ -91,11 +91,11 @@ class Source:
 
     def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         self._without_captions(folder)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
         for start in range(0, len(files), self.rows):
             part = files[start : start + self.rows]
             names = [file.relative_to(folder).as_posix() for file in part]
-            yield names, [file_stamp(f) for f in part], [(*pair, None) for pair in zip(names, part, strict=True)]
+            yield names, [file_stamp(f) for f in part], [(name, picture_bytes(name, folder), None) for name in names]
 
     def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         tars = [path] if path.suffix == ".tar" else sorted(path.rglob("*.tar")) if path.is_dir() else []
@@ -177,6 +177,7 @@ def _numbered(rows: list[Raw], first: int) -> Callable[[], list[dict[str, Any]]]
 def _loaded(value: Any) -> bytes | None:
     """The bytes of a file; None where it cannot be read, which measuring then says."""
     try:
-        return Path(value).read_bytes() if isinstance(value, (str, Path)) else value
-    except OSError:
+        content = Path(value).read_bytes() if isinstance(value, (str, Path)) else value
+    except (OSError, ValueError):  # ValueError: of a name with a null in it
         return None
+    return content if isinstance(content, (bytes, bytearray)) else None

@@ -17,7 +17,7 @@ from ...editor import Editor, load
 from ...errors import CheckpointError, EndpointError, SettingError
 from ...images import load_image
 from ..engine.keys import described
-from ..models.http import Patience, post
+from ..models.http import Patience, check_address, post
 
 # Pipelines that some people will ask for and diffusers has not: what is needed instead.
 ABSENT = {
@@ -129,7 +129,7 @@ def _pipeline(name: str, folder: str, device: str | None) -> Any:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
-        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype)
+        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     except Exception as error:  # diffusers, transformers and the hub's client have their own kinds
         raise CheckpointError(
             f"{name} could not be loaded from {folder!r}: {str(error).strip().partition(chr(10))[0]}",
@@ -152,6 +152,9 @@ class HttpEditor:
     key_variable: str | None = field(default=None, compare=False)
     patience: Patience = field(default_factory=Patience, compare=False)
     at_once: int = field(default=4, compare=False)
+
+    def __post_init__(self) -> None:
+        check_address(self.url)
 
     @property
     def name(self) -> str:

@@ -17,9 +17,10 @@ from PIL import Image
 
 from ...basics.folders import written_whole
 from ...errors import EndpointError
-from .http import Patience, post
+from .http import Patience, check_address, post
 
 SPENT = "spent.jsonl"
+COUNTED = ("prompt_tokens", "completion_tokens")
 ONLY = "Answer with one JSON object in this schema and nothing else:\n"
 
 
@@ -55,6 +56,9 @@ class Client:
     cache: Path | None = field(default=None, compare=False)
     patience: Patience = field(default_factory=Patience, compare=False)
     at_once: int = field(default=8, compare=False)
+
+    def __post_init__(self) -> None:
+        check_address(self.url)
 
     def ask(
         self, question: str, schema: Mapping[str, Any], pictures: Sequence[Image.Image] = (), name: str = "answer"
@@ -96,8 +100,8 @@ class Client:
         """Of all answers of this client's cache folder, whoever asked; nothing without one."""
         file = self.cache / SPENT if self.cache else None
         lines = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
-        spent = [json.loads(line) for line in lines]
-        return Cost(len(spent), *(sum(each[name] for each in spent) for name in ("prompt_tokens", "completion_tokens")))
+        spent = [found for line in lines if isinstance(found := _json_or_none(line), dict)]  # a kill may tear a line
+        return Cost(len(spent), *(sum(_count_of(each, name) for each in spent) for name in COUNTED))
 
     def _repaired(self, asked: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
         said = self._say(asked)
@@ -114,7 +118,7 @@ class Client:
         """One exchange → the text of the first choice."""
         url = self.url.rstrip("/") + "/chat/completions"
         told = post(url, asked, patience=self.patience, key_variable=self.key_variable)
-        self._count(told.get("usage") or {})
+        self._count(told.get("usage"))
         try:
             said = told["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -127,10 +131,10 @@ class Client:
             )
         return said
 
-    def _count(self, usage: Mapping[str, Any]) -> None:
+    def _count(self, usage: Any) -> None:
         if not self.cache:
             return
-        numbers = {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+        numbers = {name: _count_of(usage, name) for name in COUNTED}
         self.cache.mkdir(parents=True, exist_ok=True)
         with open(self.cache / SPENT, "ab", buffering=0) as file:  # one write: lines of two processes never mix
             file.write(json.dumps(numbers).encode() + b"\n")
@@ -143,6 +147,19 @@ class Client:
         return self.cache / name[:2] / f"{name}.json"
 
 
+def _count_of(usage: Any, name: str) -> int:
+    """A number of tokens, 0 where none is told."""
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    return count if isinstance(count, int) and 0 <= count < 2**53 else 0
+
+
+def _json_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 def checked(said: str, schema: Mapping[str, Any]) -> Any:
     """The JSON in an answer, perhaps between ``` fences, if it fits the schema. Raises ValueError, saying where not."""
     import jsonschema
@@ -150,7 +167,7 @@ def checked(said: str, schema: Mapping[str, Any]) -> Any:
     fenced = re.search(r"```(?:json)?\s*(.*?)```", said, re.DOTALL)
     try:
         value = json.loads(fenced[1] if fenced else said)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"it is no JSON ({error})") from None
     error = next(iter(sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=str)), None)
     if error:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import EndpointError
+from ...errors import EndpointError, SettingError
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # what a server says that may be another time
 LONGEST_WAIT = 60.0  # s, between two attempts
@@ -54,14 +58,13 @@ def post(
         pause = patience.wait * 2**attempt * random.uniform(0.8, 1.2)
         try:
             request = urllib.request.Request(url, body, headers, method="POST")
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=patience.timeout) as answer:
-                told = json.loads(answer.read(MOST_BYTES))
+            answer = _in_time(lambda request=request: _exchange(request, patience.timeout), patience.timeout)
+            told = json.loads(answer.replace(key.encode(), b"...") if key else answer)  # a server may repeat it
             if not isinstance(told, dict):
                 raise ValueError(f"a {type(told).__name__}")
             return told
         except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(2000).decode(errors="replace").strip()
+            said = _said(error)
             problem = f"HTTP {error.code}: {said[:300] or error.reason}"
             if error.code not in AGAIN:
                 raise _failed(url, problem, 1, key) from None
@@ -75,16 +78,59 @@ def post(
     raise _failed(url, problem, patience.attempts, key)
 
 
+def _exchange(request: urllib.request.Request, timeout: float) -> bytes:
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as answer:
+        return answer.read(MOST_BYTES)
+
+
+def _in_time(exchange: Callable[[], bytes], seconds: float) -> bytes:
+    """What an exchange gives, or TimeoutError: a socket's own timeout is for each byte, and a server may drip."""
+    outcome: Future[bytes] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(exchange())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except FutureTimeout as error:
+        raise TimeoutError(str(error) or "timed out") from error
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """The beginning of what an error's body says."""
+    try:
+        with error:
+            return error.read(2000).decode(errors="replace").strip()
+    except Exception as broken:  # cut short, or in pieces that are none
+        return type(broken).__name__
+
+
+def check_address(url: str) -> None:
+    """Raises SettingError for an address with a secret in it: addresses are shown, and kept in manifests."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingError(
+            f"the address of {parts.hostname} holds more than a place: a name, a password or a query",
+            expected="an address alone, such as http://localhost:8000/v1",
+            fix="put the key into an environment variable, and name that",
+        )
+
+
 def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
-    if not os.environ.get(variable):
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():  # no header takes another, and its error would show it
         raise EndpointError(
             f"the environment variable {variable} holds no key",
             expected="the key of the server in it",
             fix=f"export {variable}=…, or name no variable for a server that wants no key",
         )
-    return os.environ[variable]
+    return key
 
 
 def _asked_to_wait(said: str | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,20 @@ class AttentionExplorer(RunWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Attention explorer"
 
-    step = traitlets.Int(0).tag(sync=True)
-    chosen = traitlets.List(traitlets.Int()).tag(sync=True)
-    picked = traitlets.List(traitlets.Int()).tag(sync=True)
-    cell = traitlets.Int(-1).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True, page=True)
+    chosen = traitlets.List(traitlets.Int()).tag(sync=True, page=True)
+    picked = traitlets.List(traitlets.Int()).tag(sync=True, page=True)
+    cell = traitlets.Int(-1).tag(sync=True, page=True)
+
+    @traitlets.validate("chosen", "picked")
+    def _known(self, proposal: Mapping[str, Any]) -> list[int]:
+        numbers, name = proposal["value"], proposal["trait"].name
+        if getattr(self, "run", None):
+            plan = self.run.attention.plan
+            count = len(plan.words) if name == "chosen" else plan.heads * len(plan.blocks)
+            if not all(0 <= number < count for number in numbers) or (name == "picked" and not numbers):
+                raise traitlets.TraitError(f"{name} is {numbers}, of {count}, of which one map is always picked")
+        return numbers
 
     def show(self, run: Run) -> None:
         """Put a run on the page, at its last step, with the maps that its heat map is made of."""

@@ -36,9 +36,9 @@ class DecodePlayer(RunWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Decode player"
 
-    step = traitlets.Int(0).tag(sync=True)
-    cell = traitlets.Int(-1).tag(sync=True)
-    colour_by = traitlets.Enum(("state", "confidence"), "state").tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True, page=True)
+    cell = traitlets.Int(-1).tag(sync=True, page=True)
+    colour_by = traitlets.Enum(("state", "confidence"), "state").tag(sync=True, page=True)
 
     def show(self, run: Run) -> None:
         arrays = ("states", "sampled", "confidence", "candidates", "probabilities", "taken", "codes", "patches")

@@ -44,8 +44,8 @@ class FilterStudio(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Filter studio"
 
-    bounds = traitlets.Dict().tag(sync=True)
-    off = traitlets.List().tag(sync=True)
+    bounds = traitlets.Dict().tag(sync=True, page=True)
+    off = traitlets.List().tag(sync=True, page=True)
 
     def __init__(self, edits: list[tuple[Mapping[str, Any], EditTruth]], bounds: CategoryBounds, seed: int):
         if not edits:
@@ -64,11 +64,13 @@ class FilterStudio(LabWidget):
     def _known(self, proposal: Mapping[str, Any]) -> Any:
         """What a page sends: known measures alone, and pairs of numbers."""
         value = proposal["value"]
-        if set(value) - set(self.measures):
+        if any(name not in self.measures for name in value):
             raise traitlets.TraitError(f"{sorted(map(str, value))} are not all among {', '.join(self.measures)}")
-        if isinstance(value, Mapping):
-            for low, high in value.values():
+        try:
+            for low, high in value.values() if isinstance(value, Mapping) else ():
                 Bounds(*(None if each is None else float(each) for each in (low, high)))
+        except (OverflowError, TypeError, ValueError) as error:  # traitlets takes a value back for its own error alone
+            raise traitlets.TraitError(f"bounds that are none: {error}") from error
         return value
 
     def rules(self) -> dict[str, dict[str, Bounds]]:

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 
 from ...basics.folders import files_in
 from ...editor import Editor
-from ...errors import SettingError
+from ...errors import LabError, SettingError
 from ..maps import in_bytes
 from ..recording import Progress
-from ..widget import LabWidget, heat_colours, told
+from ..widget import LabWidget, asked, heat_colours, told
 from .samples import ALL, Edits, Sample, Samples, about, finetune_figure
 
 if TYPE_CHECKING:  # it takes seconds to import, and who has a finetuner has done so
@@ -62,7 +62,7 @@ class FinetuneDashboard(LabWidget):
     validations = traitlets.List().tag(sync=True)
     before = traitlets.Dict().tag(sync=True)
     now = traitlets.Dict().tag(sync=True)
-    word = traitlets.Unicode(ALL).tag(sync=True)
+    word = traitlets.Unicode(ALL).tag(sync=True, page=True)
     folder = traitlets.Unicode().tag(sync=True)
     saved = traitlets.Unicode().tag(sync=True)
 
@@ -124,8 +124,9 @@ class FinetuneDashboard(LabWidget):
     def save(self, folder: str | os.PathLike[str] | None = None) -> Path:
         """Write the adapter, or where all weights are trained the whole editor, with the averaged weights; a training
         under way waits meanwhile. folder: `self.folder` if left out. Returns it. Raises SettingError."""
-        folder = Path(self.folder if folder is None else folder).expanduser().absolute()
+        folder = Path(self.folder if folder is None else folder)
         try:
+            folder = folder.expanduser().absolute()
             if folder not in self._mine and files_in(folder):
                 raise SettingError(
                     f"there are files in {folder} already",
@@ -137,7 +138,9 @@ class FinetuneDashboard(LabWidget):
                 folder.mkdir(parents=True, exist_ok=True)
                 self._mine.add(folder)
                 self.finetuner.save(folder)
-        except (OSError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError, ValueError) as error:  # no such user, a null in the name
+            if isinstance(error, LabError):
+                raise
             raise SettingError(
                 f"cannot save to {folder}: {error}",
                 expected="a folder that can be written to, on a disk with room",
@@ -147,6 +150,12 @@ class FinetuneDashboard(LabWidget):
         self.saved = f"{self._kind} of step {step} saved, {in_bytes(size)}: {folder}"
         return folder
 
+    @traitlets.validate("word")
+    def _known(self, proposal: Mapping[str, Any]) -> str:
+        if proposal["value"] not in self.samples.words:
+            raise traitlets.TraitError(f"the first sample has no word {proposal['value']!r}")
+        return proposal["value"]
+
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         kind = content.get("kind")
@@ -155,9 +164,9 @@ class FinetuneDashboard(LabWidget):
             getattr(self, kind)()
             self._tell_status()
         elif kind == "save":
-            threading.Thread(target=self._save_beside, args=(content["folder"],), daemon=True).start()
+            threading.Thread(target=self._save_beside, args=(asked(content, "folder", str),), daemon=True).start()
         elif kind == "since":
-            self._send_steps(content["known"])
+            self._send_steps(max(asked(content, "known", int), 0))
 
     def _save_beside(self, folder: str) -> None:
         self.pending.result()  # its progress would be said over what is said here

@@ -18,11 +18,12 @@ from ...editor import Editor
 from ...images import Geometry, Mask, Picture, load_image, to_tensor
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
+from ...settings import Settings
 from ...world import EditSample
 from ..figures import panels_figure
 from ..overlays import HELD, held_overlay
 from ..recording import Progress
-from ..widget import LabWidget, heat_colours, packed, png
+from ..widget import LabWidget, asked, heat_colours, packed, png
 
 WAYS = ("by heat", "at random")
 
@@ -43,7 +44,7 @@ class HoldStudio(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
-    threshold = traitlets.Float(0.2).tag(sync=True)
+    threshold = traitlets.Float(0.2).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
     def __init__(
@@ -69,7 +70,7 @@ class HoldStudio(LabWidget):
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "hold":
-            self.hold(content["threshold"])
+            self.hold(asked(content, "threshold", float))
 
     def _open(self, progress: Progress, threshold: float) -> None:
         free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)
@@ -84,7 +85,7 @@ class HoldStudio(LabWidget):
         self._make(progress, threshold)
 
     def _make(self, progress: Progress, threshold: float) -> None:
-        threshold = round(threshold, 3)
+        threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
             free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry)

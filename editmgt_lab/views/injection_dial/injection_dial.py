@@ -17,9 +17,10 @@ from PIL import Image
 from ...editor import Editor
 from ...images import Picture
 from ...results import EditResult
+from ...settings import Settings
 from ..figures import panels_figure
 from ..recording import Progress
-from ..widget import LabWidget, png
+from ..widget import LabWidget, asked, png
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # shown when the dial opens
 MOST = 3.0  # at the dial's end
@@ -41,8 +42,8 @@ class InjectionDial(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Injection dial"
 
-    strength = traitlets.Float(1.0).tag(sync=True)
-    bias_text = traitlets.Bool(False).tag(sync=True)
+    strength = traitlets.Float(1.0).tag(sync=True, page=True)
+    bias_text = traitlets.Bool(False).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
     def __init__(
@@ -63,11 +64,12 @@ class InjectionDial(LabWidget):
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "turn":
-            self.turn(content["strength"], bias_text=content["bias_text"])
+            self.turn(asked(content, "strength", float), bias_text=asked(content, "bias_text", bool))
 
     def _make(self, progress: Progress, strengths: Sequence[float], bias_text: bool) -> None:
         editor = copy.copy(self.editor)
         editor.defaults = replace(self.editor.defaults, bias_text=bias_text)
+        strengths = [Settings.choose(editor.defaults, 1, strength=each).strength for each in strengths]
         for number, strength in enumerate(strengths):
             at = number, len(strengths), f"γ = {strength:g}"
             progress(*at)

@@ -27,7 +27,7 @@ class Upload(anywidget.AnyWidget):
 
     def __init__(self, picked: Callable[[bytes], Any]):
         super().__init__()
-        self.on_msg(lambda widget, content, buffers: picked(bytes(buffers[0])))
+        self.on_msg(lambda widget, content, buffers: picked(bytes(buffers[0])) if buffers else None)
 
 
 class ScenePanel(widgets.VBox):
@@ -55,7 +55,7 @@ class ScenePanel(widgets.VBox):
 
         self.next_button.on_click(lambda _: self.next())
         self.draw_toggle.observe(lambda change: self._unfold(change["new"]), "value")
-        self.background.observe(lambda change: self.draw(replace(self.scene, background=change["new"])), "value")
+        self.background.observe(lambda change: self._paint(change["new"]), "value")
         self.clear_button.on_click(lambda _: self.draw(replace(self.scene, items=())))
         for place, button in self.places.items():
             button.on_click(lambda _, place=place: self.press(place))
@@ -86,8 +86,15 @@ class ScenePanel(widgets.VBox):
             self._take(scene)
             self.picked(render(scene, self.size))
 
+    def _paint(self, background: str | None) -> None:
+        """None: the page has unchosen it."""
+        if background is not None:
+            self.draw(replace(self.scene, background=background))
+
     def press(self, place: str) -> None:
         """Put the chosen object in a place, or take out what stands there."""
+        if None in (self.kind.value, self.colour.value):
+            return
         others = tuple(item for item in self.scene.items if item.place != place)
         here = () if len(others) < len(self.scene.items) else (Item(self.kind.value, self.colour.value, place),)
         self.draw(replace(self.scene, items=others + here))

@@ -20,7 +20,7 @@ from ...results import EditResult
 from ..figures import panels_figure
 from ..overlays import heat_overlay
 from ..recording import Progress, Run, code_colours_8bit, code_patches
-from ..widget import LARGEST, LabWidget, heat_colours, packed, png
+from ..widget import LARGEST, LabWidget, asked, heat_colours, packed, png
 
 NEARLY_ALL = 0.95  # of a change, for its reach
 
@@ -36,9 +36,9 @@ class TokenLab(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Token lab"
 
-    cell = traitlets.Int(-1).tag(sync=True)
+    cell = traitlets.Int(-1).tag(sync=True, page=True)
     states = traitlets.List().tag(sync=True)
-    at = traitlets.Int(0).tag(sync=True)
+    at = traitlets.Int(0).tag(sync=True, page=True)
 
     def __init__(self, editor: Editor, image: Picture | EditResult | Run) -> None:
         super().__init__()
@@ -47,6 +47,12 @@ class TokenLab(LabWidget):
         self.decoded: list[Image.Image] = []
         self.swaps: list[tuple[int, int, int]] = []  # of each state but the first: row, column, code
         self.begin(lambda progress: self._open(progress, image))
+
+    @traitlets.validate("at")
+    def _there(self, proposal: Mapping[str, Any]) -> int:
+        if not 0 <= proposal["value"] < max(len(self.states), 1):
+            raise traitlets.TraitError(f"there is no state {proposal['value']}, of {len(self.states)}")
+        return proposal["value"]
 
     def swap(self, row: int, column: int, code: int) -> Future:
         """Put another code in a cell of the state on the page, beside the page; later states are forgotten."""
@@ -63,9 +69,11 @@ class TokenLab(LabWidget):
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "swap":
-            self.swap(*divmod(content["cell"], self._shape()[1]), content["code"])
+            self.swap(*divmod(asked(content, "cell", int), self._shape()[1]), asked(content, "code", int))
 
     def _shape(self) -> tuple[int, int]:
+        if not self.data:
+            raise SettingError("the picture is not open yet", expected="its tokens", fix="wait a moment")
         return self.data["grid"]
 
     def _open(self, progress: Progress, image: Picture | EditResult | Run) -> None:
