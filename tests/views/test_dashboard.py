@@ -114,7 +114,7 @@ def test_the_samples_are_edited_by_the_editor_as_it_was_and_as_it_is(fresh, pict
         edits = dashboard.samples.edits[name]
         for edited, picture_ in zip(edits.pictures, result.images, strict=True):
             np.testing.assert_array_equal(np.asarray(edited), np.asarray(picture_))
-        np.testing.assert_allclose(edits.heats[0], result.heat[0], atol=1e-6)
+        np.testing.assert_allclose(edits.heats[0], result.heat[0], atol=2e-5)
         assert len({heat.tobytes() for heat in edits.heats}) == len(words), "every word has a map of its own"
     assert not np.array_equal(dashboard.samples.edits["before"].heats, dashboard.samples.edits["now"].heats)
 
@@ -128,7 +128,7 @@ def test_a_words_map_is_that_of_the_word(fresh, picture):
     for name in ("ball", "ball blue"):
         heat = fresh.edit(picture(), INSTRUCTION, seed=0, focus=name).heat[0]
         place = dashboard.samples.words.index(name)
-        np.testing.assert_allclose(dashboard.samples.edits["before"].heats[place], heat, atol=1e-6)
+        np.testing.assert_allclose(dashboard.samples.edits["before"].heats[place], heat, atol=2e-5)
 
 
 def test_samples_of_several_sizes(fresh, picture):
@@ -138,7 +138,7 @@ def test_samples_of_several_sizes(fresh, picture):
     sizes = [sample.source.size for sample in dashboard.samples.shown]
     assert len(set(sizes)) == 2 and [edit.size for edit in dashboard.samples.edits["now"].pictures] == sizes
     heat = fresh.edit(*samples[0], seed=0).heat[0]
-    np.testing.assert_allclose(dashboard.samples.edits["now"].heats[0], heat, atol=1e-6)
+    np.testing.assert_allclose(dashboard.samples.edits["now"].heats[0], heat, atol=2e-5)
 
 
 def test_watching_saving_and_pausing_change_nothing(tiny_folder, picture, samples, tmp_path):
