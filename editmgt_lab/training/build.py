@@ -112,6 +112,8 @@ def small_defaults(config: TransformerConfig, image_size: int) -> Defaults:
     return Defaults(
         image_size=image_size,
         hold_threshold=0.1,
+        strength=1.0,
+        steps=12,
         guidance_scale=1.5,
         token_temperature=0.3,
         blocks=tuple(range(multi + single // 2, multi + single * 22 // 28 + 1)),
