@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .attention import capture_attention, check_blocks
 from .basics.dtypes import Dtype, choose_dtype
+from .basics.progress import Watch, hide, show
 from .blocks import Prepared
 from .checkpoints import read_json, resolve
 from .consolidation import choose_rows, mean_attention, to_heat
@@ -21,6 +22,7 @@ from .decoding import RegionHoldSampler, check_numbers, guide
 from .errors import CheckpointError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
+from .memory import LONG, bytes_of, plan_weights
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings, choose_device
 from .text import Focus, TextCondition, TextEncoder, find_rows, load_text_encoder
@@ -36,23 +38,25 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: Dtype | None = None,
+    offload: bool = False,
 ) -> Editor:
     """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
 
     The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
     wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights, such
-    as "bfloat16"; None is as stored, on the CPU float32. Raises CheckpointError, and SettingError for either of these.
+    as "bfloat16"; None is as stored, on the CPU float32 but for large weights in bfloat16. offload: the text encoder's
+    weights stay in their files, a layer of them is read whenever it runs. What a large checkpoint will take is said
+    before it is read. Raises CheckpointError, and SettingError for a device or dtype.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
-    if dtype is None and device.type == "cpu":
-        dtype = torch.float32
     folder = resolve(source, parts=PARTS)
+    dtype = plan_weights(folder, device=device, dtype=dtype, offload=offload)
     place = {"device": device, "dtype": dtype}
     transformer = MaskedGenerativeTransformer.from_pretrained(folder / "editmgt", **place)
     architecture = transformer.config.text_encoder_architecture
     return Editor(
         VQModel.from_pretrained(folder / "vqvae", **place),
-        load_text_encoder(folder, architecture=architecture, **place),
+        load_text_encoder(folder, architecture=architecture, offload=offload, **place),
         transformer,
         mask_token_id=read_json(folder / "scheduler" / "scheduler_config.json").get("mask_token_id"),
         defaults=Defaults.read(folder),
@@ -62,9 +66,10 @@ def load(
 class Editor:
     """The three networks of EditMGT and the ways to use them: `edit`, `steps`, `generate`, and every stage alone.
 
-    vq, text_encoder, transformer: on one device; mask_token_id: the token that stands for "not known yet" (None: the
-    vocabulary's last); defaults: what a call uses that does not say otherwise. Raises CheckpointError for parts that do
-    not belong together.
+    vq, transformer: on one device; text_encoder: on any; mask_token_id: the token that stands for "not known yet"
+    (None: the vocabulary's last); defaults: what a call uses that does not say otherwise. `watch`: a context around
+    each stage of an edit, basics.progress.show for networks large enough to wait for. Raises CheckpointError for parts
+    that do not belong together.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Editor:
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
         self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
+        self.watch: Watch = show if bytes_of(vq, transformer) >= LONG else hide
         for what, mine, others in (
             ("codes", config.codebook_size, vq.config.num_vq_embeddings),
             ("text width", config.text_width, text_encoder.width),
@@ -140,9 +146,11 @@ class Editor:
         free = free_cells(fitted, self.vq.config.factor).to(self.device) if mask is not None else None
 
         # Everything is checked; from here on the networks run.
-        source = self._encode(fitted) if fitted else None
-        text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts)
-        padding = None if text.padding is None else text.padding[-batch:]
+        with self.watch("reading the picture", 1):
+            source = self._encode(fitted) if fitted else None
+        with self.watch("reading the text", 1):
+            text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts).to(self.device)
+        padding = None if chosen.heat_padding or text.padding is None else text.padding[-batch:]
         side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
         shape = (batch, side, side) if source is None else source.shape
         start = torch.full(shape, self.mask_token_id, device=self.device)
@@ -188,7 +196,7 @@ class Editor:
         self,
         caption: str | Sequence[str],
         *,
-        steps: int = 12,
+        steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
         token_temperature: float | None = None,
@@ -222,7 +230,7 @@ class Editor:
         """
         texts = listed(instruction)
         check_texts(texts, may_be_blank=True)
-        return self.text_encoder(texts)
+        return self.text_encoder(texts).to(self.device)
 
     def _fit(self, pictures: Sequence[Picture], masks: Sequence[MaskPicture | None]) -> list[Fitted]:
         return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
@@ -277,8 +285,8 @@ class Editor:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
         timesteps = torch.full((rows,), timestep, device=self.device)
-        guided = slice(rows - batch, rows)
-        with capture_attention(self.transformer, chosen.blocks, heads="mean", pictures=guided) as captured:
+        heard = {"keys": chosen.heat_keys, "heads": "mean", "pictures": slice(rows - batch, rows)}
+        with capture_attention(self.transformer, chosen.blocks, **heard) as captured:
             logits = self.transformer(
                 tokens.repeat(rows // batch, 1, 1), prepared or self._prepared(task), timesteps
             ).float()
@@ -292,11 +300,15 @@ class Editor:
         return to_heat(attention, smooth=task.settings.smooth, token_grid=tuple(task.start.shape[1:]))
 
     def _finish(self, task: Task, on_step: Callable[[DecodeStep], None] | None = None) -> EditResult:
-        for last in self.decode(task):
-            if on_step is not None:
-                on_step(last)
+        with self.watch("decoding, step by step", task.settings.steps) as done:
+            for last in self.decode(task):
+                if on_step is not None:
+                    on_step(last)
+                done()
+        with self.watch("painting the picture", 1):
+            images = self.detokenize(last.tokens)
         return EditResult(
-            images=self.detokenize(last.tokens),
+            images=images,
             tokens=last.tokens,
             heat=last.heat_so_far,
             last_heat=last.heat,

@@ -41,9 +41,7 @@ def main_dtype(tensors: Iterable[Stored]) -> torch.dtype:
     return max(sizes, key=sizes.get)
 
 
-def read_on_use(
-    module: nn.Module, folder: Path, stored: Mapping[str, Stored], device: torch.device
-) -> nn.Module:
+def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> nn.Module:
     """A module of transformers on the meta device whose layers read their weights from the files whenever they run.
 
     Each layer's weights are brought to `device`, in the dtype of the module's own parameters, and dropped once it is

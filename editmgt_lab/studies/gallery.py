@@ -165,7 +165,7 @@ def collect(
                         edits.setdefault(category, []).append(shown)
                 bar.update(len(truth.samples))
     settings = {"split": split, "count": count, "seed": seed, "hold_threshold": holds[1].threshold}
-    return Gallery(settings | {"steps": options.get("steps", 12)}, edits, lines)
+    return Gallery(settings | {"steps": options.get("steps", editor.defaults.steps)}, edits, lines)
 
 
 def spread(ordered: Sequence[Shown], lines: int) -> list[Shown]:

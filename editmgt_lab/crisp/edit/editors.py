@@ -28,14 +28,14 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class LabEditor:
-    """EditMGT. model: as lab.load takes it; guidance_scale, hold_threshold: None is the model's own.
+    """EditMGT. model: as lab.load takes it; steps, guidance_scale, hold_threshold: None is the model's own.
 
     stamp: of the weights, found out by itself, so that other weights of one name are another editor.
     """
 
     version: ClassVar[int] = 1
     model: str = "tiny"
-    steps: int = 12
+    steps: int | None = None
     guidance_scale: float | None = None
     hold_threshold: float | None = None
     stamp: Any = field(default=None, repr=False)

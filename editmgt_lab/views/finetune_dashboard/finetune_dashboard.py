@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from ...basics.folders import files_in
 from ...editor import Editor
 from ...errors import SettingError
-from ..maps import in_bytes
+from ...memory import in_bytes
 from ..recording import Progress
 from ..widget import LabWidget, heat_colours, told
 from .samples import ALL, Edits, Sample, Samples, about, finetune_figure
