@@ -30,9 +30,8 @@ def build_tokenizer(sentences: list[str], length: int) -> CLIPTokenizer:
     trained.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trained.train_from_iterator(
-        sentences, trainers.BpeTrainer(
-            vocab_size=4096, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-        ),
+        sentences,
+        trainers.BpeTrainer(vocab_size=4096, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False),
     )
     learned = json.loads(trained.to_str())["model"]
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet)]

@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, Gemma2Config
-from transformers import GemmaTokenizer
+from transformers import (
+    AutoModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Gemma2Config,
+    GemmaTokenizer,
+)
 
 from ... import world
 from ...errors import SettingError
@@ -26,7 +32,7 @@ GEMMA_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Every size of the checkpoint, under the configurations' own keys. clip, gemma: of transformers' configurations."""
+    """Every size of the checkpoint, under the keys of the configurations. clip, gemma: of transformers' own."""
 
     transformer: TransformerConfig
     vq: VQConfig
