@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -111,11 +112,13 @@ def parts_of(sizes: Sizes) -> dict[str, Part]:
     }
 
 
+@lru_cache
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's kind, with the drawn world's words."""
     return build_tokenizer(world.phrases(), CLIP_LENGTH)
 
 
+@lru_cache
 def gemma_tokenizer() -> GemmaTokenizer:
     """Gemma's kind, which pads on the left and spells what it does not know in bytes, with the drawn world's words."""
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
