@@ -234,12 +234,21 @@ def test_offloaded_it_says_the_same_and_holds_one_layer_at_most(both_folder, bot
         held.append(sum(each.nbytes for each in away.parameters() if not each.is_meta))
         return linear(*inputs, **others)
 
+    looked_up, embedding = [], torch.nn.functional.embedding
+
+    def spy_on_rows(ids, weight, *others):
+        looked_up.append(len(weight))
+        return embedding(ids, weight, *others)
+
     monkeypatch.setattr(torch.nn.functional, "linear", spy)
+    monkeypatch.setattr(torch.nn.functional, "embedding", spy_on_rows)
     condition = away([INSTRUCTION, ""])
     monkeypatch.undo()
     expected = both([INSTRUCTION, ""])
     assert torch.equal(condition.tokens, expected.tokens) and torch.equal(condition.pooled, expected.pooled)
     layers = [module for module in both.modules() if isinstance(module, torch.nn.Linear)]
+    ids = [each["input_ids"] for each in both.tokenize([INSTRUCTION, ""])]
+    assert looked_up == [len(ids[0].unique()), LENGTH, len(ids[1].unique())]  # positions between them
     assert max(held) == max(sum(each.nbytes for each in layer.parameters()) for layer in layers)
     assert all(each.is_meta for each in away.parameters())
     assert torch.equal(away([INSTRUCTION, ""]).tokens, expected.tokens)  # read anew

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
@@ -42,31 +45,74 @@ def main_dtype(tensors: Iterable[Stored]) -> torch.dtype:
 
 
 def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> nn.Module:
-    """A module of transformers on the meta device whose layers read their weights from the files whenever they run.
+    """A model of transformers on the meta device whose layers read their weights from the files whenever they run.
 
     Each layer's weights are brought to `device`, in the dtype of the module's own parameters, and dropped once it is
-    done, so that never more than one layer's are held. Raises CheckpointError where a weight is missing or of another
-    shape.
+    done, so that never more than one layer's are held; of an embedding only the rows that are asked for. Raises
+    CheckpointError where a weight is missing or of another shape.
     """
-    from accelerate.hooks import attach_align_device_hook  # slow to import
-    from accelerate.utils import OffloadedWeightsLoader
-
     prefix = f"{module.base_model_prefix}."  # files of a larger model have it, those of this one do not
-    index, problems = {}, []
+    found, problems = {}, []
     for name, parameter in module.named_parameters():
-        found = next((each for each in (name, prefix + name, name.removeprefix(prefix)) if each in stored), None)
-        if found is None:
+        known = next((each for each in (name, prefix + name, name.removeprefix(prefix)) if each in stored), None)
+        if known is None:
             problems.append(f"{name} is missing")
-        elif stored[found].shape != list(parameter.shape):
-            problems.append(f"{name} is {stored[found].shape} instead of {list(parameter.shape)}")
+        elif stored[known].shape != list(parameter.shape):
+            problems.append(f"{name} is {stored[known].shape} instead of {list(parameter.shape)}")
         else:
-            index[name] = {"safetensors_file": str(stored[found].file), "weight_name": found}
+            found[name] = (stored[known].file, known)
     if problems:
         raise CheckpointError(
             f"{folder} does not fit its config.json: {len(problems)} weights, of them first: {problems[0]}",
             expected="the weights that belong to it",
             fix="download or copy both again",
         )
-    weights = OffloadedWeightsLoader(index=index)
-    attach_align_device_hook(module, execution_device=device, offload=True, weights_map=weights)
+    for path, layer in module.named_modules():
+        own = {name: found[f"{path}.{name}".removeprefix(".")] for name, _ in layer.named_parameters(recurse=False)}
+        if isinstance(layer, nn.Embedding):
+            layer.padding_idx = None  # for gradients alone, and no longer a row's number
+        if own:
+            reader = Reader(own, device)
+            layer.register_forward_pre_hook(reader.read)
+            layer.register_forward_hook(reader.drop, always_call=True)
+        for name, buffer in layer.named_buffers(recurse=False):
+            setattr(layer, name, buffer.to(device))
     return module
+
+
+class Reader:
+    """One layer's hooks. places: of each parameter, by its name: the file, and the name there."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]], device: torch.device):
+        self.places, self.device = places, device
+        self.free, self.thread = threading.Lock(), 0  # a widget and a cell may use one network at a time
+
+    def read(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = None
+        if isinstance(layer, nn.Embedding):
+            rows, where = inputs[0].unique(return_inverse=True)
+            inputs = (where, *inputs[1:])
+        weights = {
+            name: self._stored(*place, rows).to(self.device, getattr(layer, name).dtype)
+            for name, place in self.places.items()
+        }
+        self.free.acquire()
+        self.thread = threading.get_ident()
+        for name, weight in weights.items():
+            setattr(layer, name, nn.Parameter(weight, requires_grad=False))
+        return inputs
+
+    def drop(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self.thread != threading.get_ident():
+            return
+        for name in self.places:
+            setattr(layer, name, nn.Parameter(getattr(layer, name).to("meta"), requires_grad=False))
+        self.thread = 0
+        self.free.release()
+
+    def _stored(self, file: Path, name: str, rows: Tensor | None) -> Tensor:
+        with safe_open(file, framework="pt") as opened:
+            if rows is None:
+                return opened.get_tensor(name)
+            part = opened.get_slice(name)
+            return torch.cat([part[row : row + 1] for row in rows.tolist()])
