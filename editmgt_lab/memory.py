@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .basics.dtypes import has_bfloat16
 from .basics.offload import main_dtype
 from .checkpoints import stored
 from .plain_text import say
@@ -38,7 +39,8 @@ def plan_weights(folder: Path, *, device: torch.device, dtype: torch.dtype | Non
     said = f"{in_bytes(sum(sizes.values()) - left)} of weights in {name} on {device.type}"
     said += ", as they are stored" if dtype in (None, kind) else f", stored in {kind}".replace("torch.", "")
     if dtype is None and device.type == "cpu":
-        said += f' (dtype="float32" takes {in_bytes(sum(tensor.nbytes(torch.float32) for tensor in every))})'
+        said += f' (dtype="float32" takes {in_bytes(sum(tensor.nbytes(torch.float32) for tensor in every))}'
+        said += ")" if has_bfloat16(device) else ", and is faster here: this processor multiplies bfloat16 slowly)"
     if left:
         said += f"; the text encoder's {in_bytes(left)} are read from its files whenever it runs"
     elif sizes.get("llm_encoder"):

@@ -42,7 +42,7 @@ def test_small_weights_are_float32_on_the_cpu_and_say_nothing(stored_as, capsys)
 @pytest.mark.parametrize(
     ("stored", "asked", "loaded", "said"),
     [
-        (torch.bfloat16, None, torch.bfloat16, 'in bfloat16 on cpu, as they are stored (dtype="float32" takes {})'),
+        (torch.bfloat16, None, torch.bfloat16, 'in bfloat16 on cpu, as they are stored (dtype="float32" takes {}'),
         (torch.bfloat16, "float32", torch.float32, "in float32 on cpu, stored in bfloat16"),
         (torch.float16, None, torch.float32, "in float32 on cpu, stored in float16"),
         (torch.float32, None, torch.float32, "in float32 on cpu, as they are stored"),
@@ -56,6 +56,15 @@ def test_large_weights_are_chosen_and_said(stored_as, monkeypatch, capsys, store
     assert dtypes(editor) == {loaded}
     line = capsys.readouterr().err.splitlines()[0]
     assert line.startswith(f"{in_bytes(taken)} of weights {said.format(in_bytes(2 * taken))}")
+
+
+@pytest.mark.parametrize(("fast", "advice"), [(True, 0), (False, 1)])
+def test_a_processor_that_is_slow_in_bfloat16_is_told(stored_as, monkeypatch, capsys, fast, advice):
+    folder = stored_as(torch.bfloat16)
+    monkeypatch.setattr(memory, "LARGE", 1000)
+    monkeypatch.setattr(memory, "has_bfloat16", lambda device: fast)
+    lab.load(folder, device="cpu")
+    assert capsys.readouterr().err.count("faster here: this processor multiplies bfloat16 slowly)") == advice
 
 
 def test_what_stays_in_its_files_is_said(stored_as, monkeypatch, capsys):
