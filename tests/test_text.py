@@ -250,7 +250,8 @@ def test_offloaded_it_says_the_same_and_holds_one_layer_at_most(both_folder, bot
     ids = [each["input_ids"] for each in both.tokenize([INSTRUCTION, ""])]
     assert looked_up == [len(ids[0].unique()), LENGTH, len(ids[1].unique())]  # positions between them
     assert max(held) == max(sum(each.nbytes for each in layer.parameters()) for layer in layers)
-    assert all(each.is_meta for each in away.parameters())
+    sizes = {name: each.shape for name, each in both.named_parameters()}
+    assert {name: each.shape for name, each in away.named_parameters() if each.is_meta} == sizes
     assert torch.equal(away([INSTRUCTION, ""]).tokens, expected.tokens)  # read anew
 
 
@@ -278,6 +279,17 @@ def test_offloaded_weights_that_do_not_fit(both_folder, tmp_path):
     (tmp_path / "llm_encoder" / "config.json").write_text('{"model_type": "gemma3000"}')
     with pytest.raises(CheckpointError, match="llm_encoder cannot be loaded"):
         load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
+
+
+@torch.no_grad()
+def test_files_that_are_gone_after_loading(both_folder, tmp_path):
+    shutil.copytree(both_folder, tmp_path, dirs_exist_ok=True)
+    away = load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
+    shutil.move(tmp_path / "llm_encoder", tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="cannot be read any more"):
+        away([INSTRUCTION])
+    shutil.move(tmp_path / "elsewhere", tmp_path / "llm_encoder")
+    assert away([INSTRUCTION]).tokens.isfinite().all()
 
 
 def test_offloaded_weights_have_no_fingerprint(both_folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
@@ -72,7 +72,7 @@ def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], d
         if isinstance(layer, nn.Embedding):
             layer.padding_idx = None  # for gradients alone, and no longer a row's number
         if own:
-            reader = Reader(own, device)
+            reader = Reader(own, device, dict(layer.named_parameters(recurse=False)))
             layer.register_forward_pre_hook(reader.read)
             layer.register_forward_hook(reader.drop, always_call=True)
         for name, buffer in layer.named_buffers(recurse=False):
@@ -81,10 +81,11 @@ def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], d
 
 
 class Reader:
-    """One layer's hooks. places: of each parameter, by its name: the file, and the name there."""
+    """One layer's hooks. places: of each parameter, by its name: the file, and the name there; empty: what stands in
+    the layer for them, on the meta device."""
 
-    def __init__(self, places: Mapping[str, tuple[Path, str]], device: torch.device):
-        self.places, self.device = places, device
+    def __init__(self, places: Mapping[str, tuple[Path, str]], device: torch.device, empty: Mapping[str, nn.Parameter]):
+        self.places, self.device, self.empty = places, device, empty
         self.free, self.thread = threading.Lock(), 0  # a widget and a cell may use one network at a time
 
     def read(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -93,7 +94,7 @@ class Reader:
             rows, where = inputs[0].unique(return_inverse=True)
             inputs = (where, *inputs[1:])
         weights = {
-            name: self._stored(*place, rows).to(self.device, getattr(layer, name).dtype)
+            name: self._stored(*place, rows).to(self.device, self.empty[name].dtype)
             for name, place in self.places.items()
         }
         self.free.acquire()
@@ -105,14 +106,21 @@ class Reader:
     def drop(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self.thread != threading.get_ident():
             return
-        for name in self.places:
-            setattr(layer, name, nn.Parameter(getattr(layer, name).to("meta"), requires_grad=False))
+        for name, parameter in self.empty.items():
+            setattr(layer, name, parameter)
         self.thread = 0
         self.free.release()
 
     def _stored(self, file: Path, name: str, rows: Tensor | None) -> Tensor:
-        with safe_open(file, framework="pt") as opened:
-            if rows is None:
-                return opened.get_tensor(name)
-            part = opened.get_slice(name)
-            return torch.cat([part[row : row + 1] for row in rows.tolist()])
+        try:
+            with safe_open(file, framework="pt") as opened:
+                if rows is None:
+                    return opened.get_tensor(name)
+                part = opened.get_slice(name)
+                return torch.cat([part[row : row + 1] for row in rows.tolist()])
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} cannot be read any more: {error}",
+                expected="the file that the model was loaded from, whose weights are read whenever they are needed",
+                fix="put it back, or load the model without offload",
+            ) from error
