@@ -53,10 +53,9 @@ def load(
     dtype = plan_weights(folder, device=device, dtype=dtype, offload=offload)
     place = {"device": device, "dtype": dtype}
     transformer = MaskedGenerativeTransformer.from_pretrained(folder / "editmgt", **place)
-    architecture = transformer.config.text_encoder_architecture
     return Editor(
         VQModel.from_pretrained(folder / "vqvae", **place),
-        load_text_encoder(folder, architecture=architecture, offload=offload, **place),
+        load_text_encoder(folder, architecture=transformer.config.text_encoder_architecture, offload=offload, **place),
         transformer,
         mask_token_id=read_json(folder / "scheduler" / "scheduler_config.json").get("mask_token_id"),
         defaults=Defaults.read(folder),
@@ -68,8 +67,7 @@ class Editor:
 
     vq, transformer: on one device; text_encoder: on any; mask_token_id: the token that stands for "not known yet"
     (None: the vocabulary's last); defaults: what a call uses that does not say otherwise. `watch`: a context around
-    each stage of an edit, basics.progress.show for networks large enough to wait for. Raises CheckpointError for parts
-    that do not belong together.
+    each stage of an edit, which large networks show. Raises CheckpointError for parts that do not belong together.
     """
 
     def __init__(
@@ -284,12 +282,11 @@ class Editor:
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
-        timesteps = torch.full((rows,), timestep, device=self.device)
         heard = {"keys": chosen.heat_keys, "heads": "mean", "pictures": slice(rows - batch, rows)}
         with capture_attention(self.transformer, chosen.blocks, **heard) as captured:
-            logits = self.transformer(
-                tokens.repeat(rows // batch, 1, 1), prepared or self._prepared(task), timesteps
-            ).float()
+            timesteps = torch.full((rows,), timestep, device=self.device)
+            twice = tokens.repeat(rows // batch, 1, 1)
+            logits = self.transformer(twice, prepared or self._prepared(task), timesteps).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
         maps = [captured.text_to_image(block) for block in captured.blocks]

@@ -131,12 +131,9 @@ RELEASED_HEAT = {"heat_keys": "generated", "heat_padding": True}
 
 def first_step(transformer, golden, monkeypatch, strength, blocks, **heat):
     """An editor's first of 8 steps, from the golden tokens, at λ = 0.1."""
-    forward, vq = transformer.forward, VQModel(replace(RECIPE.vq, num_vq_embeddings=64))
-    monkeypatch.setattr(
-        transformer,
-        "forward",
-        lambda *inputs, **others: forward(*inputs, **others | {"micro_conditions": golden["micro"]}),
-    )
+    prepare, vq = transformer.prepare, VQModel(replace(RECIPE.vq, num_vq_embeddings=64))
+    micro = {"micro_conditions": golden["micro"]}
+    monkeypatch.setattr(transformer, "prepare", lambda *inputs, **others: prepare(*inputs, **others | micro))
     defaults = Defaults(
         image_size=48, blocks=tuple(blocks), strength=strength, guidance_scale=1.0, hold_threshold=0.1, **heat
     )
