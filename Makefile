@@ -7,12 +7,12 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test fuzz matrix bench benchmark evaluate captions choose figure ablations gallery finetune skills \
-	crisp filtering train clip notebooks
+.PHONY: help lab demo test fuzz matrix bench full-size benchmark evaluate captions choose figure ablations gallery \
+	finetune skills crisp filtering train clip notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_quickstart.ipynb
@@ -34,6 +34,9 @@ matrix: $(VENV)/installed-test ## the suite on every supported Python, and with 
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)
+
+full-size: $(VENV)/installed ## an edit at the released size, random weights: time, memory, floor [ARGS="--layers 4"]
+	$(BIN)/python -m editmgt_lab.studies.full_size $(ARGS)
 
 benchmark: $(VENV)/installed ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
 	$(BIN)/python -m editmgt_lab.benchmarks $(ARGS)

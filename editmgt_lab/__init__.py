@@ -5,8 +5,9 @@ from .attention import capture_attention
 from .consolidation import consolidate
 from .consolidation import smooth_heat as smooth
 from .decoding import RegionHoldSampler
-from .editor import Editor, load
+from .editor import Editor
 from .errors import LabError
+from .loading import load
 from .results import DecodeStep, EditResult
 from .text import TextCondition
 from .transformer import MaskedGenerativeTransformer

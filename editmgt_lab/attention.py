@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from .errors import SettingError
 
+KEYS = ("all", "generated")  # which a captured softmax runs over: see capture_attention
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -257,7 +259,7 @@ def capture_attention(
     Raises SettingError for a wrong block, keys or heads.
     """
     blocks = check_blocks(transformer, blocks)
-    for name, value, known in (("keys", keys, ("all", "generated")), ("heads", heads, ("each", "mean"))):
+    for name, value, known in (("keys", keys, KEYS), ("heads", heads, ("each", "mean"))):
         if value not in known:
             raise SettingError(f"{name} is {value!r}", expected=f"one of {list(known)}", fix="choose one of them")
     captured = CapturedAttention(blocks, keys)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .basics.depth import check_depth
 from .basics.dtypes import Dtype, choose_dtype
 from .basics.folders import check_plain, files_in
+from .basics.offload import STORED_DTYPES, Stored
 from .errors import CheckpointError, LabError
 from .plain_text import one_line
 
@@ -175,7 +176,7 @@ def load_into(
     (None: as stored). Names and shapes are compared before any weight is read; CheckpointError lists all that
     are missing, unexpected or of another shape, and leaves the module as it was.
     """
-    _compare(module.state_dict(), stored_shapes(folder), Path(folder))
+    _compare(module.state_dict(), stored(folder), Path(folder))
     if device is None:
         device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
         device = "cpu" if device.type == "meta" else device
@@ -201,7 +202,7 @@ def load_module(
     says of a configuration.
     """
     config = read_config(folder)
-    check_depth(config, stored_shapes(folder), Path(folder))
+    check_depth(config, stored(folder), Path(folder))
     try:
         with torch.device("meta"):
             module = build(config)
@@ -261,22 +262,24 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def stored_shapes(folder: str | os.PathLike[str]) -> dict[str, list[int]]:
-    """The shape of every tensor of a folder's safetensors files, by name. Raises CheckpointError."""
-    shapes = {}
+def stored(folder: str | os.PathLike[str]) -> dict[str, Stored]:
+    """What a folder's safetensors files hold, by name; only their headers are read. Raises CheckpointError."""
+    found = {}
     for file in weight_files(folder):
         with _opened(file) as shard:
-            shapes |= {name: shard.get_slice(name).get_shape() for name in shard.keys()}
-    return shapes
+            for name in shard.keys():
+                part = shard.get_slice(name)
+                found[name] = Stored(file, part.get_shape(), STORED_DTYPES.get(part.get_dtype()))
+    return found
 
 
-def _compare(wanted: Mapping[str, Tensor], stored: Mapping[str, list[int]], folder: Path) -> None:
+def _compare(wanted: Mapping[str, Tensor], stored: Mapping[str, Stored], folder: Path) -> None:
     missing = [name for name in wanted if name not in stored]
     unexpected = [name for name in stored if name not in wanted]
     misshaped = [
-        f"{name} {stored[name]} instead of {list(value.shape)}"
+        f"{name} {stored[name].shape} instead of {list(value.shape)}"
         for name, value in wanted.items()
-        if name in stored and list(value.shape) != stored[name]
+        if name in stored and list(value.shape) != stored[name].shape
     ]
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(lists.values()):
@@ -313,6 +316,5 @@ def _download(name: str, parts: Sequence[str] | None) -> Path:
 
 def some(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
-    names = list(names)
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = list(names)
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")

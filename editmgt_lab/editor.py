@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,58 +12,29 @@ from PIL import Image
 from torch import Tensor
 
 from .attention import capture_attention, check_blocks
-from .basics.dtypes import Dtype, choose_dtype
+from .basics.progress import Watch, hide, show
+from .basics.sizes import LONG, bytes_of
 from .blocks import Prepared
-from .checkpoints import read_json, resolve
 from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, check_numbers, guide
 from .errors import CheckpointError, ShapeError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
-from .settings import Defaults, Settings, choose_device
-from .text import Focus, TextCondition, TextEncoder, find_rows, load_text_encoder
+from .settings import Defaults, Settings
+from .text import Focus, TextCondition, TextEncoder, find_rows
 from .transformer import AESTHETIC_SCORE, MaskedGenerativeTransformer
 from .vq import VQModel
 
-PARTS = ("editmgt", "vqvae", "text_encoder", "tokenizer", "llm_encoder", "scheduler")
 NO_SOURCE = object()  # in place of a picture: text to image
-
-
-def load(
-    source: str | os.PathLike[str] = "tiny",
-    *,
-    device: torch.device | str | None = None,
-    dtype: Dtype | None = None,
-) -> Editor:
-    """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
-
-    The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
-    wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights, such
-    as "bfloat16"; None is as stored, on the CPU float32. Raises CheckpointError, and SettingError for either of these.
-    """
-    device, dtype = choose_device(device), choose_dtype(dtype)
-    if dtype is None and device.type == "cpu":
-        dtype = torch.float32
-    folder = resolve(source, parts=PARTS)
-    place = {"device": device, "dtype": dtype}
-    transformer = MaskedGenerativeTransformer.from_pretrained(folder / "editmgt", **place)
-    architecture = transformer.config.text_encoder_architecture
-    return Editor(
-        VQModel.from_pretrained(folder / "vqvae", **place),
-        load_text_encoder(folder, architecture=architecture, **place),
-        transformer,
-        mask_token_id=read_json(folder / "scheduler" / "scheduler_config.json").get("mask_token_id"),
-        defaults=Defaults.read(folder),
-    )
 
 
 class Editor:
     """The three networks of EditMGT and the ways to use them: `edit`, `steps`, `generate`, and every stage alone.
 
-    vq, text_encoder, transformer: on one device; mask_token_id: the token that stands for "not known yet" (None: the
-    vocabulary's last); defaults: what a call uses that does not say otherwise. Raises CheckpointError for parts that do
-    not belong together.
+    vq, transformer: on one device; text_encoder: on any; mask_token_id: the token that stands for "not known yet"
+    (None: the vocabulary's last); defaults: what a call uses that does not say otherwise. `watch`: a context around
+    each stage of an edit, which large networks show. Raises CheckpointError for parts that do not belong together.
     """
 
     def __init__(
@@ -80,6 +50,7 @@ class Editor:
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
         self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
+        self.watch: Watch = show if bytes_of(vq, transformer) >= LONG else hide
         for what, mine, others in (
             ("codes", config.codebook_size, vq.config.num_vq_embeddings),
             ("text width", config.text_width, text_encoder.width),
@@ -140,9 +111,11 @@ class Editor:
         free = free_cells(fitted, self.vq.config.factor).to(self.device) if mask is not None else None
 
         # Everything is checked; from here on the networks run.
-        source = self._encode(fitted) if fitted else None
-        text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts)
-        padding = None if text.padding is None else text.padding[-batch:]
+        with self.watch("reading the picture", 1):
+            source = self._encode(fitted) if fitted else None
+        with self.watch("reading the text", 1):
+            text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts).to(self.device)
+        padding = None if chosen.heat_padding or text.padding is None else text.padding[-batch:]
         side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
         shape = (batch, side, side) if source is None else source.shape
         start = torch.full(shape, self.mask_token_id, device=self.device)
@@ -188,7 +161,7 @@ class Editor:
         self,
         caption: str | Sequence[str],
         *,
-        steps: int = 12,
+        steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
         token_temperature: float | None = None,
@@ -226,7 +199,7 @@ class Editor:
         """
         texts = listed(instruction)
         check_texts(texts, may_be_blank=True)
-        return self.text_encoder(texts)
+        return self.text_encoder(texts).to(self.device)
 
     def _fit(self, pictures: Sequence[Picture], masks: Sequence[MaskPicture | None]) -> list[Fitted]:
         return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
@@ -280,12 +253,11 @@ class Editor:
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
-        timesteps = torch.full((rows,), timestep, device=self.device)
-        guided = slice(rows - batch, rows)
-        with capture_attention(self.transformer, chosen.blocks, heads="mean", pictures=guided) as captured:
-            logits = self.transformer(
-                tokens.repeat(rows // batch, 1, 1), prepared or self._prepared(task), timesteps
-            ).float()
+        heard = {"keys": chosen.heat_keys, "heads": "mean", "pictures": slice(rows - batch, rows)}
+        with capture_attention(self.transformer, chosen.blocks, **heard) as captured:
+            timesteps = torch.full((rows,), timestep, device=self.device)
+            twice = tokens.repeat(rows // batch, 1, 1)
+            logits = self.transformer(twice, prepared or self._prepared(task), timesteps).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
         maps = [captured.text_to_image(block) for block in captured.blocks]
@@ -296,11 +268,15 @@ class Editor:
         return to_heat(attention, smooth=task.settings.smooth, token_grid=tuple(task.start.shape[1:]))
 
     def _finish(self, task: Task, on_step: Callable[[DecodeStep], None] | None = None) -> EditResult:
-        for last in self.decode(task):
-            if on_step is not None:
-                on_step(last)
+        with self.watch("decoding, step by step", task.settings.steps) as done:
+            for last in self.decode(task):
+                if on_step is not None:
+                    on_step(last)
+                done()
+        with self.watch("painting the picture", 1):
+            images = self.detokenize(last.tokens)
         return EditResult(
-            images=self.detokenize(last.tokens),
+            images=images,
             tokens=last.tokens,
             heat=last.heat_so_far,
             last_heat=last.heat,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .attention import KEYS
 from .checkpoints import read_json
 from .decoding import HOLD_BY, HOLDS
 from .errors import CheckpointError, SettingError
@@ -22,24 +23,32 @@ COLDEST = 0.01  # token temperature; what is drawn is then nearly always the mos
 LARGEST = 8192  # px, image_size: the side of the largest picture that is taken
 MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
+# What every model was used with before lab.json could say it: a file without them means these, and a fingerprint does
+# not count them, so that what was recorded then keeps its name.
+YOUNGER = {"steps": 12, "strength": 1.0, "hold_by": "step", "heat_keys": "all", "heat_padding": False}
 
 
 @dataclass(frozen=True)
 class Defaults:
     """What a model is used with unless the call says otherwise.
 
-    image_size: side of the model's square in px; hold_threshold: λ; guidance_scale: 1 is off; token_temperature: of the
-    draw of tokens; blocks: those whose attention makes the heat map, multi-modal first; hold: "released" or "commit"
-    (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the released code, or the "mean"
-    of the steps so far; bias_text: whether the injection bias touches text as well (see
-    MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate).
+    image_size: side of the model's square in px; hold_threshold: λ; strength: γ of the injection; guidance_scale: 1 is
+    off; token_temperature: of the draw of tokens; blocks: those whose attention makes the heat map, multi-modal first;
+    hold: "released" or "commit" (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the
+    released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well (see
+    MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate);
+    heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
+    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated" and
+    heat_padding True, which is not the attention that the model used.
 
-    The values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may hold
-    others, in `lab.json`.
+    The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
+    hold others, in `lab.json`.
     """
 
     image_size: int = 1024
     hold_threshold: float = 0.01
+    strength: float = 1.1
+    steps: int = 36
     guidance_scale: float = 6.0
     token_temperature: float = 1.0
     blocks: tuple[int, ...] = tuple(range(28, 37))
@@ -47,12 +56,14 @@ class Defaults:
     hold_by: str = "step"
     bias_text: bool = True
     smooth: bool = True
+    heat_keys: str = "all"
+    heat_padding: bool = False
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Defaults:
         """From the folder's lab.json where there is one, else the released model's. Raises CheckpointError."""
         file = Path(folder) / DEFAULTS_FILE
-        values = read_json(file) if file.exists() else {}
+        values = YOUNGER | read_json(file) if file.exists() else {}
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise CheckpointError(
@@ -74,6 +85,10 @@ class Defaults:
         """The content of lab.json."""
         return asdict(self)
 
+    def told(self) -> dict[str, Any]:
+        """What a fingerprint counts: all of it, but for YOUNGER fields that say what was meant before them."""
+        return {name: value for name, value in self.to_dict().items() if (name, value) not in YOUNGER.items()}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -91,6 +106,8 @@ class Settings:
     hold_by: str
     bias_text: bool
     smooth: bool
+    heat_keys: str
+    heat_padding: bool
 
     @classmethod
     def choose(
@@ -99,8 +116,8 @@ class Settings:
         pictures: int,
         *,
         hold_threshold: float | None = None,
-        strength: float = 1.0,
-        steps: int = 12,
+        strength: float | None = None,
+        steps: int | None = None,
         guidance_scale: float | None = None,
         temperature: float | tuple[float, float] = (2.0, 0.0),
         token_temperature: float | None = None,
@@ -109,6 +126,8 @@ class Settings:
     ) -> Settings:
         """The settings of a call; None is the model's own default. Raises SettingError for one out of range."""
         hold_threshold = defaults.hold_threshold if hold_threshold is None else hold_threshold
+        strength = defaults.strength if strength is None else strength
+        steps = defaults.steps if steps is None else steps
         guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         token_temperature = defaults.token_temperature if token_temperature is None else token_temperature
         blocks = defaults.blocks if blocks is None else blocks
@@ -118,10 +137,10 @@ class Settings:
         _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
         _check(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         _check(defaults.image_size, "image_size", 1, LARGEST, "it is the side of the model's square in px", whole=True)
-        for name in ("bias_text", "smooth"):
+        for name in ("bias_text", "smooth", "heat_padding"):
             if not isinstance(value := getattr(defaults, name), bool):
                 raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
-        for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY)):
+        for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY), ("heat_keys", KEYS)):
             value = getattr(defaults, name)
             if not isinstance(value, str) or value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
@@ -138,6 +157,8 @@ class Settings:
             hold_by=defaults.hold_by,
             bias_text=defaults.bias_text,
             smooth=defaults.smooth,
+            heat_keys=defaults.heat_keys,
+            heat_padding=defaults.heat_padding,
         )
 
     def call(self) -> dict[str, Any]:

@@ -221,7 +221,13 @@ def test_parts_that_do_not_belong_together(editor, copied):
 
 
 def test_defaults_that_make_no_sense(editor, picture):
-    for defaults, match in ((Defaults(), "blocks"), (Defaults(hold="tight", blocks=(0,)), "hold")):
+    wrong = [
+        ({}, "blocks"),
+        ({"hold": "tight", "blocks": (0,)}, "hold"),
+        ({"heat_keys": "most", "blocks": (0,)}, "keys"),
+    ]
+    for fields, match in wrong:
+        defaults = Defaults(**fields)
         other = lab.Editor(editor.vq, editor.text_encoder, editor.transformer, defaults=defaults)
         with pytest.raises(SettingError, match=match):
             other.edit(picture(), INSTRUCTION)

@@ -20,7 +20,7 @@ from editmgt_lab.blocks import Prepared
 from editmgt_lab.checkpoints import save
 from editmgt_lab.consolidation import over_steps
 from editmgt_lab.errors import CheckpointError, SettingError
-from editmgt_lab.settings import Defaults
+from editmgt_lab.settings import YOUNGER, Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
 from editmgt_lab.views import demo
 from tests.support.tiny import RECIPE, enliven, save_language_model
@@ -380,8 +380,31 @@ def test_defaults_come_from_the_folder(tiny_folder, tmp_path, editor, picture, c
             lab.load(tmp_path)
 
 
+def test_the_settings_that_lab_json_did_not_have_at_first(tiny_folder, tmp_path, editor):
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    written = json.loads((tmp_path / "lab.json").read_text())
+    assert {name: written.pop(name) for name in YOUNGER} == YOUNGER
+    (tmp_path / "lab.json").write_text(json.dumps(written))
+    older = lab.load(tmp_path, device="cpu")
+    assert older.defaults == editor.defaults and (older.defaults.steps, older.defaults.strength) == (12, 1.0)
+    told = json.loads(json.dumps(older.defaults.told()))
+    assert told == written  # what its fingerprint counted before
+    assert editor.with_defaults(steps=16).defaults.told().keys() == {*written, "steps"}
+
+
+def test_steps_and_strength_are_the_models_own(editor, picture, calls):
+    other = editor.with_defaults(steps=3, strength=1.3)
+    settings = other.edit(picture(), INSTRUCTION, seed=3).settings
+    assert (settings.steps, settings.strength) == (3, 1.3) and {call["strength"] for call in calls} == {1.3}
+    assert len(list(other.steps(picture(), INSTRUCTION))) == other.generate("a red ball").settings.steps == 3
+    assert other.edit(picture(), INSTRUCTION, steps=2, strength=0.5).settings.strength == 0.5
+    tiny = lab.load(device="cpu")
+    assert (tiny.defaults.steps, tiny.defaults.strength) == (12, 1.0)
+
+
 def test_the_released_models_settings():
     released = Defaults()
+    assert (released.steps, released.strength) == (36, 1.1)
     assert (released.image_size, released.guidance_scale, released.hold_threshold) == (1024, 6.0, 0.01)
     assert released.token_temperature == 1.0
     assert (released.blocks[0], released.blocks[-1], len(released.blocks)) == (28, 36, 9)
@@ -417,7 +440,7 @@ def test_the_signatures_are_the_contract():
     ]  # fmt: skip
     for method in (lab.Editor.edit, lab.Editor.steps):
         defaults = inspect.signature(method).parameters
-        assert (defaults["strength"].default, defaults["steps"].default) == (1.0, 12)
+        assert defaults["strength"].default is None and defaults["steps"].default is None  # the model's own
         assert defaults["temperature"].default == (2.0, 0.0)
 
 

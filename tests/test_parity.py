@@ -1,18 +1,26 @@
 """The lab against numbers that the released code computed (tests/parity/README.md says what they are)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from editmgt_lab import blocks
 from editmgt_lab.attention import capture_attention
 from editmgt_lab.consolidation import smooth_heat
 from editmgt_lab.decoding import RegionHoldSampler
+from editmgt_lab.editor import Editor
+from editmgt_lab.settings import Defaults
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
+from editmgt_lab.vq import VQModel
+from tests.support.tiny import RECIPE
 
 PARITY = Path(__file__).parent / "parity"
 MASK = 79
@@ -101,6 +109,63 @@ def test_decoding_token_for_token(golden, hold_threshold):
             generator=generator,
         )
         assert torch.equal(tokens, expected), f"step {index}"
+
+
+class Conditions(nn.Module):
+    """A text encoder that has one answer, whose last rows are said to be padding."""
+
+    def __init__(self, golden):
+        super().__init__()
+        self.condition = TextCondition(golden["text"], golden["pooled"], padding=torch.arange(9).expand(2, 9) > 5)
+        self.width, self.pooled_width = 48, 40
+
+    def tokenize(self, texts):
+        return [{"offset_mapping": torch.zeros(len(texts), 9, 2, dtype=torch.long)}]
+
+    def forward(self, texts):
+        return self.condition
+
+
+RELEASED_HEAT = {"heat_keys": "generated", "heat_padding": True}
+
+
+def first_step(transformer, golden, monkeypatch, strength, blocks, **heat):
+    """An editor's first of 8 steps, from the golden tokens, at λ = 0.1."""
+    prepare, vq = transformer.prepare, VQModel(replace(RECIPE.vq, num_vq_embeddings=64))
+    micro = {"micro_conditions": golden["micro"]}
+    monkeypatch.setattr(transformer, "prepare", lambda *inputs, **others: prepare(*inputs, **others | micro))
+    defaults = Defaults(
+        image_size=48, blocks=tuple(blocks), strength=strength, guidance_scale=1.0, hold_threshold=0.1, **heat
+    )
+    editor = Editor(vq, Conditions(golden), transformer, defaults=defaults)
+    monkeypatch.setattr(editor, "_encode", lambda fitted: golden["source"])
+    task = editor.prepare([Image.new("RGB", (48, 48))] * 2, "make it blue", steps=8, seed=[5, 6])
+    return next(editor.decode(replace(task, start=golden["tokens"])))
+
+
+@pytest.mark.parametrize(
+    ("strength", "blocks", "name"),
+    [
+        (1.0, range(5), "text_to_image_attention_strength_1.0_all_blocks"),
+        (1.1, range(2, 5), "text_to_image_attention_strength_1.1_single_blocks"),
+    ],
+)
+def test_the_released_heat_map_and_its_tokens(transformer, golden, monkeypatch, strength, blocks, name):
+    mean = golden[name].mean(dim=(1, 2, 3))  # of blocks, heads and all text rows: [2, 36]
+    low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
+    heat = smooth_heat(((mean - low) / (high - low)).reshape(2, 6, 6))
+    heat = F.interpolate(heat[:, None], size=(12, 12), mode="bicubic")[:, 0].clamp(0, 1)
+    tokens = RegionHoldSampler(MASK, 8).step(
+        golden[f"logits_edit_strength_{strength}"], golden["tokens"], 0, heat=heat, hold_threshold=0.1,
+        source=golden["source"], generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+    )  # fmt: skip
+    step = first_step(transformer, golden, monkeypatch, strength, blocks, **RELEASED_HEAT)
+    torch.testing.assert_close(step.heat, heat, atol=1e-3, rtol=0)
+    assert torch.equal(step.tokens, tokens) and 0 < step.held.float().mean() < 1
+    for one in RELEASED_HEAT:
+        settings = {key: value for key, value in RELEASED_HEAT.items() if key != one}
+        other = first_step(transformer, golden, monkeypatch, strength, blocks, **settings)
+        assert (other.heat - heat).abs().max() > 0.01, "ours is another map"
 
 
 def test_full_size_names_and_shapes():

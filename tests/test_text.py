@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editmgt_lab.errors import CheckpointError, TextError
+from editmgt_lab.basics.fingerprints import fingerprint
+from editmgt_lab.errors import CheckpointError, SettingError, TextError
 from editmgt_lab.text import TextCondition, load_text_encoder
 from tests.support.tiny import RECIPE, save_language_model
 
@@ -208,3 +209,90 @@ def test_the_config_decides_the_width(copied):
     (copied / "text_encoder" / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
     with pytest.raises(CheckpointError, match=r"of another shape.*\[64, 32\] instead of \[48, 32\]"):
         load_text_encoder(copied)
+
+
+@torch.no_grad()
+def test_clip_reads_the_beginning_where_a_language_model_reads_it_all(both):
+    words = "make the ball blue and the hat blue " * 3
+    beginning = both.clip_tokenizer([words], truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
+    with pytest.warns(UserWarning, match=f"29 tokens for CLIP, which reads the first {LENGTH} alone"):
+        condition = both([words])
+    torch.testing.assert_close(condition.pooled, both.clip(input_ids=beginning).text_embeds)
+    assert covered(condition, condition.rows("blue"))[-1].strip().endswith("e")  # of the last words too
+    assert condition.rows("blue").sum() > both(["make the ball blue"]).rows("blue").sum()
+    with pytest.raises(TextError, match="text tokens(?s:.*)at most 256"):
+        both([words * 10])
+
+
+@torch.no_grad()
+def test_offloaded_it_says_the_same_and_holds_one_layer_at_most(both_folder, both, monkeypatch):
+    away = load_text_encoder(both_folder, architecture="CLIP_Gemma2", offload=True)
+    assert (away.width, away.pooled_width, away.clip_length) == (both.width, both.pooled_width, both.clip_length)
+    held, linear = [], torch.nn.functional.linear
+
+    def spy(*inputs, **others):
+        held.append(sum(each.nbytes for each in away.parameters() if not each.is_meta))
+        return linear(*inputs, **others)
+
+    looked_up, embedding = [], torch.nn.functional.embedding
+
+    def spy_on_rows(ids, weight, *others):
+        looked_up.append(len(weight))
+        return embedding(ids, weight, *others)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", spy)
+    monkeypatch.setattr(torch.nn.functional, "embedding", spy_on_rows)
+    condition = away([INSTRUCTION, ""])
+    monkeypatch.undo()
+    expected = both([INSTRUCTION, ""])
+    assert torch.equal(condition.tokens, expected.tokens) and torch.equal(condition.pooled, expected.pooled)
+    layers = [module for module in both.modules() if isinstance(module, torch.nn.Linear)]
+    ids = [each["input_ids"] for each in both.tokenize([INSTRUCTION, ""])]
+    assert looked_up == [len(ids[0].unique()), LENGTH, len(ids[1].unique())]  # positions between them
+    assert max(held) == max(sum(each.nbytes for each in layer.parameters()) for layer in layers)
+    sizes = {name: each.shape for name, each in both.named_parameters()}
+    assert {name: each.shape for name, each in away.named_parameters() if each.is_meta} == sizes
+    assert torch.equal(away([INSTRUCTION, ""]).tokens, expected.tokens)  # read anew
+
+
+@torch.no_grad()
+def test_offloaded_in_another_dtype(both_folder):
+    near, away = (
+        load_text_encoder(both_folder, architecture="CLIP_Gemma2", dtype="bfloat16", offload=offload)
+        for offload in (False, True)
+    )
+    assert torch.equal(near([INSTRUCTION]).tokens, away([INSTRUCTION]).tokens)
+    assert away([INSTRUCTION]).pooled.dtype == torch.bfloat16
+    frequencies = dict(near.named_buffers())["language_model.rotary_emb.inv_freq"]
+    assert frequencies.dtype == torch.float32  # rounded, words would stand elsewhere
+
+
+def test_offloaded_weights_that_do_not_fit(both_folder, tmp_path):
+    shutil.copytree(both_folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "llm_encoder" / "model.safetensors"
+    weights = load_file(file)
+    for change, match in (({"model.norm.weight": torch.zeros(5)}, r"\[5\] instead of \[24\]"), ({}, "missing")):
+        changed = {name: value for name, value in weights.items() if name != "model.norm.weight"} | change
+        save_file(changed, file, metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match=f"llm_encoder does not fit(?s:.*){match}"):
+            load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
+    (tmp_path / "llm_encoder" / "config.json").write_text('{"model_type": "gemma3000"}')
+    with pytest.raises(CheckpointError, match="llm_encoder cannot be loaded"):
+        load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
+
+
+@torch.no_grad()
+def test_files_that_are_gone_after_loading(both_folder, tmp_path):
+    shutil.copytree(both_folder, tmp_path, dirs_exist_ok=True)
+    away = load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
+    shutil.move(tmp_path / "llm_encoder", tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="cannot be read any more"):
+        away([INSTRUCTION])
+    shutil.move(tmp_path / "elsewhere", tmp_path / "llm_encoder")
+    assert away([INSTRUCTION]).tokens.isfinite().all()
+
+
+def test_offloaded_weights_have_no_fingerprint(both_folder):
+    away = load_text_encoder(both_folder, architecture="CLIP_Gemma2", offload=True)
+    with pytest.raises(SettingError, match="without offload"):
+        fingerprint(away)

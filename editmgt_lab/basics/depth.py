@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ from ..errors import CheckpointError
 FEWEST = 10  # tensors; fewer are no measure
 
 
-def check_depth(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
+def check_depth(config: Mapping[str, Any], stored: Collection[str], folder: Path) -> None:
     """Raises CheckpointError where a folder's configuration has more layers than its weights have tensors: to build
     millions of them would never end."""
     lists = {name: len(value) for name, value in config.items() if isinstance(value, (list, tuple))}
     depths = {name: value for name, value in config.items() if "layers" in name and isinstance(value, int)} | lists
-    deep = [f"{name} {str(depth)[:20]}" for name, depth in depths.items() if depth > max(len(shapes), FEWEST)]
+    deep = [f"{name} {str(depth)[:20]}" for name, depth in depths.items() if depth > max(len(stored), FEWEST)]
     if deep:
         raise CheckpointError(
-            f"{folder / 'config.json'} has {', '.join(deep[:5])}, and {len(shapes)} tensors are stored",
+            f"{folder / 'config.json'} has {', '.join(deep[:5])}, and {len(stored)} tensors are stored",
             expected="the configuration that was saved with the weights",
             fix="download or copy both again",
         )

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingError
+
 PACKAGE = Path(__file__).parents[1]
 STAGES = ("basics", "images")  # rooms that every stage stands on
 LIBRARIES = ("torch", "transformers", "numpy", "pillow")  # another version may round, resize or tokenize otherwise
@@ -48,14 +50,14 @@ def editor_fingerprint(editor: Any) -> dict[str, Any]:
         "tokenizer": tokenizer_fingerprint(text),
         "adapter": adapter,
         "mask token": editor.mask_token_id,
-        "defaults": json.loads(json.dumps(editor.defaults.to_dict())),
+        "defaults": json.loads(json.dumps(editor.defaults.told())),
         "device": editor.device.type,
     }
 
 
 def weights_fingerprint(editor: Any) -> str:
     """Of what an editor is: all its weights and its defaults. Whatever is made with it and kept carries this."""
-    defaults = json.loads(json.dumps(editor.defaults.to_dict()))
+    defaults = json.loads(json.dumps(editor.defaults.told()))
     return fingerprint(editor.transformer, editor.text_encoder, editor.vq, editor.mask_token_id, defaults)
 
 
@@ -131,6 +133,10 @@ def _feed(digest: Any, value: Any, dtype: torch.dtype | None) -> None:
     if isinstance(value, nn.Module):
         value = value.state_dict()
     if isinstance(value, Tensor):
+        if value.is_meta:
+            raise SettingError(
+                "a network's weights are in their files", expected="weights in memory", fix="load it without offload"
+            )
         kept = value.detach().reshape(-1)
         kind = dtype if dtype is not None and kept.is_floating_point() else kept.dtype
         digest.update(f"tensor {kind} {list(value.shape)} ".encode())

@@ -7,8 +7,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from ..editor import load
 from ..errors import SettingError, command
+from ..loading import load
 from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, TINY
 from ..metrics.measures import Tools
 from ..plain_text import say
@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
     parser.add_argument("--editor", metavar="MODULE:FUNCTION", help="instead: (picture, instruction, number) → picture")
     parser.add_argument("--hold-threshold", type=float, metavar="λ", help="else the model's own")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, help="else the model's own")
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
-    parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection")
+    parser.add_argument("--strength", type=float, help="γ of the attention injection, else the model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clip", help=f"a folder, a hub name, tiny or none [small-world: {TINY}, else {CLIP_SOURCE}]")
     for name, source in (("dino", DINO_SOURCE), ("dinov2", DINOV2_SOURCE), ("lpips", "none")):

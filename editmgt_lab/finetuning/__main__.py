@@ -13,8 +13,9 @@ from accelerate import PartialState
 
 from ..data.pairs import PairReader
 from ..data.tokens import TokenPairs, token_pairs
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import command
+from ..loading import load
 from ..plain_text import say
 from ..training.run import Run
 from ..world import SKILLS

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..basics.dtypes import has_bfloat16
 from ..editor import Editor
 from ..training.objective import by_token, code_likeness, token_losses
-from ..training.optimizer import has_bfloat16
 from ..transformer import AESTHETIC_SCORE
 from .batch import Batch
 from .settings import FinetuneSettings

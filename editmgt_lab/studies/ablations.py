@@ -21,8 +21,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..decoding import HOLDS
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import command
+from ..loading import load
 from ..metrics.report import save_json
 from ..metrics.truth import draw_truths
 from ..plain_text import literal

@@ -18,8 +18,9 @@ from .. import world
 from ..attention import capture_attention, capture_memory
 from ..consolidation import consolidate
 from ..decoding import RegionHoldSampler, guide
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import SettingError, command
+from ..loading import load
 from ..metrics.report import save_json
 from ..metrics.truth import picture_size
 from ..text import TextCondition

@@ -18,8 +18,9 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import SettingError, command
+from ..loading import load
 from ..metrics.arithmetic import summary
 from ..metrics.judge import read_scene
 from ..metrics.report import align, cell, save_json

@@ -22,9 +22,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..decoding import HOLD_BY, HOLDS
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import CheckpointError, command
 from ..images import to_tensor
+from ..loading import load
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, save_json
 from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..decoding import HOLDS
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import command
 from ..images import to_images, to_tensor
+from ..loading import load
 from ..metrics.backbones import TINY, load_clip
 from ..metrics.clip import ClipTruth
 from ..metrics.scorecard import COPY, NO_HOLD, OTHER_WORDS, TARGET, Example, ScoreCard

@@ -33,9 +33,10 @@ from ..crisp.options import parser, plan_of
 from ..crisp.pipeline import Run, run
 from ..data.pairs import Pair
 from ..data.tokens import token_pairs
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import DataError, command
 from ..finetuning import FinetuneSettings, save_adapter
+from ..loading import load
 from ..metrics.arithmetic import ratio_interval, summary
 from ..metrics.report import align, cell, gallery, save_json
 from ..metrics.truth import picture_size

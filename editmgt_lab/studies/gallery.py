@@ -22,9 +22,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import world
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_images, to_tensor
+from ..loading import load
 from ..metrics import report
 from ..metrics.truth import Scores, draw_truths
 from .options import add_decoding, measuring
@@ -168,7 +169,7 @@ def collect(
                         edits.setdefault(category, []).append(shown)
                 bar.update(len(truth.samples))
     settings = {"split": split, "count": count, "seed": seed, "hold_threshold": holds[1].threshold}
-    return Gallery(settings | {"steps": options.get("steps", 12)}, edits, lines)
+    return Gallery(settings | {"steps": options.get("steps", editor.defaults.steps)}, edits, lines)
 
 
 def spread(ordered: Sequence[Shown], lines: int) -> list[Shown]:

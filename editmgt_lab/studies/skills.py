@@ -21,11 +21,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data.tokens import TokenPairs
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import command
 from ..finetuning import Finetuner, FinetuneSettings, save_adapter
 from ..finetuning.drawn import old_pairs, skill_pairs
 from ..images import to_tensor
+from ..loading import load
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, gallery, save_json
 from ..metrics.truth import Scores, Truth, picture_size

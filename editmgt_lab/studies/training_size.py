@@ -28,9 +28,10 @@ from tqdm.auto import tqdm
 
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, weights_fingerprint
 from ..benchmarks.journal import Journal
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_tensor
+from ..loading import load
 from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, save_json
 from ..metrics.truth import Truth, draw_truths, picture_size

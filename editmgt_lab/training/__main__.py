@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
-from ..editor import load
 from ..errors import command
+from ..loading import load
 from ..transformer import MaskedGenerativeTransformer
 from ..vq import VQModel
 from ..world import sample_edit

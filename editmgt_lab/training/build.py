@@ -30,7 +30,8 @@ def build_tokenizer(sentences: list[str], length: int) -> CLIPTokenizer:
     trained.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trained.train_from_iterator(
-        sentences, trainers.BpeTrainer(vocab_size=4096, initial_alphabet=alphabet, end_of_word_suffix="</w>")
+        sentences,
+        trainers.BpeTrainer(vocab_size=4096, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False),
     )
     learned = json.loads(trained.to_str())["model"]
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet)]
@@ -112,6 +113,8 @@ def small_defaults(config: TransformerConfig, image_size: int) -> Defaults:
     return Defaults(
         image_size=image_size,
         hold_threshold=0.1,
+        strength=1.0,
+        steps=12,
         guidance_scale=1.5,
         token_temperature=0.3,
         blocks=tuple(range(multi + single // 2, multi + single * 22 // 28 + 1)),

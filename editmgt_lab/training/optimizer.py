@@ -12,10 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 faster than in float32: GPUs, and CPUs with AVX512_BF16 or AMX."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+from ..basics.dtypes import has_bfloat16
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import world
-from ..editor import Editor, load
+from ..editor import Editor
 from ..errors import command
 from ..images import to_tensor
+from ..loading import load
 from ..metrics.arithmetic import edit_score, leakage, success
 from ..metrics.pixels import psnr
 from ..vq import VQModel

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..basics.dtypes import has_bfloat16
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
 from .objective import by_token, edit_weights, hide, mask_ratio, nearest_codes, step_index, token_losses
-from .optimizer import has_bfloat16, load_all, make_optimizers, step_all
+from .optimizer import load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
 from .run import Run, learning_rate_scale

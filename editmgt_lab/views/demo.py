@@ -10,8 +10,8 @@ from PIL import Image
 
 from ..basics.fingerprints import weights_fingerprint
 from ..checkpoints import data_folder
-from ..editor import load
 from ..errors import command
+from ..loading import load
 from ..plain_text import say
 from ..results import EditResult
 from .figures import edit_figure
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--instruction", help=f'what to change (default: "{INSTRUCTION}", or "{ANY_PICTURE}")')
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the pictures")
     parser.add_argument("--hold-threshold", type=float, help="λ: hold the source where the heat map is lower")
-    parser.add_argument("--steps", type=int, default=12, help="decoding steps (default: 12)")
+    parser.add_argument("--steps", type=int, help="decoding steps (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     chosen = parser.parse_args(arguments)
     image, instruction = chosen.image, chosen.instruction or (ANY_PICTURE if chosen.image else INSTRUCTION)
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     edited = time.perf_counter()
     files = save_pictures(result, chosen.output, weights_fingerprint(editor))
-    say(f'"{instruction}": loaded in {loaded - began:.1f} s, {chosen.steps} steps in {edited - loaded:.1f} s')
+    say(f'"{instruction}": loaded in {loaded - began:.1f} s, {result.settings.steps} steps in {edited - loaded:.1f} s')
     for file in files:
         say(f"  {file}")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import Layout, attached, attention_probabilities, capture_attention, capture_memory
+from ..basics.sizes import in_bytes
 from ..errors import SettingError
 
 WORDS_LIMIT = 512 * 2**20  # bytes: beyond, the recording is refused
@@ -213,12 +214,3 @@ def quantise(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def restored(levels: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The inverse of `quantise`: float32 [..., N]."""
     return levels * (scales[..., 1:] / LEVELS) + scales[..., :1]
-
-
-def in_bytes(count: float) -> str:
-    """12345678 → "12 MB"."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from ...checkpoints import data_folder
-from ...editor import Editor, load
+from ...editor import Editor
 from ...errors import CheckpointError, EndpointError, SettingError
 from ...images import load_image
+from ...loading import load
 from ..engine.keys import described
 from ..models.http import Patience, check_address, post
 
@@ -28,14 +29,14 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class LabEditor:
-    """EditMGT. model: as lab.load takes it; guidance_scale, hold_threshold: None is the model's own.
+    """EditMGT. model: as lab.load takes it; steps, guidance_scale, hold_threshold: None is the model's own.
 
     stamp: of the weights, found out by itself, so that other weights of one name are another editor.
     """
 
     version: ClassVar[int] = 1
     model: str = "tiny"
-    steps: int = 12
+    steps: int | None = None
     guidance_scale: float | None = None
     hold_threshold: float | None = None
     stamp: Any = field(default=None, repr=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from ...checkpoints import data_folder
-from ...editor import load
 from ...errors import command
 from ...finetuning import load_adapter
+from ...loading import load
 from ...world import CATEGORIES
 from ..options import add_decoding, measuring
 from .figure import measure, save

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
 from ...basics.folders import files_in
+from ...basics.sizes import in_bytes
 from ...editor import Editor
 from ...errors import LabError, SettingError
-from ..maps import in_bytes
 from ..recording import Progress
 from ..widget import LabWidget, asked, heat_colours, told
 from .samples import ALL, Edits, Sample, Samples, about, finetune_figure

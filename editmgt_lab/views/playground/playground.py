@@ -40,7 +40,7 @@ def playground(
     instruction: str = "",
     *,
     hold_threshold: float | None = None,
-    steps: int = 12,
+    steps: int | None = None,
     seed: int = 0,
 ) -> Playground:
     """Open the playground on a picture, on a finished edit of one picture, which it then shows at once, or, with
@@ -64,7 +64,7 @@ class Playground(Saves, widgets.VBox):
         instruction: str = "",
         *,
         hold_threshold: float | None = None,
-        steps: int = 12,
+        steps: int | None = None,
         seed: int = 0,
     ):
         result = image if isinstance(image, EditResult) else None
@@ -73,7 +73,7 @@ class Playground(Saves, widgets.VBox):
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
         self.others = {} if result is None else result.settings.call()
-        self.editor, self.step_count = editor, steps
+        self.editor, self.step_count = editor, editor.defaults.steps if steps is None else steps
         self.ticket, self.pending = threading.Event(), Future()
         self.pending.set_result(None)
         self._changing = threading.RLock()

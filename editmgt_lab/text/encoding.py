@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .basics.depth import check_depth
-from .basics.dtypes import Dtype, choose_dtype
-from .basics.folders import check_texts_of
-from .basics.words import occurrences, words_of
-from .checkpoints import is_large, read_config, stored_shapes, weight_files
-from .errors import CheckpointError, TextError
+from ..basics.dtypes import Dtype, choose_dtype
+from ..basics.words import occurrences, words_of
+from ..errors import CheckpointError, TextError
+from ..plain_text import one_line
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -115,6 +110,9 @@ class TextEncoder(nn.Module):
 
     The released code pads the language model's text to 256 tokens and gives it no attention mask, so padding changes
     the embeddings of the words; `mask_padding=False` keeps what the released weights were trained with.
+
+    A text that is too long is refused. Where a language model reads it, CLIP alone may be given its beginning, with a
+    warning, as in the released code. device: where its inputs go; None is where CLIP's weights are.
     """
 
     def __init__(
@@ -126,8 +124,10 @@ class TextEncoder(nn.Module):
         *,
         language_length: int = 256,
         mask_padding: bool = False,
+        device: torch.device | None = None,
     ):
         super().__init__()
+        self._device = device
         self.clip, self.clip_tokenizer = clip, clip_tokenizer
         self.language_model, self.language_tokenizer = language_model, language_tokenizer
         self.language_length, self.mask_padding = language_length, mask_padding
@@ -147,32 +147,40 @@ class TextEncoder(nn.Module):
         """Rows of CLIP's padded text."""
         return self.clip.config.max_position_embeddings
 
-    def tokenize(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Texts → padded ids, one dict of `input_ids`, `attention_mask` [B, L] and `offset_mapping` per encoder."""
-        encoded = [self._tokenize(self.clip_tokenizer, texts, self.clip_length)]
-        if self.language_model is not None:
-            encoded.append(self._tokenize(self.language_tokenizer, texts, self.language_length))
-        return encoded
+    @property
+    def device(self) -> torch.device:
+        return self._device or self.clip.device
 
-    @staticmethod
-    def _tokenize(tokenizer, texts: Sequence[str], length: int) -> dict[str, Tensor]:
+    def tokenize(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Texts → padded ids, one dict of `input_ids`, `attention_mask` [B, L] and `offset_mapping` per encoder.
+
+        Raises TextError for a text that is too long for the encoder whose rows become the text tokens.
+        """
+        ways = [(self.clip_tokenizer, self.clip_length)]
+        if self.language_model is not None:
+            ways.append((self.language_tokenizer, self.language_length))
+        tokenizer, length = ways[-1]
         for text in texts:
-            count = len(tokenizer(text, verbose=False).input_ids)
-            if count > length:
+            if (count := token_count(tokenizer, text)) > length:
                 raise TextError(
                     f"The instruction has {count} text tokens: {text[:60]!r}…",
                     expected=f"at most {length} text tokens.",
                     fix="Say it in fewer words; nothing is cut off silently.",
                 )
-        return tokenizer(
-            list(texts), padding="max_length", max_length=length, return_offsets_mapping=True, return_tensors="pt"
-        )
+        return [padded(tokenizer, texts, length) for tokenizer, length in ways]
 
     def forward(self, texts: Sequence[str]) -> TextCondition:
         """Texts → TextCondition on the encoder's device."""
         encoded = self.tokenize(texts)
-        device = self.clip.device
         _check_ids(encoded[0]["input_ids"], self.clip)
+        for text in texts:
+            if (count := token_count(self.clip_tokenizer, text)) > self.clip_length:
+                warnings.warn(
+                    f"the instruction has {count} tokens for CLIP, which reads the first {self.clip_length} alone; the "
+                    f"language model reads all of it: {one_line(text[:60])!r}…",
+                    stacklevel=2,
+                )
+        device = self.device
         condition = self.encode_ids(encoded[0]["input_ids"].to(device))
         if self.language_model is not None:
             _check_ids(encoded[1]["input_ids"], self.language_model)
@@ -208,113 +216,14 @@ def _check_ids(ids: Tensor, model: nn.Module) -> None:
         )
 
 
-def load_text_encoder(
-    folder: str | os.PathLike[str],
-    *,
-    architecture: str = "CLIP",
-    mask_padding: bool = False,
-    device: torch.device | str | None = None,
-    dtype: Dtype | None = None,
-) -> TextEncoder:
-    """The text encoder in a checkpoint folder: CLIP in `text_encoder/`, the language model in `llm_encoder/`.
-
-    architecture: the transformer's `text_encoder_architecture`: "CLIP" is CLIP alone, "CLIP_Gemma2" has the language
-    model beside it. mask_padding: see TextEncoder. dtype: see dtypes.choose_dtype; None is as stored. Raises
-    CheckpointError, and SettingError for a dtype that is none.
-    """
-    dtype = choose_dtype(dtype)
-    from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
-
-    if architecture not in ("CLIP", "CLIP_Gemma2"):
-        raise CheckpointError(
-            f"{folder} wants the text encoder {architecture!r}",
-            expected="text_encoder_architecture 'CLIP' or 'CLIP_Gemma2'",
-            fix="use a checkpoint of EditMGT or of this lab",
-        )
-    folder = Path(folder)
-    parts = [_pretrained(CLIPTextModelWithProjection, folder / "text_encoder"), _tokenizer(folder / "tokenizer")]
-    if architecture == "CLIP_Gemma2":
-        parts += [_pretrained(AutoModel, folder / "llm_encoder"), _tokenizer(folder / "llm_encoder")]
-    return TextEncoder(*parts, mask_padding=mask_padding).to(device, dtype).eval()
+def padded(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` [B, length] and `offset_mapping` of the texts, longer ones cut off."""
+    return tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True,
+        return_tensors="pt",
+    )  # fmt: skip
 
 
-def _pretrained(kind: Any, folder: Path) -> nn.Module:
-    """A model of transformers from safetensors, every name and shape checked."""
-    check_texts_of(folder, CheckpointError)
-    config = read_config(folder)
-    files = weight_files(folder)  # refuses pickles
-    shapes = stored_shapes(folder)
-    check_depth(config, shapes, folder)
-    try:
-        with _quiet_transformers(progress=is_large(files)):
-            _check_size(kind, folder, sum(math.prod(shape) for shape in shapes.values()))
-            module, report = kind.from_pretrained(
-                folder,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-    except Exception as error:  # transformers passes on the errors of every library below it
-        raise CheckpointError(
-            f"{folder} cannot be loaded: {error}",
-            expected="a model saved by transformers",
-            fix="download or copy it again",
-        ) from error
-    misshaped = [f"{name} {list(stored)} instead of {list(due)}" for name, stored, due in report["mismatched_keys"]]
-    unexpected = [name for name in report["unexpected_keys"] if not name.startswith("lm_head")]  # a head is not needed
-    problems = {"missing": sorted(report["missing_keys"]), "unexpected": unexpected, "of another shape": misshaped}
-    if any(problems.values()):
-        raise CheckpointError(
-            f"{folder} does not fit its config.json\n"
-            + "\n".join(f"  {len(names)} {kind}: {', '.join(names)}" for kind, names in problems.items() if names),
-            expected="the weights that belong to it",
-            fix="download or copy both again",
-        )
-    return module
-
-
-def _check_size(kind: Any, folder: Path, stored: int) -> None:
-    """Raises ValueError where the configuration describes a network of more values than are stored, before any of them
-    takes memory."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with torch.device("meta"):
-        module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    due = sum(value.numel() for value in module.state_dict().values())
-    if due > 2 * stored:
-        raise ValueError(f"its config.json describes {due:,} values, and {stored:,} are stored")
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    check_texts_of(folder, CheckpointError)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        TextEncoder._tokenize(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use
-        return tokenizer
-    except Exception as error:  # as above
-        raise CheckpointError(
-            f"{folder} holds no tokenizer that can be loaded: {error}",
-            expected="a folder with tokenizer_config.json and the vocabulary",
-            fix="check the path, or download it again",
-        ) from error
-
-
-@contextmanager
-def _quiet_transformers(*, progress: bool) -> Iterator[None]:
-    """Without its own reports, which the errors here repeat, and without a bar for small files."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not progress:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of a whole text, special ones included."""
+    return len(tokenizer(text, verbose=False).input_ids)

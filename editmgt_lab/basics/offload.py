@@ -1,0 +1,126 @@
+"""Weights that stay in their files: what a checkpoint holds, by its headers, and networks that read it as they run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+STORED_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a safetensors file. dtype: of it, None for one that no network here has."""
+
+    file: Path
+    shape: list[int]
+    dtype: torch.dtype | None
+
+    def nbytes(self, dtype: torch.dtype | None = None) -> int:
+        """Bytes that it takes in this dtype; None, or numbers that are whole: as stored."""
+        stored = self.dtype or torch.float32
+        return prod(self.shape) * (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
+
+
+def main_dtype(tensors: Iterable[Stored]) -> torch.dtype:
+    """The floating-point dtype that most of the bytes have; float32 where there are none."""
+    sizes: dict[torch.dtype, int] = {torch.float32: 0}
+    for each in tensors:
+        if each.dtype is not None and each.dtype.is_floating_point:
+            sizes[each.dtype] = sizes.get(each.dtype, 0) + each.nbytes()
+    return max(sizes, key=sizes.get)
+
+
+def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> nn.Module:
+    """A model of transformers on the meta device whose layers read their weights from the files whenever they run.
+
+    Each layer's weights are brought to `device`, in the dtype of the module's own parameters, and dropped once it is
+    done, so that never more than one layer's are held; of an embedding only the rows that are asked for. Raises
+    CheckpointError where a weight is missing or of another shape.
+    """
+    prefix = f"{module.base_model_prefix}."  # files of a larger model have it, those of this one do not
+    found, problems = {}, []
+    for name, parameter in module.named_parameters():
+        known = next((each for each in (name, prefix + name, name.removeprefix(prefix)) if each in stored), None)
+        if known is None:
+            problems.append(f"{name} is missing")
+        elif stored[known].shape != list(parameter.shape):
+            problems.append(f"{name} is {stored[known].shape} instead of {list(parameter.shape)}")
+        else:
+            found[name] = (stored[known].file, known)
+    if problems:
+        raise CheckpointError(
+            f"{folder} does not fit its config.json: {len(problems)} weights, of them first: {problems[0]}",
+            expected="the weights that belong to it",
+            fix="download or copy both again",
+        )
+    for path, layer in module.named_modules():
+        own = {name: found[f"{path}.{name}".removeprefix(".")] for name, _ in layer.named_parameters(recurse=False)}
+        if isinstance(layer, nn.Embedding):
+            layer.padding_idx = None  # for gradients alone, and no longer a row's number
+        if own:
+            reader = Reader(own, device, dict(layer.named_parameters(recurse=False)))
+            layer.register_forward_pre_hook(reader.read)
+            layer.register_forward_hook(reader.drop, always_call=True)
+        for name, buffer in layer.named_buffers(recurse=False):
+            setattr(layer, name, buffer.to(device))
+    return module
+
+
+class Reader:
+    """One layer's hooks. places: of each parameter, by its name: the file, and the name there; empty: what stands in
+    the layer for them, on the meta device."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]], device: torch.device, empty: Mapping[str, nn.Parameter]):
+        self.places, self.device, self.empty = places, device, empty
+        self.free, self.thread = threading.Lock(), 0  # a widget and a cell may use one network at a time
+
+    def read(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = None
+        if isinstance(layer, nn.Embedding):
+            rows, where = inputs[0].unique(return_inverse=True)
+            inputs = (where, *inputs[1:])
+        weights = {
+            name: self._stored(*place, rows).to(self.device, self.empty[name].dtype)
+            for name, place in self.places.items()
+        }
+        self.free.acquire()
+        self.thread = threading.get_ident()
+        for name, weight in weights.items():
+            setattr(layer, name, nn.Parameter(weight, requires_grad=False))
+        return inputs
+
+    def drop(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self.thread != threading.get_ident():
+            return
+        for name, parameter in self.empty.items():
+            setattr(layer, name, parameter)
+        self.thread = 0
+        self.free.release()
+
+    def _stored(self, file: Path, name: str, rows: Tensor | None) -> Tensor:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                if rows is None:
+                    return opened.get_tensor(name)
+                part = opened.get_slice(name)
+                return torch.cat([part[row : row + 1] for row in rows.tolist()])
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} cannot be read any more: {error}",
+                expected="the file that the model was loaded from, whose weights are read whenever they are needed",
+                fix="put it back, or load the model without offload",
+            ) from error

@@ -1,0 +1,47 @@
+"""`python -m editmgt_lab.studies.full_size`: what an edit takes at the released model's size, with random weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...basics.dtypes import choose_dtype
+from ...errors import command
+from ...metrics.report import save_json
+from ...plain_text import say
+from ...settings import choose_device
+from .build import build
+from .measure import measure, report
+from .parts import Sizes
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Build the checkpoint once, edit one picture, print the table."""
+    name, _, about = __doc__.partition("`: ")
+    parser = argparse.ArgumentParser(prog=name.strip("`"), description=about)
+    parser.add_argument("--layers", type=int, help="a small one: so many blocks, few words [all, 8.2 GB]")
+    parser.add_argument("--size", type=int, default=1024, help="px along a side of the picture [%(default)s]")
+    parser.add_argument("--steps", type=int, default=2, help="[%(default)s]")
+    parser.add_argument("--device", help="cuda, mps or cpu; else the fastest one here")
+    parser.add_argument("--dtype", help="bfloat16, float32, …; else as lab.load chooses")
+    parser.add_argument("--offload", action="store_true", help="leave the text encoder's weights in their files")
+    parser.add_argument("--folder", type=Path, help="of the checkpoint [~/.cache/editmgt-lab/full-size]")
+    parser.add_argument("--output", type=Path, help="JSON file to save to")
+    options = parser.parse_args(arguments)
+    device, sizes = choose_device(options.device), Sizes.released(options.layers)
+    cached = "full-size" if options.layers is None else f"full-size-{options.layers}-layers"
+    folder = options.folder or Path.home() / ".cache" / "editmgt-lab" / cached
+    build(folder, sizes)
+    result = measure(
+        folder, sizes, size=options.size, steps=options.steps, device=device, dtype=choose_dtype(options.dtype),
+        offload=options.offload,
+    )  # fmt: skip
+    if options.output:
+        save_json(result, options.output)
+        say("saved:", options.output)
+    say(report(result))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

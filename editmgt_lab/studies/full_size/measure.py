@@ -1,0 +1,179 @@
+"""Time and peak memory of an edit, stage by stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from PIL import Image
+
+from ... import world
+from ...basics.progress import Tick, show
+from ...basics.sizes import bytes_of
+from ...errors import SettingError
+from ...loading import load
+from ...metrics.report import align
+from ..bench import computer
+from .floor import floors
+from .parts import Sizes, parts_of
+
+EVERY = 0.02  # seconds between two looks at the memory
+INSTRUCTION = "make the ball blue and change the background to snow"
+STAGES = {
+    "reading the picture": "picture", "reading the text": "text", "decoding, step by step": "step",
+    "painting the picture": "painting",
+}  # fmt: skip
+
+
+@dataclass
+class Stage:
+    """seconds: it took; peak: most bytes that the process held meanwhile, on a GPU those of its tensors; mapped: how
+    many of them were files' pages, which the system takes back when it needs room; flops: its floor, None for none."""
+
+    name: str
+    seconds: float = 0.0
+    peak: int = 0
+    mapped: int = 0
+    flops: float | None = None
+
+
+class Meter:
+    """In place of an editor's `watch`: measures every stage, and in the decoding every step."""
+
+    def __init__(self, device: torch.device, *, progress: bool = True):
+        self.device, self.progress, self.stages = device, progress, []
+
+    @contextmanager
+    def __call__(self, name: str, total: int) -> Iterator[Tick]:
+        with show(name, total) if self.progress else _quiet() as advance, self._looking() as newly:
+            newly(name if total == 1 else f"step 1 of {total}")
+            done = 0
+
+            def tick() -> None:
+                nonlocal done
+                done += 1
+                advance()
+                if done < total:
+                    newly(f"step {done + 1} of {total}")
+
+            yield tick
+
+    @contextmanager
+    def _looking(self) -> Iterator[Any]:
+        process, over, gpu = psutil.Process(), threading.Event(), self.device.type == "cuda"
+        now: Stage | None = None
+        began = 0.0
+
+        def look() -> None:
+            memory = process.memory_info()
+            if now is not None and not gpu and memory.rss > now.peak:
+                now.peak, now.mapped = memory.rss, getattr(memory, "shared", 0)
+
+        def finish() -> None:
+            if now is None:
+                return
+            if gpu:
+                torch.cuda.synchronize(self.device)
+                now.peak = torch.cuda.max_memory_allocated(self.device)
+            look()
+            now.seconds = time.perf_counter() - began
+
+        def newly(name: str) -> None:
+            nonlocal now, began
+            finish()
+            if gpu:
+                torch.cuda.reset_peak_memory_stats(self.device)
+            now, began = Stage(name), time.perf_counter()
+            self.stages.append(now)
+
+        def watch() -> None:
+            while not over.wait(EVERY):
+                look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield newly
+        finally:
+            finish()
+            over.set()
+            thread.join()
+
+
+@contextmanager
+def _quiet() -> Iterator[Tick]:
+    yield lambda: None
+
+
+def measure(
+    folder: Path,
+    sizes: Sizes,
+    *,
+    size: int = 1024,
+    steps: int = 2,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    offload: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Load the checkpoint and edit one drawn picture of size² px. Returns computer, settings, weights (bytes of the
+    transformer and the VQ model) and stages, each as of `Stage`.
+
+    Raises SettingError for a size that the grid does not have.
+    """
+    cell = 2 * sizes.vq.factor
+    if size < cell or size % cell:
+        raise SettingError(f"size is {size}", expected=f"a multiple of {cell} px", fix="1024 is the released size")
+    meter = Meter(device, progress=progress)
+    with meter("loading", 1):
+        editor = load(folder, device=device, dtype=dtype, offload=offload)
+    last = len(editor.transformer.blocks) - 1
+    blocks = tuple(block for block in editor.defaults.blocks if block <= last) or (last,)
+    editor = editor.with_defaults(image_size=size, blocks=blocks)
+    editor.watch = meter
+    editor.edit(picture(size), INSTRUCTION, steps=steps, seed=0)
+
+    least = floors(parts_of(sizes), size, passes=2 if editor.defaults.guidance_scale > 1 else 1)
+    kinds = STAGES | {f"step {i + 1} of {steps}": "step" for i in range(steps)}
+    for stage in meter.stages:
+        stage.flops = least.get(kinds.get(stage.name, ""))
+    return {
+        "computer": computer(editor),
+        "settings": {
+            "size": size, "steps": steps, "blocks": last + 1, "offload": offload,
+            "dtype": str(editor.transformer.dtype).removeprefix("torch."),
+        },
+        "weights": bytes_of(editor.transformer, editor.vq),
+        "stages": [asdict(stage) for stage in meter.stages],
+    }  # fmt: skip
+
+
+def picture(size: int) -> Image.Image:
+    return world.sample_edit(0, split="test", size=min(size, 256)).source.resize((size, size))
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result of `measure`: a table, and one sentence."""
+    lines = [["", "s", "floor, TFLOP", "TFLOP/s", "peak, GiB", "of it mapped", "beside the weights"]]
+    for stage in result["stages"]:
+        flops, beside = stage["flops"], stage["peak"] - result["weights"]
+        rate = ("–", "–") if flops is None else (f"{flops / 1e12:.2f}", f"{flops / 1e12 / stage['seconds']:.3f}")
+        memory = [f"{value / 2**30:.2f}" for value in (stage["peak"], stage["mapped"], beside)]
+        lines.append([stage["name"], f"{stage['seconds']:.1f}", *rate, *memory])
+    about = [", ".join(f"{name} {value}" for name, value in result[part].items()) for part in ("computer", "settings")]
+    edit = [stage for stage in result["stages"] if stage["name"] != "loading"]
+    peak, chosen = max(stage["peak"] for stage in result["stages"]), result["settings"]
+    sentence = (
+        f"{chosen['steps']} steps of {chosen['blocks']} blocks at {chosen['size']}² px took "
+        f"{sum(stage['seconds'] for stage in edit):.1f} s and {peak / 2**30:.2f} GiB at most, "
+        f"{(peak - result['weights']) / 2**30:.2f} GiB beside the weights of transformer and VQ model "
+        f"({result['weights'] / 2**30:.2f} GiB)."
+    )
+    return "\n".join([*about, "", align(lines), "", sentence])

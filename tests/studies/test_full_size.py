@@ -1,0 +1,201 @@
+"""The checkpoint of the released sizes: what it is made of, how it is written; and what an edit with it takes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+from math import prod
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import editmgt_lab as lab
+from editmgt_lab.errors import CheckpointError, LabError, SettingError
+from editmgt_lab.studies.full_size import build as building
+from editmgt_lab.studies.full_size.__main__ import main
+from editmgt_lab.studies.full_size.build import build, in_all
+from editmgt_lab.studies.full_size.floor import floors
+from editmgt_lab.studies.full_size.measure import Meter, measure
+from editmgt_lab.studies.full_size.parts import Sizes, clip_tokenizer, gemma_tokenizer, parts_of
+from tests.support import ROOT
+from tests.support.tiny import RECIPE
+
+CLIP_WORDS, GEMMA_WORDS = len(clip_tokenizer()), len(gemma_tokenizer())
+SMALL = Sizes(
+    replace(
+        RECIPE.transformer, text_encoder_architecture="CLIP_Gemma2", connector_type="linear", joint_attention_dim=24
+    ),
+    RECIPE.vq,
+    {"vocab_size": CLIP_WORDS, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+     "num_attention_heads": 2, "projection_dim": 32, "max_position_embeddings": 77},
+    {"vocab_size": GEMMA_WORDS, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2,
+     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("full") / "size", SMALL, progress=False)
+
+
+def contents(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_released_sizes():
+    inventory = json.loads((ROOT / "tests" / "parity" / "inventory_960m.json").read_text())
+    parts = parts_of(Sizes.released())
+    for ours, theirs in (("editmgt", "transformer"), ("vqvae", "vqvae")):
+        shapes = {name: list(shape) for name, shape in parts[ours].shapes.items()}
+        assert shapes == inventory[theirs]["parameters"]
+        config = json.loads(json.dumps(parts[ours].config))
+        assert {name: config[name] for name in inventory[theirs]["config"]} == inventory[theirs]["config"]
+    numbers = {name: sum(map(prod, part.shapes.values())) for name, part in parts.items()}
+    assert (numbers["text_encoder"], numbers["llm_encoder"]) == (354_032_640, 2_614_341_888)
+    assert max(in_all(shapes) for part in parts.values() for shapes in building.shards(part).values()) < 1.2e9
+
+
+def test_fewer_layers():
+    few = Sizes.released(4)
+    assert (few.transformer.num_layers, few.transformer.num_single_layers) == (1, 3)
+    assert few.transformer.width == Sizes.released().transformer.width
+    assert few.clip["num_hidden_layers"] == few.gemma["num_hidden_layers"] == 4
+    assert sum(in_all(part.shapes) for part in parts_of(few).values()) < 1.4e9
+    for wrong in (1, 42):
+        with pytest.raises(SettingError, match="layers"):
+            Sizes.released(wrong)
+
+
+def test_it_loads_as_the_released_one_does(folder, picture):
+    editor = lab.load(folder, device="cpu")
+    tokenizers = editor.text_encoder.clip_tokenizer, editor.text_encoder.language_tokenizer
+    assert [type(each).__name__ for each in tokenizers] == ["CLIPTokenizer", "GemmaTokenizer"]
+    rows = editor.encode_text("make the ball blue")
+    assert rows.tokens.shape == (1, 256, 24) and rows.padding[0, 0] and not rows.padding[0, -1]
+    assert rows.rows("ball").sum() >= 1
+    weights = dict(editor.transformer.named_parameters())
+    spread = weights["single_transformer_blocks.0.proj_mlp.weight"].std().item()
+    assert spread == pytest.approx(SMALL.transformer.width**-0.5, rel=0.1)
+    assert (editor.defaults.steps, editor.defaults.strength) == (36, 1.1)  # no lab.json: the released defaults
+    result = editor.with_defaults(image_size=32, blocks=(1,)).edit(picture(), "make the ball blue", steps=2, seed=0)
+    assert result.tokens.max() < SMALL.vq.num_vq_embeddings
+
+
+def test_killed_it_goes_on_to_the_same_bytes(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(building, "SHARD", 20_000)
+    whole = build(tmp_path / "whole", SMALL, progress=False)
+    assert len([*whole.glob("editmgt/*-of-*.safetensors")]) > 3
+    written, save = [], building.save_file
+
+    def killed(weights, file, metadata):
+        if len(written) == 3:
+            file.write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(file)
+        save(weights, file, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "killed", SMALL, progress=False)
+    with pytest.raises(LabError):
+        lab.load(tmp_path / "killed")
+    finished = [*(tmp_path / "killed").glob("*/[!.]*.safetensors")]
+    kept = {file: file.stat().st_mtime_ns for file in finished}
+    assert len(kept) == 3
+    build(tmp_path / "killed", SMALL, progress=False)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert contents(tmp_path / "killed") == contents(whole)
+    a, b = (dict(lab.load(each, device="cpu").transformer.named_parameters()) for each in (whole, folder))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())  # sharded or not
+
+
+def test_a_finished_one_is_not_written_again(folder, monkeypatch):
+    monkeypatch.setattr(building, "save_file", lambda *_: pytest.fail("written again"))
+    assert build(folder, SMALL) == folder
+
+
+def test_other_sizes_are_built_anew(tmp_path):
+    build(tmp_path / "it", SMALL, progress=False)
+    other = replace(SMALL, transformer=replace(SMALL.transformer, num_single_layers=3))
+    build(tmp_path / "it", other, progress=False)
+    assert len(lab.load(tmp_path / "it").transformer.blocks) == 4
+
+
+def test_what_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("words")
+    with pytest.raises(CheckpointError, match="holds something else"):
+        build(tmp_path / "mine", SMALL)
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**8})())
+    with pytest.raises(CheckpointError, match=r"takes 4\d\d kB more, and 100 MB are free"):
+        build(tmp_path / "new" / "place", SMALL)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    output = tmp_path / "out.json"
+    options = ["--folder", str(folder), "--device", "cpu", "--output", str(output)]
+    assert main([*options, "--size", "32", "--offload"]) == 0
+    said = capsys.readouterr()
+    result = json.loads(output.read_text())
+    names = [stage["name"] for stage in result["stages"]]
+    assert names == [
+        "loading", "reading the picture", "reading the text", "step 1 of 2", "step 2 of 2", "painting the picture"
+    ]  # fmt: skip
+    assert all(stage["seconds"] > 0 and stage["peak"] > result["weights"] > 0 for stage in result["stages"])
+    assert [stage["flops"] is None for stage in result["stages"]] == [True] + [False] * 5
+    last = said.out.splitlines()[-1]
+    took = sum(stage["seconds"] for stage in result["stages"][1:])
+    assert re.match(rf"2 steps of 3 blocks at 32² px took {took:.1f} s and .* GiB at most, .* beside the weights", last)
+    assert "decoding, step by step" in said.err
+    assert main([*options, "--size", "33"]) == 2
+
+
+def test_floors_are_what_an_edit_multiplies(folder):
+    parts = parts_of(SMALL)
+    least = floors(parts, 32, passes=2)
+    editor = lab.load(folder, device="cpu")
+    tokens, text = torch.zeros(2, 8, 8, dtype=torch.long), editor.encode_text(["", "make the ball blue"])
+    plain = sdpa_kernel(SDPBackend.MATH)  # the counter does not know the CPU's fused attention
+    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+        editor.transformer(tokens, text, torch.zeros(2), source=tokens)
+    assert least["step"] == counter.get_total_flops() > 1e6
+    assert floors(parts, 32, passes=1)["text"] * 2 == least["text"]
+    clip, gemma = (parts[name].network for name in ("text_encoder", "llm_encoder"))
+    linear = [
+        sum(value.numel() for name, value in each.named_parameters() if value.ndim == 2 and "embed" not in name)
+        for each in (clip, gemma)
+    ]
+    attention = 2 * 4 * (77**2 * 16 + 256**2 * 16)  # layers · 4 · rows² · width
+    assert least["text"] == 2 * (2 * 77 * linear[0] + 2 * 256 * linear[1] + attention)
+
+
+def test_the_meter_tells_stages_apart():
+    meter, kept = Meter(torch.device("cpu"), progress=False), []
+    with meter("before", 1):
+        pass
+    with meter("steps", 2) as done:
+        kept.append(torch.ones(50_000_000))  # 200 MB
+        done()
+        kept.clear()
+        done()
+    before, first, _ = meter.stages
+    assert [stage.name for stage in meter.stages] == ["before", "step 1 of 2", "step 2 of 2"]
+    assert first.peak - before.peak > 1.5e8 and first.seconds > before.seconds
+    with pytest.raises(KeyError), meter("broken", 1):
+        raise KeyError
+    assert meter.stages[-1].seconds > 0
+
+
+def test_a_plan_is_json(folder):
+    assert json.loads((folder / building.PLAN).read_text())["sizes"] == json.loads(json.dumps(asdict(SMALL)))
+
+
+def test_measuring_without_a_bar(folder, capsys):
+    result = measure(folder, SMALL, size=32, steps=1, device=torch.device("cpu"), progress=False)
+    assert result["settings"]["dtype"] == "float32" and capsys.readouterr().err == ""
