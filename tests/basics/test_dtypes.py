@@ -20,7 +20,7 @@ NAMES = {
 }
 REFUSED = (
     "auto", "bfloat", "float8", "int8", "", torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn,
-    np.int32, np.dtype("uint8"), np.dtype("complex64"), float, int, 16, ["float16"], object(),
+    np.int32, np.dtype("uint8"), np.dtype("complex64"), float, int, 16, ["float16"], b"float16",
 )  # fmt: skip
 
 
