@@ -15,6 +15,7 @@ from torch import Tensor
 from .attention import capture_attention, check_blocks
 from .basics.dtypes import Dtype, choose_dtype
 from .blocks import Prepared
+from .caching import FeatureCache
 from .checkpoints import read_json, resolve
 from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, check_numbers, guide
@@ -172,6 +173,11 @@ class Editor:
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
+        heat_from: in which picture the text's attention is mapped, "image" or "source": the image is masked at first.
+        order: in which the tokens are decided, a name in decoding.ORDERS; revise: a token that has become less probable
+        than this is masked again, 0 revises nothing (see RegionHoldSampler).
+        refresh_every: k computes every position in every k-th step, and in the others only those that are still to be
+        decided, which is faster and not exact (see FeatureCache); 1 is exact.
         mask: where the picture may change, of its aspect, as masks.read_mask reads it; elsewhere all tokens stay.
         on_step: called with every step as it is done; what it raises ends the edit.
 
@@ -240,10 +246,11 @@ class Editor:
         chosen, tokens = task.settings, task.start
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
-        prepared = self._prepared(task)
+        prepared, cache = self._prepared(task), FeatureCache(chosen.refresh_every)
         attended = 0  # over the steps so far
         for index in range(chosen.steps):
-            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, prepared=prepared)
+            shared = {"prepared": prepared, "cache": cache}
+            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, **shared)
             attended = attended + attention
             heat, so_far = self._heat(attention, task), self._heat(attended, task)
             decision = sampler.decide(
@@ -259,7 +266,8 @@ class Editor:
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
             self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold,
+            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order,
+            revise=chosen.revise,
         )  # fmt: skip
 
     def _prepared(self, task: Task) -> Prepared:
@@ -276,16 +284,21 @@ class Editor:
         )
 
     def _predict(
-        self, task: Task, tokens: Tensor, *, timestep: int, prepared: Prepared | None = None
+        self,
+        task: Task,
+        tokens: Tensor,
+        *,
+        timestep: int,
+        prepared: Prepared | None = None,
+        cache: FeatureCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
         timesteps = torch.full((rows,), timestep, device=self.device)
         guided = slice(rows - batch, rows)
-        with capture_attention(self.transformer, chosen.blocks, heads="mean", pictures=guided) as captured:
-            logits = self.transformer(
-                tokens.repeat(rows // batch, 1, 1), prepared or self._prepared(task), timesteps
-            ).float()
+        shared, capture = prepared or self._prepared(task), {"heads": "mean", "pictures": guided}
+        with capture_attention(self.transformer, chosen.blocks, mapped=chosen.heat_from, **capture) as captured:
+            logits = self.transformer(tokens.repeat(rows // batch, 1, 1), shared, timesteps, cache=cache).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
         maps = [captured.text_to_image(block) for block in captured.blocks]

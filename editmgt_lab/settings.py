@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from .attention import MAPPED
 from .checkpoints import read_json
-from .decoding import HOLD_BY, HOLDS
+from .decoding import HOLD_BY, HOLDS, ORDERS
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
@@ -91,6 +92,10 @@ class Settings:
     hold_by: str
     bias_text: bool
     smooth: bool
+    order: str
+    revise: float
+    refresh_every: int
+    heat_from: str
 
     @classmethod
     def choose(
@@ -106,6 +111,10 @@ class Settings:
         token_temperature: float | None = None,
         blocks: int | Sequence[int] | None = None,
         seed: int | Sequence[int] | None = None,
+        order: str = "confidence",
+        revise: float = 0.0,
+        refresh_every: int = 1,
+        heat_from: str = "image",
     ) -> Settings:
         """The settings of a call; None is the model's own default. Raises SettingError for one out of range."""
         hold_threshold = defaults.hold_threshold if hold_threshold is None else hold_threshold
@@ -118,11 +127,17 @@ class Settings:
         _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
         _check(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         _check(defaults.image_size, "image_size", 1, LARGEST, "it is the side of the model's square in px", whole=True)
+        _check(revise, "revise", 0, 1, "0 revises nothing; 0.01 masks what has become very improbable again")
+        _check(refresh_every, "refresh_every", 1, MOST_STEPS, "1 computes all in every step; 3 is faster", whole=True)
         for name in ("bias_text", "smooth"):
             if not isinstance(value := getattr(defaults, name), bool):
                 raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
-        for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY)):
-            value = getattr(defaults, name)
+        for name, value, known in (
+            ("hold", defaults.hold, HOLDS),
+            ("hold_by", defaults.hold_by, HOLD_BY),
+            ("order", order, ORDERS),
+            ("heat_from", heat_from, MAPPED),
+        ):
             if not isinstance(value, str) or value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
         return cls(
@@ -138,6 +153,10 @@ class Settings:
             hold_by=defaults.hold_by,
             bias_text=defaults.bias_text,
             smooth=defaults.smooth,
+            order=order,
+            revise=float(revise),
+            refresh_every=int(refresh_every),
+            heat_from=heat_from,
         )
 
     def call(self) -> dict[str, Any]:

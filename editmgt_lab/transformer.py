@@ -30,6 +30,7 @@ from .blocks import (
     Upsample,
     sinusoids,
 )
+from .caching import FeatureCache
 from .checkpoints import load_module
 from .errors import SettingError, ShapeError
 from .text import TextCondition
@@ -100,6 +101,7 @@ class MaskedGenerativeTransformer(nn.Module):
         micro_conditions: Tensor | None = None,
         only: Tensor | None = None,
         origin: Tensor | None = None,
+        cache: FeatureCache | None = None,
     ) -> Tensor:
         """Predict every image token.
 
@@ -107,9 +109,10 @@ class MaskedGenerativeTransformer(nn.Module):
         1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
         uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
         A decoding, whose steps differ in tokens and timestep alone, gives what `prepare` made in place of the text, and
-        of the rest no more than `only`.
+        of the rest no more than `only` and `cache`.
         only: bool [B, h, w], as training needs it: predict these n tokens alone and return [n, codebook].
         origin: [B, 2], for windows of larger pictures: row and column of their first position there.
+        cache: of this decoding, which says what is computed; logits of the other tokens are as they were.
         Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
 
         strength: γ of the paper's section on attention injection; 1 adds no bias, more stays closer to the source.
@@ -130,7 +133,14 @@ class MaskedGenerativeTransformer(nn.Module):
         check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
         pictures = [self.encode_tokens(tokens)]  # [B, N, D]
         conditions = [self.time_text_embed(timestep.float() * 1000, prepared.pooled)]  # [B, D]
-        if prepared.source is not None:
+        positions = None
+        if cache is not None:
+            positions = cache.open_positions(tokens, self.config.codebook_size, layout.position_grid)
+            layout = replace(layout, cache=cache)
+        if positions is not None:
+            layout = layout.only(positions)
+            pictures = [x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1])) for x in pictures]  # [B, R, D]
+        elif prepared.source is not None:
             pictures.append(prepared.source)
             conditions.append(prepared.source_condition)
 
@@ -139,7 +149,10 @@ class MaskedGenerativeTransformer(nn.Module):
         streams = [torch.cat([encoded, pictures[0]], dim=1), *pictures[1:]]
         for block in self.single_transformer_blocks:
             streams = self.through(block, streams, conditions, layout)
-        features = self.decode(streams[0][:, layout.text :], layout)  # [B, h, w, D]
+        image = streams[0][:, layout.text :]
+        if cache is not None:
+            image = cache.complete_features(image, positions)
+        features = self.decode(image, layout)  # [B, h, w, D]
         if only is not None:
             return self.mlm_layer(features[only])
         return rearrange(self.mlm_layer(features), "b h w codebook -> b codebook h w")

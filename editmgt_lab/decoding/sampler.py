@@ -27,7 +27,7 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
-HOLDS = ("released", "commit")
+HOLDS = ("released", "commit", "agree")
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
 ROWS = 64  # that one race on the CPU has: what it makes stays in the processor's cache
 
@@ -64,7 +64,9 @@ class RegionHoldSampler:
 
     hold="released": a masked position below the threshold takes the source token, then competes by that token's own
     confidence and may be masked again, so the hold leaks. hold="commit": all positions below the threshold are source
-    tokens at once and for good; the schedule runs over the others.
+    tokens at once and for good; the schedule runs over the others. hold="agree": of these, only positions commit at
+    which the token that was drawn, or is known, is the source's. So a wrong heat map cannot undo an edit, least of all
+    one of the whole picture, and nearly all that an edit leaves alone is settled in the first step.
 
     revise: in every step but the last, a token that was decided before and is now less probable than this is masked
     again, unless it is held; 0 revises nothing. Source: token-to-mask remasking (arXiv 2605.26436), and token editing
@@ -90,8 +92,8 @@ class RegionHoldSampler:
         for name, value, known in (("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS)):
             if value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
-        if not 0 <= revise < 1:
-            raise SettingError(f"revise is {revise}", expected="a probability in [0, 1)", fix="0 revises nothing")
+        if not 0 <= revise <= 1:
+            raise SettingError(f"revise is {revise}", expected="a probability", fix="0 revises nothing")
         first, last = temperature if isinstance(temperature, Sequence) else (temperature, 0.01)
         if not all(math.isfinite(t) and t >= 0 for t in (first, last)):
             raise SettingError(f"temperature is {temperature}", expected="finite, 0 or more", fix="(2.0, 0.0) is usual")
@@ -153,9 +155,11 @@ class RegionHoldSampler:
         held = torch.zeros_like(unknown)
         if hold_threshold > 0:
             held = heat.reshape(before.shape).to(before.device) < hold_threshold
-            replaced = held if self.hold == "commit" else held & unknown
+            if self.hold == "agree":
+                held = held & (sampled == source.flatten(1))
+            replaced = held & unknown if self.hold == "released" else held
             sampled = torch.where(replaced, source.flatten(1), sampled)
-        committed = held if self.hold == "commit" else torch.zeros_like(held)
+        committed = torch.zeros_like(held) if self.hold == "released" else held
         if fixed is not None:
             committed = committed | fixed.flatten(1)
 

@@ -1,0 +1,97 @@
+"""What a pass leaves for the next: exact where nothing has changed, and only what is open is computed."""
+
+import pytest
+import torch
+
+import editmgt_lab as lab
+from editmgt_lab.caching import FeatureCache
+from editmgt_lab.errors import SettingError
+
+CODES, MASK = 32, 39
+INSTRUCTIONS = ["make the ball blue", "remove the hat", "add a cat"]
+SETTINGS = {"hold_threshold": 0.2, "steps": 5, "guidance_scale": 2.0, "seed": [3, 4, 5]}
+
+
+@pytest.fixture
+def scene(editor, picture):
+    """Tokens with a few masked ones, none in the last picture, and what a pass takes beside them."""
+    source = editor.tokenize([picture(seed=seed) for seed in range(3)])
+    tokens = source.clone()
+    tokens[0, 0, 0] = tokens[1, 2:5, 3] = tokens[1, 7, 7] = MASK
+    return tokens, editor.encode_text(INSTRUCTIONS), torch.full((3,), 2), source
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("strength", [1.0, 1.4])
+def test_a_pass_over_the_open_positions_is_the_whole_pass_while_nothing_changes(editor, scene, strength):
+    tokens, text, timestep, source = scene
+    cache = FeatureCache(refresh_every=2)
+
+    def run(**settings):
+        with lab.capture_attention(editor.transformer, [0, 1, 2]) as captured:
+            logits = editor.transformer(tokens, text, timestep, source=source, strength=strength, **settings)
+        return logits, [captured.text_to_image(block) for block in (0, 1, 2)]
+
+    whole, maps = run()
+    refreshed, _ = run(cache=cache)
+    assert torch.equal(refreshed, whole) and cache.computed.all()
+    part, maps_of_part = run(cache=cache)
+    torch.testing.assert_close(part, whole, atol=1e-4, rtol=1e-4)
+    for one, other in zip(maps, maps_of_part, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    cells = torch.zeros_like(tokens, dtype=torch.bool)  # a position is 2 × 2 tokens; without an open one, the first
+    cells[0, :2, :2] = cells[1, 2:6, 2:4] = cells[1, 6:, 6:] = cells[2, :2, :2] = True
+    assert torch.equal(cache.computed, cells)
+
+
+@torch.no_grad()
+def test_what_has_changed_is_computed_once_more(editor, scene):
+    tokens, text, timestep, source = scene
+    cache = FeatureCache(refresh_every=9)
+    shares = []
+    for filled in ([], [(2, 3), (3, 3)], [(4, 3), (7, 7)], []):
+        tokens = tokens.clone()
+        for cell in filled:
+            tokens[1][cell] = 1
+        editor.transformer(tokens, text, timestep, source=source, cache=cache)
+        shares.append(cache.computed[1].sum().item() / 4)
+    assert shares == [16, 3, 2, 1]  # positions: all; masked or just filled; the same; none, so the first
+
+
+@torch.no_grad()
+def test_it_is_not_the_whole_pass_once_something_else_has_changed(editor, scene):
+    tokens, text, timestep, source = scene
+    cache = FeatureCache(refresh_every=3)
+    editor.transformer(tokens, text, timestep, source=source, cache=cache)
+    part = editor.transformer(tokens, text, timestep - 1, source=source, cache=cache)
+    whole = editor.transformer(tokens, text, timestep - 1, source=source)
+    assert not torch.allclose(part, whole, atol=1e-3)
+    again = editor.transformer(tokens, text, timestep - 1, source=source, cache=FeatureCache(1))
+    assert torch.equal(again, whole)
+
+
+def test_refreshing_every_step_is_the_plain_edit(editor, picture):
+    pictures = [picture(seed=seed) for seed in range(3)]
+    plain = editor.edit(pictures, INSTRUCTIONS, **SETTINGS)
+    exact = editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=1)
+    for each in (exact, editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=2)):
+        assert each.tokens.max() < CODES
+    assert torch.equal(exact.tokens, plain.tokens) and torch.equal(exact.heat, plain.heat)
+
+
+def test_a_picture_does_not_depend_on_the_others_of_its_batch(editor, picture):
+    pictures = [picture(seed=seed) for seed in range(3)]
+    together = editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=3)
+    for i, (each, instruction) in enumerate(zip(pictures, INSTRUCTIONS, strict=True)):
+        alone = editor.edit(each, instruction, **SETTINGS | {"seed": 3 + i}, refresh_every=3)
+        assert torch.equal(alone.tokens[0], together.tokens[i])
+
+
+def test_text_to_image_can_be_cached_too(editor):
+    task = editor.prepare(lab.editor.NO_SOURCE, "a ball", hold_threshold=0, steps=4, seed=1, refresh_every=2)
+    assert [step.masked.any().item() for step in editor.decode(task)] == [True, True, True, False]
+
+
+def test_less_than_every_pass_is_refused():
+    with pytest.raises(SettingError, match="refresh_every is 0"):
+        FeatureCache(0)
