@@ -28,6 +28,7 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
 HOLDS = ("released", "commit", "agree")
+STRICT_HOLDS = HOLDS[:2]  # whatever the network says, all below the threshold ends as the source
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
 ROWS = 64  # that one race on the CPU has: what it makes stays in the processor's cache
 
