@@ -270,8 +270,8 @@ def capture_attention(
     image and source; "generated" is the released code's, a softmax over text and image only. Contexts can be nested;
     nothing stays on the transformer afterwards, not after an error either.
     heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch
-    that are recorded, such as the conditional half of a pass with guidance. mapped: "source" records where the text looks
-    in the source instead, of passes that have one.
+    that are recorded, such as the conditional half of a pass with guidance. mapped: "source" records where the text
+    looks in the source instead, of passes that have one.
 
     Raises SettingError for a wrong block, keys, heads or mapped.
     """

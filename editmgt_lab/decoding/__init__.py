@@ -8,12 +8,13 @@ from .sampler import (
     STRICT_HOLDS,
     Decision,
     RegionHoldSampler,
+    check_numbers,
     cosine_schedule,
     draw_tokens,
     guide,
 )
 
 __all__ = [
-    "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "STRICT_HOLDS", "Decision", "RegionHoldSampler", "cosine_schedule",
-    "draw_tokens", "guide",
+    "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "STRICT_HOLDS", "Decision", "RegionHoldSampler", "check_numbers",
+    "cosine_schedule", "draw_tokens", "guide",
 ]  # fmt: skip
