@@ -164,6 +164,28 @@ def test_a_committed_hold_is_never_masked_again():
     assert not torch.equal(decisions[-1].tokens[~held], source[~held])
 
 
+def test_an_agreeing_hold_commits_where_the_network_says_the_same():
+    logits, tokens, source, heat = scene()
+    before = tokens.clone()
+    before[:, 0] = source[:, 0]  # known and as the source: held where it is cold
+    before[:, 1] = (source[:, 1] + 1) % CODEBOOK  # known and different: never undone
+    certain = logits[0] + 50 * torch.nn.functional.one_hot(source, CODEBOOK).movedim(-1, 1) * (heat < 0.2).unsqueeze(1)
+
+    def run(hold):
+        settings = {"heat": heat, "hold_threshold": 0.4, "source": source}
+        sampler = RegionHoldSampler(MASK, STEPS, hold=hold)
+        return sampler.decide(certain, before, 0, generator=torch.Generator().manual_seed(0), **settings)
+
+    decision, cold = run("agree"), heat < 0.4
+    drawn = (
+        RegionHoldSampler(MASK, STEPS).decide(certain, before, 0, generator=torch.Generator().manual_seed(0)).sampled
+    )
+    assert torch.equal(decision.held, cold & (drawn == source)) and torch.equal(decision.sampled, drawn)
+    assert decision.held[:, 2:][(heat < 0.2)[:, 2:]].all() and not decision.held[:, 1].any()
+    assert decision.held.sum() < run("commit").held.sum() and not (decision.masked & decision.held).any()
+    assert torch.equal(decision.tokens[:, 1], before[:, 1])
+
+
 def test_the_released_hold_leaks_until_the_last_step():
     decisions, source, heat = decode(RegionHoldSampler(MASK, STEPS, hold="released"), hold_threshold=0.4)
     held = heat < 0.4
