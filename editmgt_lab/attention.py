@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,44 +13,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .caching import FeatureCache
+from .caching import Layout
 from .errors import SettingError
 
 MAPPED = ("image", "source")  # the picture in which a captured map shows where the text looks
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one forward pass is laid out: T = L text, then N image and, in an edit, N source positions.
-
-    rotary: complex [T, head_dim / 2], or [B, 1, T, head_dim / 2] where every picture has rotations of its own;
-    bias: [T, T] or None; padding: bool [B, L] or None. With a cache that has the others, a pass may compute some of the
-    positions alone: rows, long [B, L + R], says where these are in T, and rotary and bias have rows for them only.
-    """
-
-    text: int
-    token_grid: tuple[int, int]
-    position_grid: tuple[int, int]
-    rotary: Tensor
-    bias: Tensor | None
-    padding: Tensor | None
-    cache: FeatureCache | None = None
-    rows: Tensor | None = None
-
-    def only(self, positions: Tensor) -> Layout:
-        """The same pass for the text and these image positions, long [B, R], alone."""
-        text = torch.arange(self.text, device=positions.device).expand(len(positions), -1)
-        rows = torch.cat([text, self.text + positions], dim=1)
-        bias = None if self.bias is None else self.bias[rows].unsqueeze(1)  # [B, 1, L + R, T]
-        return replace(self, rotary=self.rotary[rows].unsqueeze(1), bias=bias, rows=rows)
-
-    @property
-    def image(self) -> int:
-        return self.position_grid[0] * self.position_grid[1]
-
-    def __getitem__(self, pictures: slice) -> Layout:
-        """The layout of some pictures of the batch."""
-        return self if self.padding is None else replace(self, padding=self.padding[pictures])
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

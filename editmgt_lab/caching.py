@@ -1,8 +1,9 @@
-"""Stage 3: what one pass of a decoding leaves for the next, so that this one computes fewer positions."""
+"""Stage 3: how a pass is laid out, and what it leaves for the next, so that this one computes fewer positions."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -74,3 +75,37 @@ class FeatureCache:
         """The same of what leaves the last block: [B, R, D] → [B, N, D]; rows: long [B, R]."""
         self.features = x if rows is None else self.features.scatter(1, rows.unsqueeze(-1).expand_as(x), x)
         return self.features
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one forward pass is laid out: T = L text, then N image and, in an edit, N source positions.
+
+    rotary: complex [T, head_dim / 2], or [B, 1, T, head_dim / 2] where every picture has rotations of its own;
+    bias: [T, T] or None; padding: bool [B, L] or None. With a cache that has the others, a pass may compute some of the
+    positions alone: rows, long [B, L + R], says where these are in T, and rotary and bias have rows for them only.
+    """
+
+    text: int
+    token_grid: tuple[int, int]
+    position_grid: tuple[int, int]
+    rotary: Tensor
+    bias: Tensor | None
+    padding: Tensor | None
+    cache: FeatureCache | None = None
+    rows: Tensor | None = None
+
+    def only(self, positions: Tensor) -> Layout:
+        """The same pass for the text and these image positions, long [B, R], alone."""
+        text = torch.arange(self.text, device=positions.device).expand(len(positions), -1)
+        rows = torch.cat([text, self.text + positions], dim=1)
+        bias = None if self.bias is None else self.bias[rows].unsqueeze(1)  # [B, 1, L + R, T]
+        return replace(self, rotary=self.rotary[rows].unsqueeze(1), bias=bias, rows=rows)
+
+    @property
+    def image(self) -> int:
+        return self.position_grid[0] * self.position_grid[1]
+
+    def __getitem__(self, pictures: slice) -> Layout:
+        """The layout of some pictures of the batch."""
+        return self if self.padding is None else replace(self, padding=self.padding[pictures])

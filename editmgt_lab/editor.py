@@ -246,11 +246,10 @@ class Editor:
         chosen, tokens = task.settings, task.start
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
-        prepared, cache = self._prepared(task), FeatureCache(chosen.refresh_every)
+        prepared = self._prepared(task)
         attended = 0  # over the steps so far
         for index in range(chosen.steps):
-            shared = {"prepared": prepared, "cache": cache}
-            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, **shared)
+            logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, prepared=prepared)
             attended = attended + attention
             heat, so_far = self._heat(attention, task), self._heat(attended, task)
             decision = sampler.decide(
@@ -281,16 +280,11 @@ class Editor:
             strength=task.settings.strength,
             bias_text=task.settings.bias_text,
             micro_conditions=torch.tensor(size, device=self.device).expand(len(task.text.tokens), 5),
+            cache=FeatureCache(task.settings.refresh_every) if task.settings.refresh_every > 1 else None,
         )
 
     def _predict(
-        self,
-        task: Task,
-        tokens: Tensor,
-        *,
-        timestep: int,
-        prepared: Prepared | None = None,
-        cache: FeatureCache | None = None,
+        self, task: Task, tokens: Tensor, *, timestep: int, prepared: Prepared | None = None
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
@@ -298,7 +292,7 @@ class Editor:
         guided = slice(rows - batch, rows)
         shared, capture = prepared or self._prepared(task), {"heads": "mean", "pictures": guided}
         with capture_attention(self.transformer, chosen.blocks, mapped=chosen.heat_from, **capture) as captured:
-            logits = self.transformer(tokens.repeat(rows // batch, 1, 1), shared, timesteps, cache=cache).float()
+            logits = self.transformer(tokens.repeat(rows // batch, 1, 1), shared, timesteps).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
         maps = [captured.text_to_image(block) for block in captured.blocks]

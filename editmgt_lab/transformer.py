@@ -101,7 +101,6 @@ class MaskedGenerativeTransformer(nn.Module):
         micro_conditions: Tensor | None = None,
         only: Tensor | None = None,
         origin: Tensor | None = None,
-        cache: FeatureCache | None = None,
     ) -> Tensor:
         """Predict every image token.
 
@@ -109,10 +108,9 @@ class MaskedGenerativeTransformer(nn.Module):
         1000; micro_conditions: [B, 5] of width, height, crop top, crop left and aesthetic score, by default those of an
         uncropped picture of 16 pixels a token. Returns logits [B, codebook, h, w].
         A decoding, whose steps differ in tokens and timestep alone, gives what `prepare` made in place of the text, and
-        of the rest no more than `only` and `cache`.
+        of the rest no more than `only`.
         only: bool [B, h, w], as training needs it: predict these n tokens alone and return [n, codebook].
         origin: [B, 2], for windows of larger pictures: row and column of their first position there.
-        cache: of this decoding, which says what is computed; logits of the other tokens are as they were.
         Padded text rows are attended to like all others, as in the released code; only `consolidate` leaves them out.
 
         strength: γ of the paper's section on attention injection; 1 adds no bias, more stays closer to the source.
@@ -133,10 +131,9 @@ class MaskedGenerativeTransformer(nn.Module):
         check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
         pictures = [self.encode_tokens(tokens)]  # [B, N, D]
         conditions = [self.time_text_embed(timestep.float() * 1000, prepared.pooled)]  # [B, D]
-        positions = None
+        cache, positions = layout.cache, None
         if cache is not None:
             positions = cache.open_positions(tokens, self.config.codebook_size, layout.position_grid)
-            layout = replace(layout, cache=cache)
         if positions is not None:
             layout = layout.only(positions)
             pictures = [x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1])) for x in pictures]  # [B, R, D]
@@ -167,15 +164,18 @@ class MaskedGenerativeTransformer(nn.Module):
         bias_text: bool = False,
         micro_conditions: Tensor | None = None,
         origin: Tensor | None = None,
+        cache: FeatureCache | None = None,
     ) -> Prepared:
-        """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone."""
+        """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone.
+
+        cache: says in every pass which positions are computed; the logits of all others are as they were.
+        """
         self.check_inputs(tokens, text, source, strength, micro_conditions)
         pooled, with_source = self.pool(tokens, text, micro_conditions), source is not None and strength > 0
-        prepared = Prepared(
-            self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin),
-            self.encode_text(text.tokens),
-            pooled,
+        layout = self.layout(
+            tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin
         )
+        prepared = Prepared(replace(layout, cache=cache), self.encode_text(text.tokens), pooled)
         if not with_source:
             return prepared
         at_rest = self.time_text_embed(torch.zeros(len(tokens), device=tokens.device), pooled)  # always timestep 0

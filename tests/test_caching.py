@@ -27,15 +27,16 @@ def test_a_pass_over_the_open_positions_is_the_whole_pass_while_nothing_changes(
     tokens, text, timestep, source = scene
     cache = FeatureCache(refresh_every=2)
 
-    def run(**settings):
+    def run(cache=None):
+        shared = editor.transformer.prepare(tokens, text, source=source, strength=strength, cache=cache)
         with lab.capture_attention(editor.transformer, [0, 1, 2]) as captured:
-            logits = editor.transformer(tokens, text, timestep, source=source, strength=strength, **settings)
+            logits = editor.transformer(tokens, shared, timestep)
         return logits, [captured.text_to_image(block) for block in (0, 1, 2)]
 
     whole, maps = run()
-    refreshed, _ = run(cache=cache)
+    refreshed, _ = run(cache)
     assert torch.equal(refreshed, whole) and cache.computed.all()
-    part, maps_of_part = run(cache=cache)
+    part, maps_of_part = run(cache)
     torch.testing.assert_close(part, whole, atol=1e-4, rtol=1e-4)
     for one, other in zip(maps, maps_of_part, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
@@ -48,12 +49,12 @@ def test_a_pass_over_the_open_positions_is_the_whole_pass_while_nothing_changes(
 def test_what_has_changed_is_computed_once_more(editor, scene):
     tokens, text, timestep, source = scene
     cache = FeatureCache(refresh_every=9)
-    shares = []
+    shared, shares = editor.transformer.prepare(tokens, text, source=source, cache=cache), []
     for filled in ([], [(2, 3), (3, 3)], [(4, 3), (7, 7)], []):
         tokens = tokens.clone()
         for cell in filled:
             tokens[1][cell] = 1
-        editor.transformer(tokens, text, timestep, source=source, cache=cache)
+        editor.transformer(tokens, shared, timestep)
         shares.append(cache.computed[1].sum().item() / 4)
     assert shares == [16, 3, 2, 1]  # positions: all; masked or just filled; the same; none, so the first
 
@@ -61,13 +62,13 @@ def test_what_has_changed_is_computed_once_more(editor, scene):
 @torch.no_grad()
 def test_it_is_not_the_whole_pass_once_something_else_has_changed(editor, scene):
     tokens, text, timestep, source = scene
-    cache = FeatureCache(refresh_every=3)
-    editor.transformer(tokens, text, timestep, source=source, cache=cache)
-    part = editor.transformer(tokens, text, timestep - 1, source=source, cache=cache)
     whole = editor.transformer(tokens, text, timestep - 1, source=source)
-    assert not torch.allclose(part, whole, atol=1e-3)
-    again = editor.transformer(tokens, text, timestep - 1, source=source, cache=FeatureCache(1))
-    assert torch.equal(again, whole)
+    found = {}
+    for refresh_every in (1, 3):
+        shared = editor.transformer.prepare(tokens, text, source=source, cache=FeatureCache(refresh_every))
+        editor.transformer(tokens, shared, timestep)
+        found[refresh_every] = editor.transformer(tokens, shared, timestep - 1)
+    assert not torch.allclose(found[3], whole, atol=1e-3) and torch.equal(found[1], whole)
 
 
 def test_refreshing_every_step_is_the_plain_edit(editor, picture):
