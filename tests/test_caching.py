@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import editmgt_lab as lab
+from editmgt_lab import views
 from editmgt_lab.caching import FeatureCache
 from editmgt_lab.errors import SettingError
 
@@ -96,3 +98,24 @@ def test_text_to_image_can_be_cached_too(editor):
 def test_less_than_every_pass_is_refused():
     with pytest.raises(SettingError, match="refresh_every is 0"):
         FeatureCache(0)
+
+
+def test_recorded_maps_of_settled_patches_are_those_last_computed(editor, picture):
+    def run(**settings):
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (0, 0, 16, 32))  # the right half is known, and settled from the first pass on
+        settings |= {"steps": 3, "seed": 3, "hold_threshold": 0.0, "attention": True, "mask": mask}
+        return views.record(editor, picture(), INSTRUCTIONS[0], progress=lambda *_: None, **settings).attention.patches
+
+    exact, cached = run(), run(refresh_every=3)
+    assert cached.shape == exact.shape and (cached[0] == exact[0]).all()
+    same = (cached[0] == cached[2]).all(axis=(0, 1, 3)).reshape(4, 4)  # of no block or head is anything new
+    assert same[:, 2:].all() and not same[:, :2].any()
+
+
+def test_heat_from_the_source_is_another_map_and_text_to_image_has_none(editor, picture):
+    over_image, over_source = (
+        editor.edit(picture(), INSTRUCTIONS[0], steps=1, seed=0, hold_threshold=0, heat_from=each)
+        for each in ("image", "source")
+    )
+    assert torch.equal(over_image.tokens, over_source.tokens) and not torch.equal(over_image.heat, over_source.heat)
