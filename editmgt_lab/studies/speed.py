@@ -55,7 +55,7 @@ class Way(NamedTuple):
         return f"{self.steps} steps, {self.order}, {cache}, hold {self.hold}"
 
 
-DEFAULT, FAST = Way(), Way(steps=6, refresh_every=2)
+DEFAULT, FAST = Way(), Way(6, "halton", 3, "agree")
 AGREE_THRESHOLD = 0.2
 # One change at a time from the default and from the fast way, so that each one's share is seen.
 WAYS = tuple(
@@ -63,14 +63,12 @@ WAYS = tuple(
         [
             DEFAULT,
             FAST,
-            *(Way(steps=steps) for steps in STEPS),
-            *(Way(order=order) for order in ORDERS),
-            *(Way(FAST.steps, order, refresh) for order in ORDERS for refresh in (1, FAST.refresh_every)),
-            *(
-                Way(FAST.steps, refresh_every=refresh, hold=hold)
-                for refresh in REFRESH
-                for hold in ("default", "agree")
-            ),
+            *(DEFAULT._replace(steps=steps) for steps in STEPS),
+            *(DEFAULT._replace(order=order) for order in ORDERS),
+            *(FAST._replace(steps=steps) for steps in STEPS),
+            *(FAST._replace(order=order) for order in ORDERS),
+            *(FAST._replace(refresh_every=refresh) for refresh in REFRESH),
+            *(FAST._replace(refresh_every=refresh, hold="default") for refresh in REFRESH),
         ]
     )
 )
