@@ -162,8 +162,8 @@ def speed_figure(measured: Sequence[Measured], settings: dict[str, Any]) -> Figu
                     axes.vlines(place[0], factor * known["low"], factor * known["high"], color=colour, linewidth=1)
         axes.set_xlabel("processor time, s an edit")
         axes.set_ylabel(name)
+        axes.margins(x=0.15, y=0.15)
         axes.set_xlim(left=0)
-        axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     handles = [axes.plot([], [], "o", color=colour, label=order)[0] for order, colour in COLOURS.items()]
     handles += [
