@@ -265,22 +265,21 @@ class Editor:
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
             self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order,
-            revise=chosen.revise,
+            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order, revise=chosen.revise,
         )  # fmt: skip
 
     def _prepared(self, task: Task) -> Prepared:
         """What the passes of all steps share; with guidance each pass has the pictures twice."""
-        passes, height, width = len(task.text.tokens) // len(task.start), *task.start.shape[1:]
+        chosen, passes, height, width = task.settings, len(task.text.tokens) // len(task.start), *task.start.shape[1:]
         size = [self.vq.config.factor * width, self.vq.config.factor * height, 0, 0, AESTHETIC_SCORE]
         return self.transformer.prepare(
             task.start.repeat(passes, 1, 1),
             task.text,
             source=None if task.source is None else task.source.repeat(passes, 1, 1),
-            strength=task.settings.strength,
-            bias_text=task.settings.bias_text,
+            strength=chosen.strength,
+            bias_text=chosen.bias_text,
             micro_conditions=torch.tensor(size, device=self.device).expand(len(task.text.tokens), 5),
-            cache=FeatureCache(task.settings.refresh_every) if task.settings.refresh_every > 1 else None,
+            cache=FeatureCache(chosen.refresh_every) if chosen.refresh_every > 1 else None,
         )
 
     def _predict(
@@ -288,10 +287,9 @@ class Editor:
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
-        timesteps = torch.full((rows,), timestep, device=self.device)
-        guided = slice(rows - batch, rows)
-        shared, capture = prepared or self._prepared(task), {"heads": "mean", "pictures": guided}
-        with capture_attention(self.transformer, chosen.blocks, mapped=chosen.heat_from, **capture) as captured:
+        timesteps, shared = torch.full((rows,), timestep, device=self.device), prepared or self._prepared(task)
+        capture = {"heads": "mean", "pictures": slice(rows - batch, rows), "mapped": chosen.heat_from}
+        with capture_attention(self.transformer, chosen.blocks, **capture) as captured:
             logits = self.transformer(tokens.repeat(rows // batch, 1, 1), shared, timesteps).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
