@@ -7,8 +7,8 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test fuzz matrix bench full-size benchmark evaluate captions choose figure ablations gallery \
-	finetune skills crisp filtering train clip notebooks
+.PHONY: help lab demo test fuzz matrix bench full-size benchmark evaluate captions choose speed figure ablations \
+	gallery finetune skills crisp filtering train clip notebooks
 
 help: ## show this list
 	@echo "make lab is where to start. All commands:"
@@ -49,6 +49,9 @@ captions: $(VENV)/installed ## judge generated scenes: are the caption's objects
 
 choose: $(VENV)/installed ## measure the settings on the validation split [ARGS="--write data_samples/tiny" keeps the best]
 	$(BIN)/python -m editmgt_lab.studies.choose $(ARGS)
+
+speed: $(VENV)/installed ## score against time: unmasking orders, steps, the cache and the hold, as a table and a figure
+	$(BIN)/python -m editmgt_lab.studies.speed $(ARGS)
 
 figure: $(VENV)/installed ## the λ figure: what holding buys and costs, beside the published curve and the controls
 	$(BIN)/python -m editmgt_lab.studies.hold_figure $(ARGS)

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,33 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .caching import Layout
 from .errors import SettingError
 
 KEYS = ("all", "generated")  # which a captured softmax runs over: see capture_attention
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one forward pass is laid out: T = L text, then N image and, in an edit, N source positions.
-
-    rotary: complex [T, head_dim / 2], or [B, 1, T, head_dim / 2] where every picture has rotations of its own;
-    bias: [T, T] or None; padding: bool [B, L] or None.
-    """
-
-    text: int
-    token_grid: tuple[int, int]
-    position_grid: tuple[int, int]
-    rotary: Tensor
-    bias: Tensor | None
-    padding: Tensor | None
-
-    @property
-    def image(self) -> int:
-        return self.position_grid[0] * self.position_grid[1]
-
-    def __getitem__(self, pictures: slice) -> Layout:
-        """The layout of some pictures of the batch."""
-        return self if self.padding is None else replace(self, padding=self.padding[pictures])
+MAPPED = ("image", "source")  # the picture in which a captured map shows where the text looks
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -121,6 +98,8 @@ class SingleModalAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         q, k = rotate(q, layout.rotary), rotate(k, layout.rotary)
+        if layout.cache is not None:
+            k, v = layout.cache.complete(self, k, v, layout.rows)
         for recorder in tuple(self.recorders):
             if recorder.thread == threading.get_ident():  # a widget and a cell may use one network at a time
                 recorder.record(q, k, layout)
@@ -220,9 +199,9 @@ class CapturedAttention:
 class Recorder:
     """Sits on one block's attention; keeps its text → image map, of its own thread's passes, in a CapturedAttention."""
 
-    def __init__(self, captured: CapturedAttention, block: int, heads: str, pictures: slice):
+    def __init__(self, captured: CapturedAttention, block: int, heads: str, pictures: slice, mapped: str):
         self.captured, self.block, self.thread = captured, block, threading.get_ident()
-        self.heads, self.pictures = heads, pictures
+        self.heads, self.pictures, self.mapped = heads, pictures, mapped
 
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
@@ -232,8 +211,10 @@ class Recorder:
         if self.captured.keys == "generated":
             probabilities = attention_probabilities(q, k[:, :, :image])
         else:
-            bias = None if layout.bias is None else layout.bias[:text]
+            bias = None if layout.bias is None else layout.bias[..., :text, :]
             probabilities = attention_probabilities(q, k, bias)
+        if self.mapped == "source" and probabilities.shape[-1] > image:
+            text, image = image, image + layout.image
         found = probabilities[..., text:image]  # [B, heads, L, N]
         self.captured.maps[self.block] = found.mean(1, keepdim=True) if self.heads == "mean" else found.contiguous()
         self.captured._layout = layout[self.pictures]
@@ -247,6 +228,7 @@ def capture_attention(
     *,
     heads: str = "each",
     pictures: slice = slice(None),
+    mapped: str = "image",
 ) -> Iterator[CapturedAttention]:
     """Record the text → image attention of `blocks` in every forward pass inside the context; the newest pass wins.
 
@@ -254,16 +236,21 @@ def capture_attention(
     image and source; "generated" is the released code's, a softmax over text and image only. Contexts can be nested;
     nothing stays on the transformer afterwards, not after an error either.
     heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch
-    that are recorded, such as the conditional half of a pass with guidance.
+    that are recorded, such as the conditional half of a pass with guidance. mapped: "source" records where the text
+    looks in the source instead, of passes that have one.
 
-    Raises SettingError for a wrong block, keys or heads.
+    Raises SettingError for a wrong block, keys, heads or mapped.
     """
     blocks = check_blocks(transformer, blocks)
-    for name, value, known in (("keys", keys, KEYS), ("heads", heads, ("each", "mean"))):
+    for name, value, known in (
+        ("keys", keys, KEYS),
+        ("heads", heads, ("each", "mean")),
+        ("mapped", mapped, MAPPED if keys == "all" else MAPPED[:1]),
+    ):
         if value not in known:
             raise SettingError(f"{name} is {value!r}", expected=f"one of {list(known)}", fix="choose one of them")
     captured = CapturedAttention(blocks, keys)
-    with attached(transformer, {block: Recorder(captured, block, heads, pictures) for block in blocks}):
+    with attached(transformer, {block: Recorder(captured, block, heads, pictures, mapped) for block in blocks}):
         yield captured
 
 

@@ -15,6 +15,7 @@ from .attention import capture_attention, check_blocks
 from .basics.progress import Watch, hide, show
 from .basics.sizes import LONG, bytes_of
 from .blocks import Prepared
+from .caching import FeatureCache
 from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, check_numbers, guide
 from .errors import CheckpointError, ShapeError
@@ -145,6 +146,11 @@ class Editor:
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
+        heat_from: in which picture the text's attention is mapped, "image" or "source": the image is masked at first.
+        order: in which the tokens are decided, a name in decoding.ORDERS; revise: a token that has become less probable
+        than this is masked again, 0 revises nothing (see RegionHoldSampler).
+        refresh_every: k computes every position in every k-th step, and in the others only those that are still to be
+        decided, which is faster and not exact (see FeatureCache); 1 is exact.
         mask: where the picture may change, of its aspect, as masks.read_mask reads it; elsewhere all tokens stay.
         on_step: called with every step as it is done; what it raises ends the edit.
 
@@ -232,20 +238,21 @@ class Editor:
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
             self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold,
+            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order, revise=chosen.revise,
         )  # fmt: skip
 
     def _prepared(self, task: Task) -> Prepared:
         """What the passes of all steps share; with guidance each pass has the pictures twice."""
-        passes, height, width = len(task.text.tokens) // len(task.start), *task.start.shape[1:]
+        chosen, passes, height, width = task.settings, len(task.text.tokens) // len(task.start), *task.start.shape[1:]
         size = [self.vq.config.factor * width, self.vq.config.factor * height, 0, 0, AESTHETIC_SCORE]
         return self.transformer.prepare(
             task.start.repeat(passes, 1, 1),
             task.text,
             source=None if task.source is None else task.source.repeat(passes, 1, 1),
-            strength=task.settings.strength,
-            bias_text=task.settings.bias_text,
+            strength=chosen.strength,
+            bias_text=chosen.bias_text,
             micro_conditions=torch.tensor(size, device=self.device).expand(len(task.text.tokens), 5),
+            cache=FeatureCache(chosen.refresh_every) if chosen.refresh_every > 1 else None,
         )
 
     def _predict(
@@ -253,11 +260,10 @@ class Editor:
     ) -> tuple[Tensor, Tensor]:
         """One forward pass, guided: logits [B, codebook, h, w] and the guided half's attention, on its positions."""
         chosen, batch, rows = task.settings, len(tokens), len(task.text.tokens)
-        heard = {"keys": chosen.heat_keys, "heads": "mean", "pictures": slice(rows - batch, rows)}
-        with capture_attention(self.transformer, chosen.blocks, **heard) as captured:
-            timesteps = torch.full((rows,), timestep, device=self.device)
-            twice = tokens.repeat(rows // batch, 1, 1)
-            logits = self.transformer(twice, prepared or self._prepared(task), timesteps).float()
+        timesteps, shared = torch.full((rows,), timestep, device=self.device), prepared or self._prepared(task)
+        heard = {"keys": chosen.heat_keys, "mapped": chosen.heat_from, "pictures": slice(rows - batch, rows)}
+        with capture_attention(self.transformer, chosen.blocks, heads="mean", **heard) as captured:
+            logits = self.transformer(tokens.repeat(rows // batch, 1, 1), shared, timesteps).float()
         if rows > batch:
             logits = guide(logits, chosen.guidance_scale)
         maps = [captured.text_to_image(block) for block in captured.blocks]

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from .attention import KEYS
+from .attention import KEYS, MAPPED
 from .checkpoints import read_json
-from .decoding import HOLD_BY, HOLDS
+from .decoding import HOLD_BY, HOLDS, ORDERS
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
@@ -25,7 +25,9 @@ MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
 # What every model was used with before lab.json could say it: a file without them means these, and a fingerprint does
 # not count them, so that what was recorded then keeps its name.
-YOUNGER = {"steps": 12, "strength": 1.0, "hold_by": "step", "heat_keys": "all", "heat_padding": False}
+YOUNGER = {
+    "steps": 12, "strength": 1.0, "hold_by": "step", "heat_from": "image", "heat_keys": "all", "heat_padding": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class Defaults:
 
     image_size: side of the model's square in px; hold_threshold: λ; strength: γ of the injection; guidance_scale: 1 is
     off; token_temperature: of the draw of tokens; blocks: those whose attention makes the heat map, multi-modal first;
-    hold: "released" or "commit" (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the
+    hold: a name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the
     released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well (see
     MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate);
-    heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
+    heat_from: the picture in which the text's attention is mapped, "image" or "source"; heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
     focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated" and
     heat_padding True, which is not the attention that the model used.
 
@@ -56,6 +58,7 @@ class Defaults:
     hold_by: str = "step"
     bias_text: bool = True
     smooth: bool = True
+    heat_from: str = "image"
     heat_keys: str = "all"
     heat_padding: bool = False
 
@@ -108,6 +111,10 @@ class Settings:
     smooth: bool
     heat_keys: str
     heat_padding: bool
+    heat_from: str
+    order: str
+    revise: float
+    refresh_every: int
 
     @classmethod
     def choose(
@@ -123,6 +130,10 @@ class Settings:
         token_temperature: float | None = None,
         blocks: int | Sequence[int] | None = None,
         seed: int | Sequence[int] | None = None,
+        order: str = "confidence",
+        revise: float = 0.0,
+        refresh_every: int = 1,
+        heat_from: str | None = None,
     ) -> Settings:
         """The settings of a call; None is the model's own default. Raises SettingError for one out of range."""
         hold_threshold = defaults.hold_threshold if hold_threshold is None else hold_threshold
@@ -131,17 +142,25 @@ class Settings:
         guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         token_temperature = defaults.token_temperature if token_temperature is None else token_temperature
         blocks = defaults.blocks if blocks is None else blocks
+        heat_from = defaults.heat_from if heat_from is None else heat_from
         _check(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
         _check(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 a little closer to the source")
         _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
         _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
         _check(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         _check(defaults.image_size, "image_size", 1, LARGEST, "it is the side of the model's square in px", whole=True)
+        _check(revise, "revise", 0, 1, "0 revises nothing; 0.01 masks what has become very improbable again")
+        _check(refresh_every, "refresh_every", 1, MOST_STEPS, "1 computes all in every step; 3 is faster", whole=True)
         for name in ("bias_text", "smooth", "heat_padding"):
             if not isinstance(value := getattr(defaults, name), bool):
                 raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
-        for name, known in (("hold", HOLDS), ("hold_by", HOLD_BY), ("heat_keys", KEYS)):
-            value = getattr(defaults, name)
+        for name, value, known in (
+            ("hold", defaults.hold, HOLDS),
+            ("hold_by", defaults.hold_by, HOLD_BY),
+            ("heat_keys", defaults.heat_keys, KEYS),
+            ("heat_from", heat_from, MAPPED if defaults.heat_keys == "all" else MAPPED[:1]),
+            ("order", order, list(ORDERS)),
+        ):
             if not isinstance(value, str) or value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
         return cls(
@@ -159,6 +178,10 @@ class Settings:
             smooth=defaults.smooth,
             heat_keys=defaults.heat_keys,
             heat_padding=defaults.heat_padding,
+            heat_from=heat_from,
+            order=order,
+            revise=float(revise),
+            refresh_every=int(refresh_every),
         )
 
     def call(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .blocks import (
     Upsample,
     sinusoids,
 )
+from .caching import FeatureCache
 from .checkpoints import load_module
 from .errors import SettingError, ShapeError
 from .text import TextCondition
@@ -130,7 +131,13 @@ class MaskedGenerativeTransformer(nn.Module):
         check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
         pictures = [self.encode_tokens(tokens)]  # [B, N, D]
         conditions = [self.time_text_embed(timestep.float() * 1000, prepared.pooled)]  # [B, D]
-        if prepared.source is not None:
+        cache, positions = layout.cache, None
+        if cache is not None:
+            positions = cache.open_positions(tokens, self.config.codebook_size, layout.position_grid)
+        if positions is not None:
+            layout = layout.only(positions)
+            pictures = [x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1])) for x in pictures]  # [B, R, D]
+        elif prepared.source is not None:
             pictures.append(prepared.source)
             conditions.append(prepared.source_condition)
 
@@ -139,7 +146,10 @@ class MaskedGenerativeTransformer(nn.Module):
         streams = [torch.cat([encoded, pictures[0]], dim=1), *pictures[1:]]
         for block in self.single_transformer_blocks:
             streams = self.through(block, streams, conditions, layout)
-        features = self.decode(streams[0][:, layout.text :], layout)  # [B, h, w, D]
+        image = streams[0][:, layout.text :]
+        if cache is not None:
+            image = cache.complete_features(image, positions)
+        features = self.decode(image, layout)  # [B, h, w, D]
         if only is not None:
             return self.mlm_layer(features[only])
         return rearrange(self.mlm_layer(features), "b h w codebook -> b codebook h w")
@@ -154,15 +164,18 @@ class MaskedGenerativeTransformer(nn.Module):
         bias_text: bool = False,
         micro_conditions: Tensor | None = None,
         origin: Tensor | None = None,
+        cache: FeatureCache | None = None,
     ) -> Prepared:
-        """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone."""
+        """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone.
+
+        cache: says in every pass which positions are computed; the logits of all others are as they were.
+        """
         self.check_inputs(tokens, text, source, strength, micro_conditions)
         pooled, with_source = self.pool(tokens, text, micro_conditions), source is not None and strength > 0
-        prepared = Prepared(
-            self.layout(tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin),
-            self.encode_text(text.tokens),
-            pooled,
+        layout = self.layout(
+            tokens, text, with_source=with_source, strength=strength, bias_text=bias_text, origin=origin
         )
+        prepared = Prepared(replace(layout, cache=cache), self.encode_text(text.tokens), pooled)
         if not with_source:
             return prepared
         at_rest = self.time_text_embed(torch.zeros(len(tokens), device=tokens.device), pooled)  # always timestep 0

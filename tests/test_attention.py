@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from editmgt_lab.attention import (
+    attached,
     attention_probabilities,
     capture_attention,
     capture_memory,
@@ -404,3 +405,35 @@ def test_configuration():
     ):
         with pytest.raises(SettingError):
             TransformerConfig.from_dict(SIZES | wrong)
+
+
+@torch.no_grad()
+def test_a_map_can_be_over_the_source(editor, picture):
+    source = editor.tokenize(picture())
+    text, timestep = editor.encode_text("make the ball blue"), torch.tensor([1])
+
+    class Whole:
+        thread = threading.get_ident()
+
+        def record(self, q, k, layout):
+            self.map = attention_probabilities(q[:, :, : layout.text], k)  # [B, heads, L, T]
+
+    whole = Whole()
+    with (
+        attached(editor.transformer, {1: whole}),
+        capture_attention(editor.transformer, [1], mapped="source") as over_source,
+        capture_attention(editor.transformer, [1]) as over_image,
+    ):
+        editor.transformer(source, text, timestep, source=source)
+        length, positions = text.tokens.shape[1], over_image.text_to_image(1).shape[-1]
+        parts = whole.map.split([length, positions, positions], dim=-1)
+        assert torch.equal(over_image.text_to_image(1), parts[1]) and torch.equal(
+            over_source.text_to_image(1), parts[2]
+        )
+        editor.transformer(source, text, timestep)  # without a source there is the image alone
+        assert torch.equal(over_source.text_to_image(1), over_image.text_to_image(1))
+    with pytest.raises(SettingError, match="mapped"), capture_attention(editor.transformer, [0], mapped="text"):
+        pass
+    refused = capture_attention(editor.transformer, [0], "generated", mapped="source")  # it has no source keys
+    with pytest.raises(SettingError, match="mapped"), refused:
+        pass

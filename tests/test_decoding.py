@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import ROWS, SCHEDULES, RegionHoldSampler, draw_tokens, exponential_times, guide
+from editmgt_lab.decoding import ORDERS, SCHEDULES, RegionHoldSampler, draw_tokens, guide
+from editmgt_lab.decoding.orders import halton_ranks, neighbours
+from editmgt_lab.decoding.sampler import ROWS, exponential_times
 from editmgt_lab.errors import SettingError, ShapeError
 
 MASK, CODEBOOK, STEPS = 20, 16, 7
@@ -64,6 +66,79 @@ def test_without_noise_the_least_confident_are_masked_again():
         assert probability[picture][masked].max() <= probability[picture][~masked].min()
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_keeps_to_the_schedule_and_the_hold(order):
+    decisions, source, heat = decode(RegionHoldSampler(MASK, STEPS, order=order, hold="commit"), hold_threshold=0.4)
+    held = heat < 0.4
+    before = torch.ones_like(held)
+    for index, decision in enumerate(decisions):
+        ratio = math.cos(math.pi / 2 * (index + 1) / STEPS) if index < STEPS - 1 else 0
+        assert decision.masked.sum(dim=(1, 2)).tolist() == [math.floor(n * ratio) for n in (~held).sum(dim=(1, 2))]
+        assert not (decision.masked & ~before).any()  # what is decided stays
+        assert torch.equal(decision.tokens[held], source[held])
+        before = decision.masked
+    masked = {name: decode(RegionHoldSampler(MASK, STEPS, order=name))[0][1].masked for name in ORDERS}
+    assert sum(torch.equal(masked[order], other) for other in masked.values()) == 1
+
+
+def test_halton_ranks_are_the_sequence_by_hand():
+    # (1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9), (5/8, 7/9), (3/8, 2/9) … after (0, 0), in 2 × 3 cells
+    visited = [(0, 0), (1, 1), (0, 2), (1, 0), (0, 1), (1, 2)]
+    ranks = halton_ranks(2, 3)
+    assert [ranks[cell].item() for cell in visited] == list(range(6))
+    for h, w in ((1, 1), (5, 8), (64, 48)):
+        assert sorted(halton_ranks(h, w).flatten().tolist()) == list(range(h * w))
+
+
+def test_halton_spreads_what_is_decided_together():
+    for count in (16, 64, 100):  # of 256 cells: in every quarter of the picture a quarter of them
+        first = halton_ranks(16, 16) < count
+        quarters = [part.sum().item() for half in first.chunk(2) for part in half.chunk(2, dim=1)]
+        assert max(quarters) - min(quarters) <= 0.06 * count + 2
+
+
+def test_halton_goes_by_place_alone():
+    decisions, _, _ = decode(RegionHoldSampler(MASK, STEPS, order="halton"))
+    for decision in decisions[:-1]:
+        assert torch.equal(decision.masked[0], decision.masked[1])
+        assert torch.equal(decision.masked[0], halton_ranks(5, 8) >= 40 - decision.masked[0].sum())
+
+
+def test_the_frontier_grows_from_what_is_known():
+    logits, tokens, source, _ = scene()
+    tokens[:, 2, 3] = source[:, 2, 3]
+    sampler = RegionHoldSampler(MASK, STEPS, order="frontier", schedule="linear")
+    for index in range(3):
+        known = tokens != MASK
+        tokens = sampler.step(logits[index], tokens, index)
+        fresh = (tokens != MASK) & ~known
+        ahead = neighbours(known) & ~known
+        for picture in range(2):  # the ring is decided before anything beyond it
+            assert (fresh[picture] <= ahead[picture]).all() or (ahead[picture] <= fresh[picture]).all()
+        assert fresh.any()
+
+
+def test_revision_masks_what_has_become_improbable():
+    logits, tokens, source, heat = scene()
+    known = source.clone()
+    known[:, 0] = MASK
+    surely = 20.0 * torch.nn.functional.one_hot(source, CODEBOOK).movedim(-1, 1)
+    doubted = torch.zeros_like(known, dtype=torch.bool)
+    doubted[:, 3, 2:5] = True
+    surely[doubted.unsqueeze(1).expand_as(surely)] = 0  # 1 / 16 for every code
+    heat = torch.ones_like(heat)
+    heat[:, 3, 4] = 0  # held: not revised
+
+    def masked(index=0, **settings):
+        sampler = RegionHoldSampler(MASK, STEPS, **settings)
+        return sampler.decide(surely, known, index, heat=heat, hold_threshold=0.5, source=source).masked
+
+    revised, plain = masked(revise=0.1), masked()
+    assert torch.equal(revised[:, 1:], (doubted & (heat > 0.5))[:, 1:])
+    assert not plain[:, 1:].any() and not masked(revise=0.05)[:, 1:].any()
+    assert not masked(STEPS - 1, revise=0.1).any()
+
+
 def test_known_tokens_stay():
     logits, tokens, source, _ = scene()
     tokens[:, :2] = source[:, :2]
@@ -87,6 +162,28 @@ def test_a_committed_hold_is_never_masked_again():
             assert decision.masked.sum(dim=(1, 2)).tolist() == [math.floor(n * ratio) for n in free.tolist()]
     assert not decisions[-1].masked.any()
     assert not torch.equal(decisions[-1].tokens[~held], source[~held])
+
+
+def test_an_agreeing_hold_commits_where_the_network_says_the_same():
+    logits, tokens, source, heat = scene()
+    before = tokens.clone()
+    before[:, 0] = source[:, 0]  # known and as the source: held where it is cold
+    before[:, 1] = (source[:, 1] + 1) % CODEBOOK  # known and different: never undone
+    certain = logits[0] + 50 * torch.nn.functional.one_hot(source, CODEBOOK).movedim(-1, 1) * (heat < 0.2).unsqueeze(1)
+
+    def run(hold):
+        settings = {"heat": heat, "hold_threshold": 0.4, "source": source}
+        sampler = RegionHoldSampler(MASK, STEPS, hold=hold)
+        return sampler.decide(certain, before, 0, generator=torch.Generator().manual_seed(0), **settings)
+
+    decision, cold = run("agree"), heat < 0.4
+    drawn = (
+        RegionHoldSampler(MASK, STEPS).decide(certain, before, 0, generator=torch.Generator().manual_seed(0)).sampled
+    )
+    assert torch.equal(decision.held, cold & (drawn == source)) and torch.equal(decision.sampled, drawn)
+    assert decision.held[:, 2:][(heat < 0.2)[:, 2:]].all() and not decision.held[:, 1].any()
+    assert decision.held.sum() < run("commit").held.sum() and not (decision.masked & decision.held).any()
+    assert torch.equal(decision.tokens[:, 1], before[:, 1])
 
 
 def test_the_released_hold_leaks_until_the_last_step():
@@ -179,6 +276,9 @@ def test_setting_errors():
     for settings in (
         {"schedule": "square"},
         {"hold": "tight"},
+        {"order": "alphabetical"},
+        {"revise": -0.1},
+        {"revise": math.nan},
         {"temperature": (-1.0, 0.0)},
         {"temperature": math.nan},
         {"token_temperature": 0.0},

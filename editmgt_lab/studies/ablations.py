@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..decoding import HOLDS
+from ..decoding import STRICT_HOLDS
 from ..editor import Editor
 from ..errors import command
 from ..loading import load
@@ -71,7 +71,7 @@ def ablate(
         return Trial(setting, option, own.values, own.seconds, chosen=True)
 
     rule = editor.defaults.hold
-    other = next(each for each in HOLDS if each != rule)
+    other = next(each for each in STRICT_HOLDS if each != rule)
     trials = [
         as_shipped("hold", f"{rule}, λ = {threshold:g}"),
         try_out(editor, "hold", "none", **run, hold_threshold=0.0),

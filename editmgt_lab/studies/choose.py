@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..decoding import HOLD_BY, HOLDS
+from ..decoding import HOLD_BY, STRICT_HOLDS
 from ..editor import Editor
 from ..errors import CheckpointError, command
 from ..images import to_tensor
@@ -107,7 +107,7 @@ def choose_settings(
     trials = try_blocks(editor, **run, hold_threshold=0.0, **chosen)
     chosen["blocks"] = take(trials, best(trials, "localisation"))
 
-    holds = [(0.0, HOLDS[0], HOLD_BY[0]), *product(HOLD_THRESHOLDS, HOLDS, HOLD_BY)]
+    holds = [(0.0, STRICT_HOLDS[0], HOLD_BY[0]), *product(HOLD_THRESHOLDS, STRICT_HOLDS, HOLD_BY)]
     trials = [
         try_out(
             editor.with_defaults(hold=rule, hold_by=heat), "hold", (threshold, rule, heat), **run, **chosen,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from ..decoding import HOLDS
+from ..decoding import STRICT_HOLDS
 from ..editor import Editor
 from ..errors import command
 from ..images import to_images, to_tensor
@@ -110,7 +110,7 @@ def evaluate(
 def ways_to_answer(editor: Editor, hold_thresholds: Sequence[float] | None, other_words: bool) -> dict[str, Way]:
     """Row → way, for all rows that decode."""
     thresholds = [editor.defaults.hold_threshold] if hold_thresholds is None else hold_thresholds
-    rules = sorted(HOLDS, key=lambda rule: rule == editor.defaults.hold)
+    rules = sorted(STRICT_HOLDS, key=lambda rule: rule == editor.defaults.hold)
     ways = {NO_HOLD: Way(editor, 0.0)}
     for threshold in thresholds:
         if threshold != 0:

@@ -174,12 +174,21 @@ class PatchRecorder:
 
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
-        """q, k: [B, heads, T, d], rotated."""
-        rows = slice(layout.text, layout.text + layout.image)
-        bias = None if layout.bias is None else layout.bias[rows]
+        """q, k: [B, heads, T, d], rotated; where a cache has some positions, q is that of the others alone, and these
+        keep what was found when they were last computed.
+        """
+        part = layout.rows is not None
+        rows = slice(layout.text, None if part else layout.text + layout.image)
+        bias = None if layout.bias is None else layout.bias[-1:, :, rows] if part else layout.bias[rows]
         attention = attention_probabilities(q[-1:, :, rows], k[-1:], bias)[0].float()  # [heads, N, T]
         words = attention[..., : layout.text] @ self.members.to(attention.device)  # a word's share: its rows' sum
-        self.found = quantise(torch.cat([words, attention[..., layout.text :]], dim=-1))
+        found = quantise(torch.cat([words, attention[..., layout.text :]], dim=-1))
+        if part:
+            place = (layout.rows[-1, layout.text :] - layout.text).cpu().numpy()
+            for whole, computed in zip(self.found, found, strict=True):
+                whole[:, place] = computed
+        else:
+            self.found = found
 
 
 @contextmanager

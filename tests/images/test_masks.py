@@ -333,7 +333,9 @@ def test_a_data_set_reads_masks_as_the_editor_does(source):
 # In an edit
 
 
-@pytest.mark.parametrize("mask", [box("RGBA", CLEAR, WHITE), box("LA", (0, 0), (255, 255)), REGION], ids=["RGBA", "LA", "array"])
+@pytest.mark.parametrize(
+    "mask", [box("RGBA", CLEAR, WHITE), box("LA", (0, 0), (255, 255)), REGION], ids=["RGBA", "LA", "array"]
+)
 def test_an_edit_stays_inside_the_mask_and_says_how_it_was_read(editor, picture, mask):
     result = editor.edit(picture(*SIZE), "make the ball blue", mask=mask, steps=2, seed=0, guidance_scale=1)
     free = REGION[::8, ::8] if result.tokens.shape[-1] == 8 else REGION[::4, ::4]

@@ -19,6 +19,8 @@ def test_bench_command(tiny_folder, tmp_path, capsys):
     assert all(seconds > 0 for seconds in result["seconds"].values()) and len(result["seconds"]) == 8
     step, captured = (result["seconds"][name] for name in (bench_module.PLAIN, bench_module.CAPTURED))
     assert result["capture_cost"] == pytest.approx(captured / step - 1)
+    usual, fast = (result["ways"][name] for name in (bench_module.USUAL_EDIT, bench_module.FAST_EDIT))
+    assert result["fast_share"] == pytest.approx(fast / usual) and fast > 0
     assert bench_module.processor() in capsys.readouterr().out
     assert bench_module.main(["--model", str(tmp_path / "nothing")]) == 2
 

@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .errors import SettingError, ShapeError
+from ..errors import SettingError, ShapeError
+from .orders import ORDERS
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -26,7 +27,8 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
-HOLDS = ("released", "commit")
+HOLDS = ("released", "commit", "agree")
+STRICT_HOLDS = HOLDS[:2]  # whatever the network says, all below the threshold ends as the source
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
 ROWS = 64  # that one race on the CPU has: what it makes stays in the processor's cache
 
@@ -35,9 +37,9 @@ ROWS = 64  # that one race on the CPU has: what it makes stays in the processor'
 class Decision:
     """What one step decided; every field is [B, h, w].
 
-    tokens: after re-masking; sampled: before it, no token masked; confidence: log p(token) + temperature · Gumbel, by
-    which they competed, infinite where a token did not have to; held: positions below the hold threshold; masked: those
-    that the next step has to fill.
+    tokens: after re-masking; sampled: before it, no token masked; confidence: by which they competed, as their order
+    says (in the last step log p(token)), infinite where a token did not have to; held: positions below the hold
+    threshold; masked: those that the next step has to fill.
     """
 
     tokens: Tensor
@@ -59,11 +61,17 @@ class RegionHoldSampler:
     mask_token_id: the id of masked tokens; steps: K; temperature: of the Gumbel noise on the confidence, first and last
     step, linear in between (a single number falls to 0.01, as in the released code); token_temperature: divides the
     logits before tokens are drawn from them, 1 as in the released code, less draws fewer of the unlikely ones;
-    schedule: a name in SCHEDULES.
+    schedule: a name in SCHEDULES; order: a name in ORDERS, in which the tokens are decided.
 
     hold="released": a masked position below the threshold takes the source token, then competes by that token's own
     confidence and may be masked again, so the hold leaks. hold="commit": all positions below the threshold are source
-    tokens at once and for good; the schedule runs over the others.
+    tokens at once and for good; the schedule runs over the others. hold="agree": of these, only positions commit at
+    which the token that was drawn, or is known, is the source's. So a wrong heat map cannot undo an edit, least of all
+    one of the whole picture, and nearly all that an edit leaves alone is settled in the first step.
+
+    revise: in every step but the last, a token that was decided before and is now less probable than this is masked
+    again, unless it is held; 0 revises nothing. Source: token-to-mask remasking (arXiv 2605.26436), and token editing
+    (arXiv 2606.29814, diffusers' BlockRefinementScheduler), which puts another token there at once.
 
     Raises SettingError for a setting out of range.
     """
@@ -77,13 +85,16 @@ class RegionHoldSampler:
         token_temperature: float = 1.0,
         schedule: str = "cosine",
         hold: str = "released",
+        order: str = "confidence",
+        revise: float = 0.0,
     ):
         if steps < 1:
             raise SettingError(f"steps is {steps}", expected="1 or more", fix="12 to 36 are usual")
-        if schedule not in SCHEDULES:
-            raise SettingError(f"unknown schedule {schedule!r}", expected=f"one of {list(SCHEDULES)}", fix="choose one")
-        if hold not in HOLDS:
-            raise SettingError(f"unknown hold {hold!r}", expected=f"one of {list(HOLDS)}", fix="choose one")
+        for name, value, known in (("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS)):
+            if value not in known:
+                raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
+        if not 0 <= revise <= 1:
+            raise SettingError(f"revise is {revise}", expected="a probability", fix="0 revises nothing")
         first, last = temperature if isinstance(temperature, Sequence) else (temperature, 0.01)
         if not all(math.isfinite(t) and t >= 0 for t in (first, last)):
             raise SettingError(f"temperature is {temperature}", expected="finite, 0 or more", fix="(2.0, 0.0) is usual")
@@ -93,7 +104,7 @@ class RegionHoldSampler:
             )
         self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
         self.token_temperature = token_temperature
-        self.schedule = SCHEDULES[schedule]
+        self.schedule, self.order, self.revise = SCHEDULES[schedule], ORDERS[order], revise
         self.temperatures = torch.linspace(first, last, steps).tolist()
 
     def step(
@@ -145,30 +156,37 @@ class RegionHoldSampler:
         held = torch.zeros_like(unknown)
         if hold_threshold > 0:
             held = heat.reshape(before.shape).to(before.device) < hold_threshold
-            replaced = held if self.hold == "commit" else held & unknown
+            if self.hold == "agree":
+                held = held & (sampled == source.flatten(1))
+            replaced = held & unknown if self.hold == "released" else held
             sampled = torch.where(replaced, source.flatten(1), sampled)
-        committed = held if self.hold == "commit" else torch.zeros_like(held)
+        committed = torch.zeros_like(held) if self.hold == "released" else held
         if fixed is not None:
             committed = committed | fixed.flatten(1)
 
         competing = unknown & ~committed
-        chosen = probabilities.gather(-1, sampled.where(competing, 0).unsqueeze(-1)).squeeze(-1)  # [B, N]
-        confidence = chosen.clamp(min=1e-20).log().where(competing, math.inf)
-        after = sampled
+        known_ids = sampled.where(sampled < logits.shape[1], 0)
+        chosen = probabilities.gather(-1, known_ids.unsqueeze(-1)).squeeze(-1)  # [B, N]
+        priority, after = chosen.clamp(min=1e-20).log(), sampled
         if index < self.steps - 1:
-            confidence = confidence + self.temperatures[index] * gumbel_noise(chosen, generator)
+            grids = [each.view_as(tokens) for each in (priority, gumbel_noise(chosen, generator), ~competing)]
+            priority = self.order(*grids, temperature=self.temperatures[index]).flatten(1)
+        priority = priority.where(competing, math.inf)
+        if index < self.steps - 1:
             places = (~committed).sum(dim=1, keepdim=True)
-            after = sampled.where(confidence >= self.cut(confidence, competing, places, index), self.mask_token_id)
+            doubted = ~unknown & ~committed & ~held & (chosen < self.revise)
+            kept = (priority >= self.cut(priority, competing, places, index)) & ~doubted
+            after = sampled.where(kept, self.mask_token_id)
 
-        fields = (after, sampled, confidence, held, after == self.mask_token_id)
+        fields = (after, sampled, priority, held, after == self.mask_token_id)
         return Decision(*(field.reshape(tokens.shape) for field in fields))
 
-    def cut(self, confidence: Tensor, competing: Tensor, places: Tensor, index: int) -> Tensor:
-        """The confidence [B, 1] below which tokens are masked again; places [B, 1]: how many the schedule runs over."""
+    def cut(self, priority: Tensor, competing: Tensor, places: Tensor, index: int) -> Tensor:
+        """The priority [B, 1] below which tokens are masked again; places [B, 1]: how many the schedule runs over."""
         progress = torch.tensor((index + 1) / self.steps)
         count = (places * self.schedule(progress)).floor().long()
         count = torch.minimum(count, competing.sum(dim=1, keepdim=True) - 1).clamp(min=1)
-        return confidence.sort(dim=1).values.gather(1, count.clamp(max=confidence.shape[1] - 1))
+        return priority.sort(dim=1).values.gather(1, count.clamp(max=priority.shape[1] - 1))
 
     def check_inputs(
         self,

@@ -1,0 +1,121 @@
+"""What a pass leaves for the next: exact where nothing has changed, and only what is open is computed."""
+
+import pytest
+import torch
+from PIL import Image
+
+import editmgt_lab as lab
+from editmgt_lab import views
+from editmgt_lab.caching import FeatureCache
+from editmgt_lab.errors import SettingError
+
+CODES, MASK = 32, 39
+INSTRUCTIONS = ["make the ball blue", "remove the hat", "add a cat"]
+SETTINGS = {"hold_threshold": 0.2, "steps": 5, "guidance_scale": 2.0, "seed": [3, 4, 5]}
+
+
+@pytest.fixture
+def scene(editor, picture):
+    """Tokens with a few masked ones, none in the last picture, and what a pass takes beside them."""
+    source = editor.tokenize([picture(seed=seed) for seed in range(3)])
+    tokens = source.clone()
+    tokens[0, 0, 0] = tokens[1, 2:5, 3] = tokens[1, 7, 7] = MASK
+    return tokens, editor.encode_text(INSTRUCTIONS), torch.full((3,), 2), source
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("strength", [1.0, 1.4])
+def test_a_pass_over_the_open_positions_is_the_whole_pass_while_nothing_changes(editor, scene, strength):
+    tokens, text, timestep, source = scene
+    cache = FeatureCache(refresh_every=2)
+
+    def run(cache=None):
+        shared = editor.transformer.prepare(tokens, text, source=source, strength=strength, cache=cache)
+        with lab.capture_attention(editor.transformer, [0, 1, 2]) as captured:
+            logits = editor.transformer(tokens, shared, timestep)
+        return logits, [captured.text_to_image(block) for block in (0, 1, 2)]
+
+    whole, maps = run()
+    refreshed, _ = run(cache)
+    assert torch.equal(refreshed, whole) and cache.computed.all()
+    part, maps_of_part = run(cache)
+    torch.testing.assert_close(part, whole, atol=1e-4, rtol=1e-4)
+    for one, other in zip(maps, maps_of_part, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    cells = torch.zeros_like(tokens, dtype=torch.bool)  # a position is 2 × 2 tokens; without an open one, the first
+    cells[0, :2, :2] = cells[1, 2:6, 2:4] = cells[1, 6:, 6:] = cells[2, :2, :2] = True
+    assert torch.equal(cache.computed, cells)
+
+
+@torch.no_grad()
+def test_what_has_changed_is_computed_once_more(editor, scene):
+    tokens, text, timestep, source = scene
+    cache = FeatureCache(refresh_every=9)
+    shared, shares = editor.transformer.prepare(tokens, text, source=source, cache=cache), []
+    for filled in ([], [(2, 3), (3, 3)], [(4, 3), (7, 7)], []):
+        tokens = tokens.clone()
+        for cell in filled:
+            tokens[1][cell] = 1
+        editor.transformer(tokens, shared, timestep)
+        shares.append(cache.computed[1].sum().item() / 4)
+    assert shares == [16, 3, 2, 1]  # positions: all; masked or just filled; the same; none, so the first
+
+
+@torch.no_grad()
+def test_it_is_not_the_whole_pass_once_something_else_has_changed(editor, scene):
+    tokens, text, timestep, source = scene
+    whole = editor.transformer(tokens, text, timestep - 1, source=source)
+    found = {}
+    for refresh_every in (1, 3):
+        shared = editor.transformer.prepare(tokens, text, source=source, cache=FeatureCache(refresh_every))
+        editor.transformer(tokens, shared, timestep)
+        found[refresh_every] = editor.transformer(tokens, shared, timestep - 1)
+    assert not torch.allclose(found[3], whole, atol=1e-3) and torch.equal(found[1], whole)
+
+
+def test_refreshing_every_step_is_the_plain_edit(editor, picture):
+    pictures = [picture(seed=seed) for seed in range(3)]
+    plain = editor.edit(pictures, INSTRUCTIONS, **SETTINGS)
+    exact = editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=1)
+    for each in (exact, editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=2)):
+        assert each.tokens.max() < CODES
+    assert torch.equal(exact.tokens, plain.tokens) and torch.equal(exact.heat, plain.heat)
+
+
+def test_a_picture_does_not_depend_on_the_others_of_its_batch(editor, picture):
+    pictures = [picture(seed=seed) for seed in range(3)]
+    together = editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=3)
+    for i, (each, instruction) in enumerate(zip(pictures, INSTRUCTIONS, strict=True)):
+        alone = editor.edit(each, instruction, **SETTINGS | {"seed": 3 + i}, refresh_every=3)
+        assert torch.equal(alone.tokens[0], together.tokens[i])
+
+
+def test_text_to_image_can_be_cached_too(editor):
+    task = editor.prepare(lab.editor.NO_SOURCE, "a ball", hold_threshold=0, steps=4, seed=1, refresh_every=2)
+    assert [step.masked.any().item() for step in editor.decode(task)] == [True, True, True, False]
+
+
+def test_less_than_every_pass_is_refused():
+    with pytest.raises(SettingError, match="refresh_every is 0"):
+        FeatureCache(0)
+
+
+def test_recorded_maps_of_settled_patches_are_those_last_computed(editor, picture):
+    def run(**settings):
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (0, 0, 16, 32))  # the right half is known, and settled from the first pass on
+        settings |= {"steps": 3, "seed": 3, "hold_threshold": 0.0, "attention": True, "mask": mask}
+        return views.record(editor, picture(), INSTRUCTIONS[0], progress=lambda *_: None, **settings).attention.patches
+
+    exact, cached = run(), run(refresh_every=3)
+    assert cached.shape == exact.shape and (cached[0] == exact[0]).all()
+    same = (cached[0] == cached[2]).all(axis=(0, 1, 3)).reshape(4, 4)  # of no block or head is anything new
+    assert same[:, 2:].all() and not same[:, :2].any()
+
+
+def test_heat_from_the_source_is_another_map_and_text_to_image_has_none(editor, picture):
+    over_image, over_source = (
+        editor.edit(picture(), INSTRUCTIONS[0], steps=1, seed=0, hold_threshold=0, heat_from=each)
+        for each in ("image", "source")
+    )
+    assert torch.equal(over_image.tokens, over_source.tokens) and not torch.equal(over_image.heat, over_source.heat)
