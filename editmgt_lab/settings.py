@@ -36,12 +36,13 @@ class Defaults:
 
     image_size: side of the model's square in px; hold_threshold: λ; strength: γ of the injection; guidance_scale: 1 is
     off; token_temperature: of the draw of tokens; blocks: those whose attention makes the heat map, multi-modal first;
-    hold: a name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the
-    released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well (see
-    MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate);
-    heat_from: the picture in which the text's attention is mapped, "image" or "source"; heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
-    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated" and
-    heat_padding True, which is not the attention that the model used.
+    hold: a name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in
+    the released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well
+    (see MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see
+    consolidate); heat_from: the picture in which the text's attention is mapped, "image" or "source"; heat_keys: of the
+    attention behind the heat map, as capture_attention takes them; heat_padding: whether, without focus words, padded
+    text rows count in it. The released code's own heat map has heat_keys "generated" and heat_padding True, which is
+    not the attention that the model used.
 
     The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
     hold others, in `lab.json`.

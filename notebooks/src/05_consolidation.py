@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import editmgt_lab as lab
-from editmgt_lab import views
+from editmgt_lab import consolidation, views
 from editmgt_lab.consolidation import consolidate, gaussian_matrix, local_variance, smooth_heat, stretch
 from editmgt_lab.metrics import roc_auc
 from editmgt_lab.views.overlays import heat_overlay
@@ -78,7 +78,8 @@ filtered = kept * raw + (1 - kept) * blurred
 peak = raw > raw.quantile(0.9)
 filtered = stretch(torch.where(peak, 0.7 * raw + 0.3 * filtered, filtered))
 torch.testing.assert_close(filtered, smooth_heat(raw))
-print(inspect.getsource(consolidate).split('"""')[2])
+for part in (consolidation.mean_attention, consolidation.to_heat):
+    print(inspect.getsource(part))
 
 # %%
 row = [(raw, "stretched mean"), (blurred, "blurred"), (kept, "how much is kept"), (filtered, "filtered")]
@@ -241,6 +242,6 @@ def check_weighted(weighted):
 # ```python
 # editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)
 # with lab.capture_attention(editor.transformer, editor.defaults.blocks) as captured:
-#     result = editor.edit("photo.jpg", "remove the tree", steps=36, seed=0)
-# views.consolidation_figure(result.source, lab.consolidate(captured[-1:], smooth=False)[0], result.heat[0])
+#     result = editor.edit("photo.jpg", "remove the tree", seed=0)
+# views.consolidation_figure(result.source, lab.consolidate(captured[-1:], smooth=False)[0], result.last_heat[0])
 # ```
