@@ -18,6 +18,13 @@ import editmgt_lab as lab  # noqa: E402
 from tests.support.tiny import save_tiny  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that run beside each other keep to their file, whose fixtures they share; notebooks go their own way."""
+    for item in items:
+        file, _, name = item.nodeid.partition("::")
+        item.add_marker(pytest.mark.xdist_group(name if file.endswith("test_notebooks.py") else file))
+
+
 @pytest.fixture(autouse=True)
 def nothing_was_asked_of_the_network():
     """No test reaches beyond this computer, or tries to, even where what it runs makes up for that."""

@@ -50,9 +50,10 @@ print(position_ids(text=2, grid=(2, 2), pictures=2))
 # %%
 text = editor.encode_text(instruction)
 source = editor.tokenize(sample.source)
+prepared = transformer.prepare(source, text, source=source)  # what all steps of an edit share, the source's vector too
 for timestep in (11, 6, 1, 0):
-    vectors = transformer.conditions(source, text, torch.tensor([timestep]), micro_conditions=None, with_source=True)
-    apart = (vectors[0] - vectors[1]).norm() / vectors[1].norm()
+    vector = transformer.time_text_embed(torch.tensor([1000.0 * timestep]), prepared.pooled)
+    apart = (vector - prepared.source_condition).norm() / prepared.source_condition.norm()
     print(f"timestep {timestep:2}: the image's vector differs from the source's by {apart:.0%} of its length")
 
 # %% [markdown]

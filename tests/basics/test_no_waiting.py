@@ -98,7 +98,7 @@ def test_what_waits_is_seen(on_meta, editor, picture):
 
 
 def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch):
-    monkeypatch.setattr("editmgt_lab.decoding.may_look", lambda values: False)
+    monkeypatch.setattr("editmgt_lab.decoding.sampler.may_look", lambda values: False)
     forward = editor.transformer.mlm_layer.forward
     monkeypatch.setattr(editor.transformer.mlm_layer, "forward", lambda x: forward(x) * torch.nan)
     steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0)

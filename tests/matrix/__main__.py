@@ -32,7 +32,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 NEWEST, LOWEST = "as in constraints.txt", "lowest"
 EXTRAS = ("crisp", "test")
 SHOWN = ("torch", "transformers", "numpy", "pillow")
-SUITE = ("-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "not browser")
+SUITE = ("-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", "-m", "not browser")
 
 
 def lowest_versions() -> list[str]:
