@@ -284,8 +284,8 @@ class Editor:
         return EditResult(
             images=images,
             tokens=last.tokens,
-            heat=last.heat_so_far,
             last_heat=last.heat,
+            mean_heat=last.heat_so_far,
             held=last.held,
             instructions=task.instructions,
             settings=task.settings,

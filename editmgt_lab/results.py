@@ -49,17 +49,17 @@ class DecodeStep:
 class EditResult:
     """A finished edit; the plural names hold lists, the singular ones what the call was about: one picture or a list.
 
-    tokens, held: [B, h, w] on the CPU, as in the last DecodeStep; heat: over all steps, [B, h, w]; last_heat: the last
-    step's own, which sees the edit done, so that of something removed nothing is left to see. sources: the pictures as
-    they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are None or empty for text to
-    image. readings: how each mask was understood, of masks.READINGS; empty without. settings: all that was chosen, the
-    seeds included.
+    tokens, held: [B, h, w] on the CPU, as in the last DecodeStep; last_heat: the last step's heat map, which sees the
+    edit done, so that of something removed little is left to see; mean_heat: that of the attention over all steps.
+    sources: the pictures as they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are
+    None or empty for text to image. readings: how each mask was understood, of masks.READINGS; empty without. settings:
+    all that was chosen, the seeds included.
     """
 
     images: list[Image.Image]
     tokens: Tensor
-    heat: Tensor
     last_heat: Tensor
+    mean_heat: Tensor
     held: Tensor
     instructions: list[str]
     settings: Settings
@@ -68,6 +68,11 @@ class EditResult:
     readings: list[str] = field(default_factory=list)
     source_tokens: Tensor | None = None
     single: bool = True
+
+    @property
+    def heat(self) -> Tensor:
+        """The map that the last step held by (see Defaults.hold_by): held is where it is below λ, or by the mask."""
+        return self.mean_heat if self.settings.hold_by == "mean" else self.last_heat
 
     @property
     def image(self) -> Image.Image | list[Image.Image]:

@@ -117,7 +117,7 @@ class Truth:
         scores = []
         for i, (output, source, mask) in enumerate(zip(outputs, self.sources, self.masks, strict=True)):
             score, leaked = edit_score(output, source, self.targets[i], mask), leakage(output, source, mask)
-            heats = [result.heat, result.last_heat] if result else []
+            heats = [result.mean_heat, result.last_heat] if result else []
             found, last = [self.localisation(each, i) for each in heats] or [math.nan] * 2
             blocks = tuple(self.localisation(each, i) for each in block_heats)
             scores.append(Scores(score, leaked, success(score, leaked), found, blocks, last))

@@ -153,7 +153,7 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
     down to two, each without the block that it does best without. One decoding serves them all.
 
-    Localisation is that of the heat map over all steps, which is the one that an edit returns.
+    Localisation is that of the heat map over all steps: most of an edit is decided before the last one.
     """
     began = time.perf_counter()
     answers = [

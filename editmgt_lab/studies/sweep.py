@@ -41,8 +41,8 @@ class Hold(NamedTuple):
 
 @dataclass(frozen=True)
 class Swept:
-    """B edits under H holds. tokens: long [H, B, h, w]; heat: over all steps, [H, B, h, w]; held: bool [H, B, h, w], of
-    the last step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU.
+    """B edits under H holds. tokens: long [H, B, h, w]; heat: [H, B, h, w], and held: bool [H, B, h, w], of the last
+    step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU.
 
     passes: how many edits went through the network, over all steps; alone: how many would have, one hold at a time.
     """
@@ -93,7 +93,7 @@ def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **o
         tokens = decision.tokens
         counts.append(held.flatten(2).sum(dim=-1))
         passes += len(states)
-    fields = (each.unflatten(0, (len(holds), pictures)) for each in (tokens, editor._heat(attended, task)))
+    fields = (each.unflatten(0, (len(holds), pictures)) for each in (tokens, heat))
     tensors = (each.cpu() for each in (*fields, held, torch.stack(counts)))
     return Swept(holds, *tensors, passes, alone=len(holds) * pictures * settings.steps)
 

@@ -19,8 +19,6 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.attention import capture_steps
-from editmgt_lab.consolidation import over_steps
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics import edit_score, leakage
 
@@ -94,14 +92,14 @@ views.text_figure(text)
 # **masked**, that is, unknown, at first), and the source tokens. In every one of its layers, called **blocks**, each of
 # them looks at all others: **attention**. The first blocks have weights of their own for text and pictures
 # (*multi-modal*), the later ones share them (*single-modal*). `capture_attention` records how much the text looks at
-# each place of the image, while an edit runs; it keeps what came last, so this is the last step (`capture_steps` keeps
-# them all, for the next stage). The maps are 8 × 8, since the network joins 2 × 2 tokens to one place.
+# each place of the image, while an edit runs; it keeps what came last, so this is the last step. The maps are 8 × 8,
+# since the network joins 2 × 2 tokens to one place.
 
 # %%
 blocks = range(len(editor.transformer.blocks))
 with (
     lab.capture_attention(editor.transformer, blocks) as every_block,
-    capture_steps(editor.transformer, editor.defaults.blocks) as chosen_blocks,
+    lab.capture_attention(editor.transformer, editor.defaults.blocks) as chosen_blocks,
 ):
     steps = list(editor.steps(sample.source, sample.instruction, seed=0))
 
@@ -114,18 +112,17 @@ views.attention_figure(result.source, every_block, multi_modal=len(editor.transf
 # ## Stage 4: many maps become one heat map
 #
 # So the maps of the blocks that point best are averaged (over these blocks, over the *heads*, of which every block
-# has four that look independently, over the words, and over the steps), stretched to 0 … 1, and filtered: calm where
-# the map is flat, sharp where it peaks. Which blocks these are was chosen on other edits. While an edit runs, every
-# step has such a map of its own, and the cells whose heat is below λ are held; the last panel shows which ones λ = 0.2
-# would take of the map over all steps.
+# has four that look independently, and over the words), stretched to 0 … 1, and filtered: calm where the map is flat,
+# sharp where it peaks. Which blocks these are was chosen on other edits. Every cell whose heat is below λ is going to
+# be held; the last panel shows which ones λ = 0.2 would take.
 #
 # The hottest place is not always the one that has to change. In other pictures it is what stands beside it.
 # `05_consolidation` measures how often the map is right.
 
 # %%
-raw = lab.consolidate(over_steps(chosen_blocks), smooth=False)
-heat = lab.consolidate(over_steps(chosen_blocks))
-assert torch.allclose(heat, result.heat, atol=1e-4), "this is the heat map of the edit above"
+raw = lab.consolidate(chosen_blocks, smooth=False)
+heat = lab.consolidate(chosen_blocks)
+assert torch.allclose(heat, result.heat), "this is the heat map of the edit above"
 
 print("blocks:", list(editor.defaults.blocks))
 views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)

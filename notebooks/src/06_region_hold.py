@@ -105,9 +105,10 @@ controls_figure(curves)
 
 # %% [markdown]
 # By heat the score stays up to λ = 0.1, where the random hold has lost a sixth of it: it matters *where* one holds.
-# What is won is little, since these edits leak little to begin with; the true mask shows how much there is to win, and
-# what the heat map misses. Pasting is no hold: nothing grows together over its seams, and where the map is wrong it
-# puts back what had been removed. Not even the true region comes to a leakage of 0; why, we shall see below.
+# What is won is little, since these edits leak little to begin with; the true mask shows how much there is to win.
+# Pasting is no hold: it goes by the last step's heat map, when
+# the object is gone and there is little left to look at, so it puts back what had been removed. Not even the true
+# region comes to a leakage of 0; why, we shall see below.
 
 # %%
 score, random_score, true_score = (curves.means(way, "score") for way in (HEAT, RANDOM, MASK))

@@ -73,7 +73,7 @@ def test_sets_of_blocks_are_measured_as_if_captured_alone(editor):
     for trial in (trials[1], trials[-1]):
         sample = truths[1].samples[0]
         result = editor.edit(sample.source, sample.instruction, seed=6, blocks=trial.option, **run)
-        alone = truths[1].localisation(result.heat, 0)
+        alone = truths[1].localisation(result.mean_heat, 0)
         assert trial.values["localisation"][2] == pytest.approx(alone, abs=1e-3, nan_ok=True)
     assert any(not math.isnan(value) for value in trials[-1].values["localisation"]), "the test would say nothing"
 

@@ -92,7 +92,7 @@ def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, num
         leaked = leakage(to_tensor(result.image)[0], source, mask)
         assert card.rows[row][number].leakage == pytest.approx(leaked, rel=1e-3, abs=1e-5)
         scores = card.rows[row][number]
-        assert scores.localisation == pytest.approx(roc_auc(result.heat[0], mask), abs=1e-3)
+        assert scores.localisation == pytest.approx(roc_auc(result.mean_heat[0], mask), abs=1e-3)
         assert scores.last_localisation == pytest.approx(roc_auc(result.last_heat[0], mask), abs=1e-3)
     decoded = [repr(card.rows[row]) for row in list(card.rows)[3:]]
     assert len(set(decoded)) == 3, "hold rules and phrasings make a difference"
@@ -104,7 +104,7 @@ def test_blocks_are_localised_as_if_each_were_captured_alone(card, editor, numbe
     alone = []
     for block in range(3):
         options = {"steps": 2, "hold_threshold": 0, "seed": 5 + number, "blocks": block}
-        alone.append(roc_auc(editor.edit(sample.source, sample.instruction, **options).heat[0], mask))
+        alone.append(roc_auc(editor.edit(sample.source, sample.instruction, **options).mean_heat[0], mask))
     scores = card.rows[NO_HOLD][number]
     assert scores.blocks == pytest.approx(alone, abs=1e-3) and len(set(alone)) == 3
     assert scores.mean_block == pytest.approx(sum(scores.blocks) / 3)

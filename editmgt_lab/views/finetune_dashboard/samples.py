@@ -85,7 +85,8 @@ class Samples:
                 pictures += editor.edit(*asked, seed=0).images
             if not heats:
                 # The first sample's maps; with guidance the second half of a pass has the text.
-                seen = over_steps([step[-len(part) :][:1] for step in steps])
+                first = [step[-len(part) :][:1] for step in steps]
+                seen = over_steps(first) if editor.defaults.hold_by == "mean" else first[-1]
                 heats = [consolidate(seen, words=rows)[0].float().cpu().numpy() for rows in self._rows.values()]
         return Edits(step, pictures, np.stack(heats))
 

@@ -201,7 +201,8 @@ class Playground(Saves, widgets.VBox):
                 raise Cancelled
             self.progress.value = step.index + 1
             if time.monotonic() - drawn >= FRAME:
-                self._take(step.preview(), step.heat_so_far, ticket)
+                heat = step.heat_so_far if self.editor.defaults.hold_by == "mean" else step.heat
+                self._take(step.preview(), heat, ticket)
                 drawn = time.monotonic()
 
         try:
