@@ -15,7 +15,7 @@ from torch import nn
 from ..basics.depth import check_depth
 from ..basics.dtypes import Dtype, choose_dtype
 from ..basics.folders import check_texts_of
-from ..basics.offload import Stored, main_dtype, read_on_use
+from ..basics.offload import main_dtype, read_on_use
 from ..checkpoints import is_large, read_config, stored, weight_files
 from ..errors import CheckpointError
 from .encoding import TextEncoder, padded
@@ -73,7 +73,7 @@ def _without_weights(kind: Any, folder: Path) -> nn.Module:
     from accelerate import init_empty_weights  # slow to import, as transformers is
     from transformers import AutoConfig
 
-    _checked(folder)
+    _checked(kind, folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
@@ -84,10 +84,9 @@ def _without_weights(kind: Any, folder: Path) -> nn.Module:
 
 def _pretrained(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers from safetensors, every name and shape checked."""
-    tensors = _checked(folder)
+    _checked(kind, folder)
     try:
         with _quiet_transformers(progress=is_large(weight_files(folder))):
-            _check_size(kind, folder, sum(math.prod(each.shape) for each in tensors.values()))
             module, report = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -110,12 +109,16 @@ def _pretrained(kind: Any, folder: Path) -> nn.Module:
     return module
 
 
-def _checked(folder: Path) -> dict[str, Stored]:
-    """What is stored, where files and configuration are such that it is safe to let transformers read them."""
+def _checked(kind: Any, folder: Path) -> None:
+    """Raises CheckpointError unless files and configuration are such that it is safe to let transformers read them."""
     check_texts_of(folder, CheckpointError)
     config, tensors = read_config(folder), stored(folder)  # refuses pickles
     check_depth(config, tensors, folder)
-    return tensors
+    try:
+        with _quiet_transformers(progress=False):
+            _check_size(kind, folder, sum(math.prod(each.shape) for each in tensors.values()))
+    except Exception as error:  # as in `_pretrained`
+        raise _unloadable(folder, error) from error
 
 
 def _check_size(kind: Any, folder: Path, count: int) -> None:
