@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test fuzz matrix bench full-size benchmark evaluate captions choose speed figure ablations \
+.PHONY: help lab demo test fuzz matrix long kills bench full-size benchmark evaluate captions choose speed figure ablations \
 	gallery finetune skills crisp filtering train clip notebooks
 
 help: ## show this list
@@ -32,10 +32,16 @@ fuzz: $(VENV)/installed-test ## ten thousand bad inputs: each a right result or 
 matrix: $(VENV)/installed-test ## the suite on every supported Python, and with the lowest versions of all dependencies
 	$(BIN)/python -m tests.matrix $(ARGS)
 
+kills: $(VENV)/installed-test ## kill every command at 100 random moments, fill its disk, and see that nothing is lost
+	$(BIN)/python -m tests.kills $(ARGS)
+
+long: $(VENV)/installed-test ## a thousand edits, every view opened 200 times, a notebook run 50 times: does memory grow?
+	$(BIN)/python -m tests.long $(ARGS)
+
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)
 
-full-size: $(VENV)/installed ## an edit at the released size, random weights: time, memory, floor [ARGS="--layers 4"]
+full-size: $(VENV)/installed ## an edit at the released size, random weights: time, memory, floor [ARGS="--layers 4 --growth"]
 	$(BIN)/python -m editmgt_lab.studies.full_size $(ARGS)
 
 benchmark: $(VENV)/installed ## run a published benchmark [ARGS="emu-edit --data FOLDER"], or go on with it
@@ -62,10 +68,10 @@ ablations: $(VENV)/installed ## change one part of the method at a time: hold, b
 gallery: $(VENV)/installed ## a page of edits of every category, chosen by rule, failures beside successes
 	$(BIN)/python -m editmgt_lab.studies.gallery $(ARGS)
 
-finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 1000"]
+finetune: $(VENV)/installed ## teach the model a skill or a data set [ARGS="cactus --replay 250"]
 	$(BIN)/python -m editmgt_lab.finetuning $(ARGS)
 
-skills: $(VENV)/installed ## what fine-tuning teaches in two minutes, and what it forgets
+skills: $(VENV)/installed ## what fine-tuning teaches in some minutes, and what it forgets
 	$(BIN)/python -m editmgt_lab.studies.skills $(ARGS)
 
 crisp: $(VENV)/installed ## the data pipeline, from pictures to checked edits [ARGS="FOLDER --output outputs/crisp"]

@@ -17,7 +17,7 @@ from .caching import Layout
 from .errors import SettingError
 
 KEYS = ("all", "generated")  # which a captured softmax runs over: see capture_attention
-MAPPED = ("image", "source")  # the picture in which a captured map shows where the text looks
+MAPPED = ("image", "source", "both")  # the picture in which a captured map shows where the text looks
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -206,18 +206,19 @@ class Recorder:
     @torch.no_grad()
     def record(self, q: Tensor, k: Tensor, layout: Layout) -> None:
         """q, k: [B, heads, T, d], rotated. Only the text rows' softmax is computed, only its image part kept."""
-        text, image = layout.text, layout.text + layout.image
+        layout, text, image = layout[self.pictures], layout.text, layout.text + layout.image
         q, k = q[self.pictures, :, :text], k[self.pictures]
         if self.captured.keys == "generated":
             probabilities = attention_probabilities(q, k[:, :, :image])
         else:
             bias = None if layout.bias is None else layout.bias[..., :text, :]
             probabilities = attention_probabilities(q, k, bias)
-        if self.mapped == "source" and probabilities.shape[-1] > image:
-            text, image = image, image + layout.image
         found = probabilities[..., text:image]  # [B, heads, L, N]
+        if self.mapped != "image" and probabilities.shape[-1] > image:
+            in_source = probabilities[..., image : image + layout.image]
+            found = in_source if self.mapped == "source" else found + in_source
         self.captured.maps[self.block] = found.mean(1, keepdim=True) if self.heads == "mean" else found.contiguous()
-        self.captured._layout = layout[self.pictures]
+        self.captured._layout = layout
 
 
 @contextmanager
@@ -237,7 +238,8 @@ def capture_attention(
     nothing stays on the transformer afterwards, not after an error either.
     heads: "mean" keeps the heads' mean alone, which is all that `consolidate` asks for. pictures: those of the batch
     that are recorded, such as the conditional half of a pass with guidance. mapped: "source" records where the text
-    looks in the source instead, of passes that have one.
+    looks in the source instead, "both" the sum of the two, of passes that have a source: what is removed can be found
+    in the source alone, what is added in the image alone.
 
     Raises SettingError for a wrong block, keys, heads or mapped.
     """
@@ -255,10 +257,12 @@ def capture_attention(
 
 
 @contextmanager
-def capture_steps(transformer: nn.Module, blocks: Sequence[int]) -> Iterator[list[CapturedAttention]]:
+def capture_steps(
+    transformer: nn.Module, blocks: Sequence[int], mapped: str = "image"
+) -> Iterator[list[CapturedAttention]]:
     """Record `blocks` as `capture_attention` does, but of every pass: inside the context each adds one to the list."""
     steps: list[CapturedAttention] = []
-    with capture_attention(transformer, blocks) as captured:
+    with capture_attention(transformer, blocks, mapped=mapped) as captured:
         hook = transformer.register_forward_hook(lambda *_: steps.append(captured[:]))
         try:
             yield steps

@@ -108,4 +108,7 @@ class Layout:
 
     def __getitem__(self, pictures: slice) -> Layout:
         """The layout of some pictures of the batch."""
-        return self if self.padding is None else replace(self, padding=self.padding[pictures])
+        parts = {"padding": self.padding}
+        if self.rows is not None:
+            parts |= {"rows": self.rows, "rotary": self.rotary, "bias": self.bias}
+        return replace(self, **{name: part if part is None else part[pictures] for name, part in parts.items()})

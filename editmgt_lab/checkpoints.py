@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .basics.depth import check_depth
 from .basics.dtypes import Dtype, choose_dtype
-from .basics.folders import check_plain, files_in
+from .basics.folders import check_plain, files_in, write_text, written_into
 from .basics.offload import STORED_DTYPES, Stored
 from .errors import CheckpointError, LabError
 from .plain_text import one_line
@@ -218,15 +218,11 @@ def load_module(
 
 
 def save(module: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-    """Writes config.json and diffusion_pytorch_model.safetensors, each whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes config.json and diffusion_pytorch_model.safetensors, each whole or not at all. Raises DiskError."""
     weights = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    unfinished = {name: folder / f".{name}.unfinished" for name in ("config.json", WEIGHTS)}
-    unfinished["config.json"].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(weights, unfinished[WEIGHTS], metadata={"format": "pt"})
-    for name, file in unfinished.items():
-        file.replace(folder / name)
+    with written_into(Path(folder)) as unfinished:
+        write_text(unfinished / "config.json", json.dumps(config, indent=2) + "\n")
+        save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
 
 
 @contextmanager

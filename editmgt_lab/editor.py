@@ -17,7 +17,7 @@ from .basics.sizes import LONG, bytes_of
 from .blocks import Prepared
 from .caching import FeatureCache
 from .consolidation import choose_rows, mean_attention, to_heat
-from .decoding import RegionHoldSampler, check_numbers, guide
+from .decoding import RegionHoldSampler, check_numbers, guide, map_to_hold_by
 from .errors import CheckpointError, ShapeError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
@@ -146,7 +146,7 @@ class Editor:
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
-        heat_from: in which picture the text's attention is mapped, "image" or "source": the image is masked at first.
+        heat_from: the picture in which the text's attention is mapped, "image" (masked at first), "source" or "both".
         order: in which the tokens are decided, a name in decoding.ORDERS; revise: a token that has become less probable
         than this is masked again, 0 revises nothing (see RegionHoldSampler).
         refresh_every: k computes every position in every k-th step, and in the others only those that are still to be
@@ -220,17 +220,19 @@ class Editor:
         sampler = self._sampler(chosen)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
         prepared = self._prepared(task)
+        cache, everything = prepared.layout.cache, torch.ones_like(task.fixed)
         attended = 0  # over the steps so far
         for index in range(chosen.steps):
             logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, prepared=prepared)
             attended = attended + attention
             heat, so_far = self._heat(attention, task), self._heat(attended, task)
             decision = sampler.decide(
-                logits, tokens, index, heat=heat if chosen.hold_by == "step" else so_far,
+                logits, tokens, index, heat=map_to_hold_by(chosen.hold_by, heat, so_far),
                 hold_threshold=chosen.hold_threshold, source=task.source, fixed=task.fixed, generator=generators,
             )  # fmt: skip
             tokens, held = decision.tokens, decision.held | task.fixed
-            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled)
+            computed = everything if cache is None else cache.computed[-len(tokens) :]
+            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled, computed)
             copies = [field.to("cpu", copy=True) for field in fields]  # only here is a device waited for
             check_numbers(copies[2])
             yield DecodeStep(index, *copies, task.single, self.detokenize)

@@ -47,6 +47,10 @@ class EndpointError(LabError):
     """A server that does not answer, or not in the form that it was asked for."""
 
 
+class DiskError(LabError):
+    """A folder that cannot be written to, or is no longer there, or a disk that is full."""
+
+
 class TrainingError(LabError):
     """A training that cannot go on."""
 

@@ -29,20 +29,26 @@ def load(
     device: torch.device | str | None = None,
     dtype: Dtype | None = None,
     offload: bool = False,
+    compiled: bool = False,
 ) -> Editor:
     """An editor from "tiny" (the small model that comes along), a local folder, or a hub name ("WeiChow/EditMGT").
 
     The folder has the released layout: editmgt/, vqvae/, text_encoder/, tokenizer/, llm_encoder/ (if its transformer
     wants a language model) and scheduler/. device: None takes CUDA, else MPS, else the CPU. dtype: of all weights, such
     as "bfloat16"; None is as stored, on the CPU float32 but for large weights in bfloat16. offload: the text encoder's
-    weights stay in their files, a layer of them is read whenever it runs. What a large checkpoint will take is said
-    before it is read. Raises CheckpointError, and SettingError for a device or dtype.
+    weights stay in their files, a layer of them is read whenever it runs. compiled: torch compiles the transformer's
+    blocks when they first run, once for each kind of block and shape of batch, picture and text; on a CPU that wants a
+    C++ compiler. Elementwise work then runs together, which is worth little on a CPU and should be worth most on a GPU
+    (not measured here). Capture, hold and cache work as ever. What a large checkpoint will take is said before it is
+    read. Raises CheckpointError, and SettingError for a device or dtype.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
     folder = resolve(source, parts=PARTS)
     dtype = plan_weights(folder, device=device, dtype=dtype, offload=offload)
     place = {"device": device, "dtype": dtype}
     transformer = MaskedGenerativeTransformer.from_pretrained(folder / "editmgt", **place)
+    if compiled:
+        transformer.compile_blocks()
     return Editor(
         VQModel.from_pretrained(folder / "vqvae", **place),
         load_text_encoder(folder, architecture=transformer.config.text_encoder_architecture, offload=offload, **place),

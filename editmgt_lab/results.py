@@ -9,6 +9,7 @@ from typing import TypeVar
 from PIL import Image
 from torch import Tensor
 
+from .decoding import map_to_hold_by
 from .errors import SettingError
 from .images import Geometry
 from .settings import Settings
@@ -24,7 +25,8 @@ class DecodeStep:
     tokens: after the step; masked: bool, those that are still to be filled (they hold the mask token); confidence: by
     which the tokens competed, infinite where one did not have to; heat: the consolidated attention in [0, 1], from this
     step's forward pass; heat_so_far: over all steps up to this one; held: bool, those that take the source's token, by
-    the hold or by the mask; sampled: the tokens before the least confident were masked again.
+    the hold or by the mask; sampled: the tokens before the least confident were masked again; computed: bool, those
+    that this step's pass computed; the others came from the cache.
     """
 
     index: int
@@ -35,6 +37,7 @@ class DecodeStep:
     heat_so_far: Tensor
     held: Tensor
     sampled: Tensor
+    computed: Tensor
     single: bool = field(repr=False)
     detokenize: Callable[[Tensor], list[Image.Image]] = field(repr=False)
 
@@ -72,7 +75,7 @@ class EditResult:
     @property
     def heat(self) -> Tensor:
         """The map that the last step held by (see Defaults.hold_by): held is where it is below λ, or by the mask."""
-        return self.mean_heat if self.settings.hold_by == "mean" else self.last_heat
+        return map_to_hold_by(self.settings.hold_by, self.last_heat, self.mean_heat)
 
     @property
     def image(self) -> Image.Image | list[Image.Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from .attention import KEYS, MAPPED
+from .basics.folders import write_text
 from .checkpoints import read_json
 from .decoding import HOLD_BY, HOLDS, ORDERS
 from .errors import CheckpointError, SettingError
@@ -23,11 +25,6 @@ COLDEST = 0.01  # token temperature; what is drawn is then nearly always the mos
 LARGEST = 8192  # px, image_size: the side of the largest picture that is taken
 MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
-# What every model was used with before lab.json could say it: a file without them means these, and a fingerprint does
-# not count them, so that what was recorded then keeps its name.
-YOUNGER = {
-    "steps": 12, "strength": 1.0, "hold_by": "step", "heat_from": "image", "heat_keys": "all", "heat_padding": False,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,10 +36,10 @@ class Defaults:
     hold: a name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in
     the released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well
     (see MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see
-    consolidate); heat_from: the picture in which the text's attention is mapped, "image" or "source"; heat_keys: of the
-    attention behind the heat map, as capture_attention takes them; heat_padding: whether, without focus words, padded
-    text rows count in it. The released code's own heat map has heat_keys "generated" and heat_padding True, which is
-    not the attention that the model used.
+    consolidate); heat_from: the picture in which the text's attention is mapped, "image", "source" or "both";
+    heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
+    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated" and
+    heat_padding True, which is not the attention that the model used.
 
     The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
     hold others, in `lab.json`.
@@ -67,7 +64,7 @@ class Defaults:
     def read(cls, folder: str | os.PathLike[str]) -> Defaults:
         """From the folder's lab.json where there is one, else the released model's. Raises CheckpointError."""
         file = Path(folder) / DEFAULTS_FILE
-        values = YOUNGER | read_json(file) if file.exists() else {}
+        values = read_json(file) if file.exists() else {}
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise CheckpointError(
@@ -89,9 +86,9 @@ class Defaults:
         """The content of lab.json."""
         return asdict(self)
 
-    def told(self) -> dict[str, Any]:
-        """What a fingerprint counts: all of it, but for YOUNGER fields that say what was meant before them."""
-        return {name: value for name, value in self.to_dict().items() if (name, value) not in YOUNGER.items()}
+    def write(self, folder: Path) -> None:
+        """Into the folder's lab.json. Raises DiskError."""
+        write_text(folder / DEFAULTS_FILE, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Layout, RMSNorm, injection_bias, position_ids, rotary_table
+from .attention import Layout, RMSNorm, SingleModalAttention, injection_bias, position_ids, rotary_table
 from .basics.dtypes import Dtype
 from .blocks import (
     SINUSOID_WIDTH,
@@ -186,6 +187,15 @@ class MaskedGenerativeTransformer(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
+
+    def compile_blocks(self) -> None:
+        """Let torch compile every block, before its attention and after it. What changes from pass to pass, capture and
+        cache, sits in the attention between, so that all steps of a decoding run the same code."""
+        attend = torch.compiler.disable(SingleModalAttention.attend)
+        forward = {kind: torch.compile(kind.forward) for kind in (MultiModalBlock, SingleModalBlock)}
+        for block in self.blocks:
+            block.attn.attend = MethodType(attend, block.attn)  # bound, so that a copy of the network gets its own
+            block.forward = MethodType(forward[type(block)], block)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[B, L, text width] → [B, L, D], as precise as the weights, in mixed precision too."""

@@ -422,6 +422,7 @@ def test_a_map_can_be_over_the_source(editor, picture):
     with (
         attached(editor.transformer, {1: whole}),
         capture_attention(editor.transformer, [1], mapped="source") as over_source,
+        capture_attention(editor.transformer, [1], mapped="both") as over_both,
         capture_attention(editor.transformer, [1]) as over_image,
     ):
         editor.transformer(source, text, timestep, source=source)
@@ -430,8 +431,10 @@ def test_a_map_can_be_over_the_source(editor, picture):
         assert torch.equal(over_image.text_to_image(1), parts[1]) and torch.equal(
             over_source.text_to_image(1), parts[2]
         )
+        assert torch.equal(over_both.text_to_image(1), parts[1] + parts[2])
         editor.transformer(source, text, timestep)  # without a source there is the image alone
-        assert torch.equal(over_source.text_to_image(1), over_image.text_to_image(1))
+        for other in (over_source, over_both):
+            assert torch.equal(other.text_to_image(1), over_image.text_to_image(1))
     with pytest.raises(SettingError, match="mapped"), capture_attention(editor.transformer, [0], mapped="text"):
         pass
     refused = capture_attention(editor.transformer, [0], "generated", mapped="source")  # it has no source keys

@@ -11,7 +11,7 @@ from editmgt_lab.errors import SettingError
 
 CODES, MASK = 32, 39
 INSTRUCTIONS = ["make the ball blue", "remove the hat", "add a cat"]
-SETTINGS = {"hold_threshold": 0.2, "steps": 5, "guidance_scale": 2.0, "seed": [3, 4, 5]}
+SETTINGS = {"hold_threshold": 0.2, "steps": 5, "guidance_scale": 2.0, "strength": 1.4, "seed": [3, 4, 5]}
 
 
 @pytest.fixture
@@ -88,6 +88,23 @@ def test_a_picture_does_not_depend_on_the_others_of_its_batch(editor, picture):
     for i, (each, instruction) in enumerate(zip(pictures, INSTRUCTIONS, strict=True)):
         alone = editor.edit(each, instruction, **SETTINGS | {"seed": 3 + i}, refresh_every=3)
         assert torch.equal(alone.tokens[0], together.tokens[i])
+
+
+def test_a_step_says_what_it_computed(editor, picture):
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 32))  # the right half is known, and settled from the first pass on
+    task = editor.prepare(picture(), INSTRUCTIONS[0], **SETTINGS | {"seed": 3}, mask=mask, refresh_every=4)
+    steps = list(editor.decode(task))
+    came_in = [task.start, *(step.tokens for step in steps)]
+    for i, step in enumerate(steps):
+        if i % 4 == 0:
+            assert step.computed.all()
+            continue
+        changing = (came_in[i] == MASK) | (came_in[i] != came_in[i - 1])
+        positions = changing.unflatten(2, (4, 2)).unflatten(1, (4, 2)).any(dim=(2, 4))  # of 2 × 2 tokens
+        assert torch.equal(step.computed, positions.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        assert step.computed[..., :4].any() and not step.computed[..., 4:].any()
+    assert all(step.computed.all() for step in editor.steps(picture(), INSTRUCTIONS[0], steps=2, seed=3))
 
 
 def test_text_to_image_can_be_cached_too(editor):

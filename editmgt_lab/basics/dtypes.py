@@ -47,4 +47,5 @@ def _name(dtype: Any) -> str | None:
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 faster than in float32: GPUs, and CPUs with AVX512_BF16 or AMX."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # an old torch does not know
+    return device.type == "cuda" or (device.type == "cpu" and supported())

@@ -50,14 +50,14 @@ def editor_fingerprint(editor: Any) -> dict[str, Any]:
         "tokenizer": tokenizer_fingerprint(text),
         "adapter": adapter,
         "mask token": editor.mask_token_id,
-        "defaults": json.loads(json.dumps(editor.defaults.told())),
+        "defaults": json.loads(json.dumps(editor.defaults.to_dict())),
         "device": editor.device.type,
     }
 
 
 def weights_fingerprint(editor: Any) -> str:
     """Of what an editor is: all its weights and its defaults. Whatever is made with it and kept carries this."""
-    defaults = json.loads(json.dumps(editor.defaults.told()))
+    defaults = json.loads(json.dumps(editor.defaults.to_dict()))
     return fingerprint(editor.transformer, editor.text_encoder, editor.vq, editor.mask_token_id, defaults)
 
 

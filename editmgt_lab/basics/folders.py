@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import platform
+import re
 import shutil
 import stat
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import TypeVar
 
+import psutil
 from safetensors import SafetensorError
 
-from ..errors import DataError, LabError
+from ..errors import DataError, DiskError, LabError
 
 STRAY_NAMES = {
     "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found",
     "$recycle.bin", "system volume information",
 }  # fmt: skip
+_Path = TypeVar("_Path", str, Path)
 LARGEST_TEXT = 500_000_000  # bytes
 STRAY_ENDINGS = ("~", ".bak", ".swp", ".swo", ".orig", ".tmp", ".part", ".crdownload")
 
@@ -46,12 +55,23 @@ def files_in(folder: str | os.PathLike[str], pattern: str = "*", *, deep: bool =
     return sorted(path for path in found if path.is_file() and not is_stray(path.relative_to(folder)))
 
 
+def plain(file: _Path) -> _Path:
+    """The file, which can be opened without waiting for ever. Raises OSError for a pipe or a device, and for what is
+    not there."""
+    if not _is_plain(os.stat(file)):
+        raise OSError(errno.EINVAL, "no plain file, but a pipe or a device", os.fspath(file))
+    return file
+
+
+def _is_plain(about: os.stat_result) -> bool:
+    return stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)
+
+
 def check_plain(file: Path, kind: type[LabError]) -> None:
     """Raises `kind` for what never ends when it is read, a pipe or a device, or is too large for a configuration, a
     vocabulary or a list of rows; OSError for what is not there."""
     about = file.stat()
-    plain = stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)
-    if not plain or about.st_size > LARGEST_TEXT:
+    if not (plain := _is_plain(about)) or about.st_size > LARGEST_TEXT:
         raise kind(
             f"{file} is {'too large' if plain else 'no plain file'}",
             expected=f"a file of at most {LARGEST_TEXT // 1_000_000} MB",
@@ -84,26 +104,127 @@ def within(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path
     )
 
 
+# Writing. Nothing has its final place before it is whole: it is written in a hidden folder beside it, whose name says
+# who writes, and moved. So a kill leaves what was there before; what it leaves beside that, the next writer removes.
+
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_WRITER = re.compile(rf"\..*\.{_HOST}-(\d+)-\d+\.unfinished")
+_FORGOTTEN = 3600.0  # seconds after which another computer's are nobody's
+_numbers, _swept = itertools.count(), set()
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` if all goes well. Raises DataError where the disk does not take it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """A path to write a file or a folder to, which takes the place of `path` if all goes well.
+
+    Raises DiskError where the disk does not take it.
+    """
+    with _beside(path) as unfinished:
+        yield unfinished / path.name
+        if (unfinished / path.name).is_dir() and path.exists():
+            path.rename(unfinished / f"{path.name}.before")  # at once, since removing it takes a while
+        _move(unfinished / path.name, path)
+
+
+@contextmanager
+def written_into(folder: Path) -> Iterator[Path]:
+    """An empty folder for what writes its files itself; they are moved into `folder`, each whole, if all goes well.
+
+    What else lies there stays. Raises DiskError where the disk does not take them.
+    """
+    with _beside(folder / "files") as unfinished:
         yield unfinished
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise DataError(
-            f"{path} cannot be written: {error}", expected="a folder with room on its disk", fix="make room there"
-        ) from error
+        for file in sorted(unfinished.iterdir()):
+            _move(file, folder / file.name)
 
 
-def sweep(folder: Path, *, within: bool = True) -> None:
-    """Remove what killed processes left half written in a folder, and in those within it if they are all ours."""
-    for unfinished in [*folder.glob("**/.*.unfinished" if within else ".*.unfinished")]:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
+def write_text(path: Path, text: str) -> None:
+    """In UTF-8, whole or not at all; half a surrogate pair is written as \\ud83d. Raises DiskError."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Write a line behind the others of a file that is there; it is on the disk when this returns. Raises DiskError."""
+    content = line.encode("utf-8", "backslashreplace") + b"\n"
+    try:
+        with path.open("r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(content) < len(content):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is not there. Raises DiskError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    return folder
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, or nothing. Raises DiskError where it stays."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            unfinished.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, gone in the end."""
+    unfinished = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_numbers)}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+        if (here := path.parent.absolute()) not in _swept:  # once: a folder may hold a million files
+            _swept.add(here)
+            _sweep(here)
+        yield unfinished
+    except (OSError, SafetensorError) as error:
+        raise not_written(path, error) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder."""
+    for unfinished in folder.glob(".*.unfinished"):
+        with suppress(OSError, DiskError):
+            if _is_abandoned(unfinished):
+                remove(unfinished)
+
+
+def _move(unfinished: Path, path: Path) -> None:
+    for file in unfinished.rglob("*") if unfinished.is_dir() else (unfinished,):
+        if not file.is_dir():
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())  # else a power cut may keep the name and lose what it names
+    unfinished.replace(path)
+
+
+def _is_abandoned(unfinished: Path) -> bool:
+    """Whether whoever wrote this is gone."""
+    written = unfinished.stat().st_mtime
+    if not (writer := _WRITER.fullmatch(unfinished.name)):
+        return time.time() - written > _FORGOTTEN
+    try:
+        return psutil.Process(int(writer[1])).create_time() > written + 1  # by now its number is another process's
+    except psutil.NoSuchProcess:
+        return True
+
+
+def not_written(path: Path, error: Exception) -> DiskError:
+    """What to raise for a file or folder that the disk does not take."""
+    return DiskError(
+        f"{path} cannot be written: {error}",
+        expected="a folder that is there and can be written to, with room on its disk",
+        fix="mend that, then run the same again: what is there is whole, and is gone on with",
+    )

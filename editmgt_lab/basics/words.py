@@ -62,6 +62,8 @@ def _folded(text: str) -> list[tuple[str, int]]:
     letters: list[tuple[str, int]] = []
     for index, letter in enumerate(text.translate(ALIKE)):
         parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", letter).casefold()).translate(ALIKE)
+        if parts[:1] == " " != letter and len(parts) > 1:  # an accent that stands alone, and on no letter: ´ or ¨
+            parts = letter
         for part in parts:
             if part.isspace():
                 if letters and letters[-1][0] != " ":

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..basics.fingerprints import fingerprint
+from ..basics.folders import plain, written_whole
 from ..data.rows import BadRow, Opened, open_edit
 from ..images import fit_mask
 from ..metrics.measures import Measure, Plan
@@ -103,20 +104,18 @@ def folder_name(answer: str) -> str:
 
 
 def save_picture(picture: Image.Image, path: Path, made_of: str | None = None) -> None:
-    """As PNG, whole or not at all. made_of: a fingerprint of what made it, kept in the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """As PNG, whole or not at all. made_of: a fingerprint of what made it, kept in the file. Raises DiskError."""
     about = PngInfo()
     if made_of:
         about.add_text(MADE_OF, made_of)
-    picture.save(unfinished, format="PNG", pnginfo=about)
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        picture.save(unfinished, format="PNG", pnginfo=about)
 
 
 def made_of(path: Path) -> str | None:
     """What `save_picture` was told of a picture; None for a picture from elsewhere, or one that cannot be opened."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(plain(path)) as picture:
             return picture.info.get(MADE_OF)
     except OSError:
         return None

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..basics.folders import is_stray
+from ..basics.folders import is_stray, write_text, written_whole
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
 from ..metrics.backbones import CLIP_SOURCE
@@ -88,8 +88,7 @@ class GEdit:
                 judged = [rows[i] for i in places if QUALITY in rows[i]["scores"][answer]]
                 name, judge = folder_name(answer), folder_name(judges[0])
                 file = folder / "csv" / name / judge / f"{name}_{task}_en_vie_score.csv"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("w", newline="", encoding="utf-8") as stream:
+                with written_whole(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
                     writer = csv.writer(stream)
                     writer.writerow(COLUMNS)
                     writer.writerows(_line(row, answer) for row in judged)
@@ -99,7 +98,7 @@ class GEdit:
             known = [f"{task} {mean:.3f}" for task, mean in means.items()]
             average = f"{sum(means.values()) / len(means):.3f}" if means else "none"
             lines.append(f"{answer}: average of {len(means)} tasks {average}; {', '.join(known)}")
-        (folder / "gedit.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(folder / "gedit.txt", "\n".join(lines) + "\n")
 
 
 def _line(row: Mapping[str, Any], answer: str) -> list[Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..basics.fingerprints import differences, fingerprint
+from ..basics.folders import append_line, remove, write_text
 from ..data.tables import read_json_file
 from ..errors import DataError, SettingError
 
@@ -34,7 +34,6 @@ class Journal:
         anew: bool = False,
     ):
         self.file, self.rows = folder / "rows.jsonl", {}
-        folder.mkdir(parents=True, exist_ok=True)
         kept = folder / "settings.json"
         record = {"edits": edits, "measures": measures}
         text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, default=fingerprint) + "\n"
@@ -53,23 +52,18 @@ class Journal:
                     fix=again + "take another --output, or begin again in this one: --anew",
                 )
         if afresh or anew:
-            self.file.unlink(missing_ok=True)
-        kept.write_text(text, encoding="utf-8", errors="backslashreplace")
+            remove(self.file)
+        write_text(kept, text)
         self._read()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one finished row; it is on the disk when this returns."""
-        line = json.dumps(_storable(row), ensure_ascii=False, allow_nan=False) + "\n"
-        written = line.encode("utf-8", "backslashreplace")  # a half of a surrogate pair is JSON in this form only
-        with self.file.open("ab") as stream:
-            stream.write(written)
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(self.file, json.dumps(_storable(row), ensure_ascii=False, allow_nan=False))
         self.rows[row["key"]] = dict(row)
 
     def _read(self) -> None:
         if not self.file.exists():
-            return
+            write_text(self.file, "")
         content = self.file.read_bytes()
         whole, _, torn = content.rpartition(b"\n")
         if torn:

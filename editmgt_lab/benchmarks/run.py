@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint, function_fingerprint
 from ..data.rows import Opened, Report
 from ..editor import Editor
-from ..errors import DataError, LabError, SettingError
+from ..errors import DataError, DiskError, LabError, SettingError
 from ..images import load_image
 from ..metrics.measured import MeasuredCard, Shown
 from ..metrics.measures import (
@@ -180,6 +180,8 @@ def _do(
                 output, source, row.instruction, opened.target, opened.mask, row.source_caption, row.target_caption
             )
             line["scores"][name], line["failed"][name] = evaluate_comparison(measures, comparison)
+    except DiskError:  # no row's fault
+        raise
     except LabError as error:
         return {name: line[name] for name in ("key", "group", "file", "extra")} | {"skipped": error.problem}
     line["cut"] = _cut(row, measures, tools)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..basics.folders import sweep, written_whole
+from ..basics.folders import write_text
 from ..errors import command
+from ..metrics.report import save_figure
 from .curate.sources import Source
 from .drawn.pictures import draw
 from .drawn.table import Findings, hold_against_truth
@@ -28,8 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipeline and write all that comes of it."""
     chosen = parser().parse_args(arguments)
     plan = plan_of(chosen)
-    sweep(chosen.output, within=False)
-    sweep(chosen.output / "answers")
     start(chosen.runner, chosen.address)
     began = time.perf_counter()
     place, count, world = chosen.source, chosen.count, None
@@ -60,11 +59,9 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
         (dataset / "README.md", text),
         (folder / "crisp.json", json.dumps(summary(found, told, findings and findings.to_dict()), indent=1) + "\n"),
     ):
-        with written_whole(path) as unfinished:
-            unfinished.write_text(content, encoding="utf-8")
+        write_text(path, content)
     for name, figure in (("funnel", funnel_figure(found)), ("statistics", told.figure())):
-        with written_whole(folder / f"{name}.png") as unfinished:
-            figure.savefig(unfinished, format="png", dpi=150)
+        save_figure(figure, folder / f"{name}.png", dpi=150)
     print(
         "",
         f"data set: {dataset} ({told.rows} pairs)",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import SettingError
 from ..metrics.backbones import TINY
-from ..world import CATEGORIES, SPLITS
+from ..world import CATEGORIES, PIXELS, SPLITS
 from .assure import rules as after
 from .assure.measures import Boxes
 from .bounds import with_settings
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--until", choices=STAGES, help="the last stage to run [all]")
     drawn = made.add_argument_group("the drawn world")
     drawn.add_argument("--split", default="train", choices=SPLITS, help="of its scenes [%(default)s]")
-    drawn.add_argument("--size", type=int, default=64, help="px of its pictures [%(default)s]")
+    drawn.add_argument("--size", type=int, default=PIXELS, help="px of its pictures [%(default)s]")
     drawn.add_argument(
         "--careless", type=float, default=0.1, help="share of instructions that make no sense [%(default)s]"
     )

@@ -106,7 +106,7 @@ def run(source: Source, plan: Plan, folder: Path, *, until: str = STAGES[-1], pr
     """Run every stage over a source, shard by shard; shards in the folder that this plan would make are taken as made.
 
     until: the last stage to run.
-    Raises DataError for a source that cannot be read and a disk that is full, SettingError for a plan that cannot be
+    Raises DataError for a source that cannot be read, DiskError for a full disk, SettingError for a plan that cannot be
     keyed. Rows raise nothing: those that go no further are in the dropped tables, with their reasons.
     """
     store, shards = Store(folder), {}

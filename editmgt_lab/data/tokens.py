@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
-from ..basics.folders import written_whole
+from ..basics.folders import plain, write_text, written_whole
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import Mask, fit_together, to_tensor
@@ -86,7 +86,7 @@ class TokenPairs:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """One safetensors file, whole or not at all; the texts are in its metadata. Raises DataError."""
+        """One safetensors file, whole or not at all; the texts are in its metadata. Raises DiskError."""
         path = Path(path)
         tokens = {"source": self.source, "target": self.target}
         small = max((int(each.max()) for each in tokens.values() if each.numel()), default=0) < 2**15
@@ -99,7 +99,7 @@ class TokenPairs:
     def load(cls, path: str | os.PathLike[str]) -> TokenPairs:
         """What `save` wrote. Raises DataError."""
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(plain(Path(path)), framework="pt") as file:
                 texts = file.metadata()
                 source, target = (file.get_tensor(name).long() for name in ("source", "target"))
             return cls(source, target, json.loads(texts["instructions"]), json.loads(texts["categories"]))
@@ -164,8 +164,11 @@ def keep_unchanged(source: Tensor, target: Tensor, masks: Tensor, factor: int) -
 def _kept(editor: Editor, reader: PairReader, folder: Path, batch: int, progress: bool) -> list[TokenPairs]:
     """All tokens of a reader, in shards that lie in the folder; progress.json says which are whole."""
     file = folder / "progress.json"
-    state = read_json_file(file) if file.exists() else {"shards": 0, "complete": False, "report": {}}
+    nothing = {"shards": 0, "complete": False, "report": {}}
+    state = read_json_file(file) if file.exists() else nothing
     shards = [folder / f"{number:05d}.safetensors" for number in range(state["shards"])]
+    if not all(shard.exists() for shard in shards):  # they were deleted under the run that then wrote the others
+        state, shards = nothing, []
     parts, fresh = [TokenPairs.load(shard) for shard in shards], []
     reader.report = Report(**state["report"])
 
@@ -175,8 +178,7 @@ def _kept(editor: Editor, reader: PairReader, folder: Path, batch: int, progress
             parts[-1].save(folder / f"{len(parts) - 1:05d}.safetensors")
             fresh.clear()
         state = {"shards": len(parts), "complete": complete, "report": asdict(reader.report)}
-        with written_whole(file) as unfinished:
-            unfinished.write_text(json.dumps(state), encoding="utf-8")
+        write_text(file, json.dumps(state))
 
     if not state["complete"]:
         bar = _bar(reader, sum(map(len, parts)), progress)

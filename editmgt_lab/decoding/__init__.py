@@ -5,16 +5,16 @@ from .sampler import (
     HOLD_BY,
     HOLDS,
     SCHEDULES,
-    STRICT_HOLDS,
     Decision,
     RegionHoldSampler,
     check_numbers,
     cosine_schedule,
     draw_tokens,
     guide,
+    map_to_hold_by,
 )
 
 __all__ = [
-    "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "STRICT_HOLDS", "Decision", "RegionHoldSampler", "check_numbers",
-    "cosine_schedule", "draw_tokens", "guide",
+    "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler", "check_numbers",
+    "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by",
 ]  # fmt: skip

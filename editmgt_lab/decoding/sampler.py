@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from einops import rearrange
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from .orders import ORDERS
 
+T = TypeVar("T")
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -28,9 +30,13 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
 HOLDS = ("released", "commit", "agree")
-STRICT_HOLDS = HOLDS[:2]  # whatever the network says, all below the threshold ends as the source
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
 ROWS = 64  # that one race on the CPU has: what it makes stays in the processor's cache
+
+
+def map_to_hold_by(hold_by: str, of_step: T, so_far: T) -> T:
+    """Of a step's own heat map and the one over all steps so far, that which `hold_by`, of HOLD_BY, names."""
+    return so_far if hold_by == "mean" else of_step
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..basics.fingerprints import fingerprint
+from ..basics.folders import plain, written_whole
 from ..checkpoints import some
 from ..errors import CheckpointError, LabError, SettingError
 from ..transformer import MaskedGenerativeTransformer
@@ -211,7 +212,7 @@ def _refuse_second(transformer: nn.Module) -> None:
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor], int, str]:
     """Metadata, tensors, rank and branch of an adapter's file. Raises CheckpointError."""
     try:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(plain(file), framework="pt") as opened:
             metadata, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}
         rank, branch = int(metadata["rank"]), metadata["branch"]
         if rank < 1 or branch not in BRANCHES:
@@ -252,20 +253,21 @@ def _check_whole(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str,
             for name, shape in shapes.items()
             if found.get(name, shape) != shape
         ],
-        "with values that are no numbers": [name for name, each in tensors.items() if not each.isfinite().all()],
+        "of whole numbers": [name for name, each in tensors.items() if not each.is_floating_point()],
+        "with values that are no numbers": [
+            name for name, each in tensors.items() if each.is_floating_point() and not each.double().isfinite().all()
+        ],
     }
     if any(wrong.values()):
         raise CheckpointError(
             f"{file} is no whole adapter of this transformer, which stays as it is\n"
             + "\n".join(f"  {len(names)} {kind}: {some(names)}" for kind, names in wrong.items() if names),
-            expected=f"the {len(shapes)} tensors of its rank and branch, each in its shape",
+            expected=f"the {len(shapes)} tensors of its rank and branch, floating-point numbers, each in its shape",
             fix="copy it again, or save it again from where it was trained",
         )
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{WEIGHTS}.unfinished"
-    save_file(dict(tensors), unfinished, dict(metadata))
-    return unfinished.replace(folder / WEIGHTS)
+    with written_whole(folder / WEIGHTS) as unfinished:
+        save_file(dict(tensors), unfinished, dict(metadata))
+    return folder / WEIGHTS

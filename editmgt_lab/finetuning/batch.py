@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from ..data.tokens import TokenPairs
-from ..training.objective import TIMESTEPS, drop_conditions, edit_weights, hide, mask_ratio
+from ..training.objective import TIMESTEPS, ask, drop_conditions, edit_weights, hide, mask_ratio
 from .settings import FinetuneSettings
 
 
 @dataclass(frozen=True)
 class Batch:
     """Pairs of one step with their noise. source, target: [B, h, w]; hidden: bool [B, h, w], what of the target the
-    network does not see; timestep, weights: [B]; replayed: bool [B], the old ones; texts: B instructions."""
+    network does not see; weights: [B, h, w], how much the loss of each hidden token counts, 0 where it is not asked;
+    timestep: [B]; replayed: bool [B], the old ones; texts: B instructions."""
 
     source: Tensor
     target: Tensor
@@ -45,9 +46,14 @@ class Batch:
         return [self[start : start + size] for start in range(0, len(self), size)]
 
     @property
+    def asked(self) -> Tensor:
+        """bool [B, h, w]: the hidden tokens whose loss counts."""
+        return self.weights > 0
+
+    @property
     def total(self) -> Tensor:
-        """The weight of all hidden tokens, by which a sum of their losses becomes a mean."""
-        return (self.hidden.flatten(1).sum(dim=1) * self.weights).sum()
+        """The weight of all tokens that are asked, by which a sum of their losses becomes a mean."""
+        return self.weights.sum()
 
 
 def draw_batch(
@@ -62,12 +68,13 @@ def draw_batch(
     source, target = pairs.source[chosen], pairs.target[chosen]
     u = torch.rand(len(chosen), generator=generator)
     _, hidden = hide(target, mask_ratio(u), -1, generator)
+    counts = ask(hidden, source != target, settings.asked_share, generator)
     return Batch(
         source=source,
         target=target,
         hidden=hidden,
         timestep=TIMESTEPS[settings.timestep](u, generator).float(),
-        weights=edit_weights(source, target),
+        weights=edit_weights(source, target)[:, None, None] * counts,
         replayed=torch.full((len(chosen),), replayed),
         texts=drop_conditions([pairs.instructions[i] for i in chosen.tolist()], settings.text_dropout, generator),
     )

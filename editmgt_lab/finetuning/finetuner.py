@@ -128,8 +128,8 @@ class Finetuner:
     def run(self, *, bar: bool = True) -> Editor:
         """Train until the last step, `cancel`, or no better validation; then the weights are the averaged ones.
 
-        bar: whether to show a progress bar. Raises TrainingError for a loss that is no number, and for a checkpoint
-        that cannot be written.
+        bar: whether to show a progress bar. Raises TrainingError for a loss that is no number, DiskError for a
+        checkpoint that cannot be written.
         """
         self._cancelled = False
         progress = tqdm(

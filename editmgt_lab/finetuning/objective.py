@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..basics.dtypes import has_bfloat16
 from ..editor import Editor
-from ..training.objective import by_token, code_likeness, token_losses
+from ..training.objective import by_token, nearest_codes, token_losses
 from ..transformer import AESTHETIC_SCORE
 from .batch import Batch
 from .settings import FinetuneSettings
@@ -22,33 +22,34 @@ class Objective:
 
     def __init__(self, editor: Editor, settings: FinetuneSettings, *, replay: bool):
         self.editor, self.settings = editor, settings
-        self.likeness = self.before = None
+        self.looks = self.before = None
         if settings.look_weight:
-            self.likeness = code_likeness(editor.vq.quantize.embedding.weight.detach())
+            self.looks = nearest_codes(editor.vq.quantize.embedding.weight.detach())
         if replay and settings.distillation:
             self.before = copy.deepcopy(editor.transformer).requires_grad_(False).eval()
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Sum over the hidden tokens in nats, each by its pair's weight; `Batch.total` makes it a mean."""
-        hidden = batch.hidden.to(self.editor.device)
-        answers = batch.target.to(self.editor.device)[hidden]  # [n]
+        """Sum over the tokens that are asked in nats, each by its weight; `Batch.total` makes it a mean."""
+        target, weights, asked = (x.to(self.editor.device) for x in (batch.target, batch.weights, batch.asked))
+        answers, weights = target[asked], weights[asked]  # [n]
         logits = self.logits(network, batch)  # [n, codebook]
-        if self.likeness is None:
+        if self.looks is None:
             losses = F.cross_entropy(logits, answers, reduction="none")
         else:
-            exact, look = token_losses(logits, answers, self.likeness)
+            neighbours, likeness = self.looks
+            exact, look = token_losses(logits, answers, neighbours, likeness)
             losses = exact + self.settings.look_weight * look
         if self.before is not None and batch.replayed.any():
             with torch.no_grad():
                 before = self.logits(self.before, batch[batch.replayed])
-            old = by_token(batch.replayed, hidden)
+            old = by_token(batch.replayed, asked)
             losses[old] += self.settings.distillation * distillation_losses(logits[old], before)
-        return (losses * by_token(batch.weights, hidden)).sum()
+        return (losses * weights).sum()
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        """What a network says of the batch's hidden tokens: [n, codebook] in float32."""
+        """What a network says of the batch's tokens that are asked: [n, codebook] in float32."""
         editor, device = self.editor, self.editor.device
-        source, target, hidden = (x.to(device) for x in (batch.source, batch.target, batch.hidden))
+        source, target, hidden, asked = (x.to(device) for x in (batch.source, batch.target, batch.hidden, batch.asked))
         height, width = (editor.vq.config.factor * side for side in source.shape[1:])
         micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(len(batch), 5)
         with torch.no_grad():
@@ -56,13 +57,13 @@ class Objective:
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             logits = network(
                 target.masked_fill(hidden, editor.mask_token_id), text, batch.timestep.to(device), source=source,
-                micro_conditions=micro, only=hidden,
+                micro_conditions=micro, only=asked,
             )  # fmt: skip
         return logits.float()
 
 
 def distillation_losses(logits: Tensor, before: Tensor) -> Tensor:
-    """How far a network has gone from what it was, for every hidden token: KL(before ‖ now) in nats.
+    """How far a network has gone from what it was, for every token that is asked: KL(before ‖ now) in nats.
 
     Learning without forgetting (Li and Hoiem, 2016): what the network said before, with all its doubts, tells more of
     an old edit than the one token that came. logits, before: [n, codebook]; returns [n].

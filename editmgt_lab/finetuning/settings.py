@@ -18,17 +18,17 @@ class FinetuneSettings:
     rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
     replay_share: of the first batch, taken from the pairs to replay, where there are some; it rises evenly to all but
     one pair of the last, and 0 means none ever. distillation: weight of keeping to what the network said of these
-    before, for which a copy of it is kept. text_dropout: share of the pairs that lose
-    their text. look_weight: of what a hidden token looks like, against which code it is (see
-    `token_losses`; 0 is the paper's loss). timestep: what the
-    network is told of the mask ratio, "step index" or "mask ratio" (the released training).
+    before, for which a copy of it is kept. text_dropout: share of the pairs that lose their text. asked_share: of the
+    hidden tokens that a pair leaves alone, how many are asked (see `ask`; 1 asks all, as the paper does). look_weight:
+    of what a hidden token looks like, against which code it is (see `token_losses`; 0 is the paper's loss). timestep:
+    what the network is told of the mask ratio, "step index" or "mask ratio" (the released training).
     average_decay: of the moving average of the weights, which is what is kept. checkpointing: less memory, more time.
     save_every, validate_every: steps between two checkpoints, and two validations; patience: stop after so many
     validations that were no better than the best (None: never).
     """
 
-    steps: int = 180
-    batch: int = 32
+    steps: int = 120
+    batch: int = 16
     micro_batch: int | None = None
     learning_rate: float = 8e-4
     warm_up: float = 0.1
@@ -38,6 +38,7 @@ class FinetuneSettings:
     replay_share: float = 0.2
     distillation: float = 10.0
     text_dropout: float = 0.05
+    asked_share: float = 0.25
     look_weight: float = 3.0
     timestep: str = "step index"
     average_decay: float = 0.98
@@ -51,9 +52,11 @@ class FinetuneSettings:
         for name, least in (("steps", 1), ("batch", 1), ("rank", 0), ("save_every", 1), ("validate_every", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name} is {getattr(self, name)}", expected=f"{least} or more", fix="raise it")
-        if not 0 < self.learning_rate < 1 or not 0 <= self.replay_share < 1 or self.timestep not in TIMESTEPS:
+        shares = 0 <= self.replay_share < 1 and 0 < self.asked_share <= 1
+        if not 0 < self.learning_rate < 1 or not shares or self.timestep not in TIMESTEPS:
+            names = "learning_rate", "replay_share", "asked_share", "timestep"
             raise SettingError(
-                f"learning_rate {self.learning_rate}, replay_share {self.replay_share}, timestep {self.timestep!r}",
-                expected=f"a rate in (0, 1), a share in [0, 1), and one of {', '.join(TIMESTEPS)}",
+                ", ".join(f"{name} {getattr(self, name)!r}" for name in names),
+                expected=f"a rate in (0, 1), shares in [0, 1) and (0, 1], and one of {', '.join(TIMESTEPS)}",
                 fix="correct the one that is out of its range",
             )

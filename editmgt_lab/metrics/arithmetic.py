@@ -69,9 +69,9 @@ def roc_auc(heat: Tensor, mask: Tensor) -> float:
         )
     if min(share(mask), share(~mask)) < MIN_SHARE:
         return math.nan
-    per_pixel = heat.repeat_interleave(rows, dim=0).repeat_interleave(columns, dim=1)
-    values, place = per_pixel.flatten().unique(return_inverse=True)  # sorted; ties share a place
-    inside, outside = (torch.bincount(place[part.flatten()], minlength=len(values)).double() for part in (mask, ~mask))
+    values, place = heat.flatten().unique(return_inverse=True)  # sorted; ties share a place
+    pixels = mask.reshape(heat.shape[0], rows, heat.shape[1], columns).sum((1, 3)).flatten().double()  # of the mask
+    inside, outside = (torch.bincount(place, part, len(values)) for part in (pixels, rows * columns - pixels))
     won = (inside * (outside.cumsum(0) - outside / 2)).sum()
     return (won / (inside.sum() * outside.sum())).item()
 

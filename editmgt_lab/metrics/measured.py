@@ -12,10 +12,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..basics.folders import write_text
 from ..plain_text import legible, literal, one_line
 from .arithmetic import summary
 from .measures import WHOLE, Measure
-from .report import align, cell, save_json
+from .report import align, cell, save_figure, save_json
 
 ALL = "all"
 DIGITS = {"PSNR": 2}  # of those whose range is not 0 to 1
@@ -147,14 +148,13 @@ class MeasuredCard:
 
     def save(self, folder: Path) -> list[Path]:
         """Write results.json, results.txt, results.png and, where edits are shown, gallery.png; returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"results.{kind}" for kind in ("json", "txt", "png")]
         save_json(self.to_dict(), paths[0])
-        paths[1].write_text(self.table() + "\n", encoding="utf-8")
-        self.figure().savefig(paths[2], dpi=110)
+        write_text(paths[1], self.table() + "\n")
+        save_figure(self.figure(), paths[2], dpi=110)
         if self.shown:
             paths.append(folder / "gallery.png")
-            self.gallery().savefig(paths[3], dpi=110)
+            save_figure(self.gallery(), paths[3], dpi=110)
         return paths
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..basics.folders import written_whole
+from ..basics.folders import write_text, written_whole
 from ..plain_text import literal, one_line
 
 Row = tuple[str, Sequence[Image.Image]]  # a caption and the pictures beside each other
@@ -26,10 +26,19 @@ def cell(metric: Mapping[str, float | None], factor: float, digits: int) -> str:
 
 
 def save_json(value: Any, path: Path) -> None:
-    """Write a result, whole or not at all; NaN is refused, which JSON does not have, and folders are made."""
+    """Write a result, whole or not at all; NaN is refused, which JSON does not have, and folders are made.
+
+    Raises DiskError.
+    """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text)
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure in the form that the name ends in, whole or not at all. options: of `Figure.savefig`. Raises
+    DiskError."""
     with written_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair: \\ud83d
+        figure.savefig(unfinished, **options)
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -45,15 +54,15 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 @literal
-def gallery(title: str, pairs: Sequence[tuple[Row, Row]], names: Sequence[str]) -> Figure:
-    """Two rows of pictures beside each other on every line, each under its caption; a row without pictures has that
-    alone. names: of the pictures of every row."""
+def gallery(title: str, pairs: Sequence[Sequence[Row]], names: Sequence[str]) -> Figure:
+    """Two rows of pictures beside each other on every line, or one, each under its caption; a row without pictures has
+    that alone. names: of the pictures of every row."""
     figure = Figure(figsize=(12, (6 / len(names) + 0.6) * len(pairs) + 0.5), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     figure.suptitle(title)
     lines = figure.subfigures(max(len(pairs), 1), 2, squeeze=False)
     for line, pair in zip(lines, pairs, strict=False):
-        for part, (caption, pictures) in zip(line, pair, strict=True):
+        for part, (caption, pictures) in zip(line, pair, strict=False):
             part.suptitle(caption, fontsize="small")
             if not pictures:
                 continue

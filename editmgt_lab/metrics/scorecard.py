@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import world
+from ..basics.folders import write_text
 from .arithmetic import ratio_interval, summary
-from .report import Row, align, cell, gallery, save_json
+from .report import Row, align, cell, gallery, save_figure, save_json
 from .truth import LOCAL_CATEGORIES, Scores
 
 OVERALL, LOCAL, HELD_OUT = "overall", "local", "unseen pairs"
@@ -200,9 +201,8 @@ class ScoreCard:
 
     def save(self, folder: Path) -> list[Path]:
         """Write scorecard.json, scorecard.txt (the table) and gallery.png; returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in ("scorecard.json", "scorecard.txt", "gallery.png")]
         save_json(self.to_dict(), paths[0])
-        paths[1].write_text(self.table() + "\n", encoding="utf-8")
-        self.gallery().savefig(paths[2], dpi=110)
+        write_text(paths[1], self.table() + "\n")
+        save_figure(self.gallery(), paths[2], dpi=110)
         return paths

@@ -105,8 +105,10 @@ class Truth:
         return [seed + number for number in self.numbers]
 
     def edit_with_maps(self, editor: Editor, seed: int, **options: Any) -> tuple[EditResult, list[CapturedAttention]]:
-        """The answer, and what every decoding step captured of all blocks; `heat_of` makes heat maps of it."""
-        with capture_steps(editor.transformer, range(len(editor.transformer.blocks))) as steps:
+        """The answer, and what every decoding step captured of all blocks, in the picture that the editor maps;
+        `heat_of` makes heat maps of it."""
+        blocks, mapped = range(len(editor.transformer.blocks)), options.get("heat_from") or editor.defaults.heat_from
+        with capture_steps(editor.transformer, blocks, mapped) as steps:
             result = self.edit(editor, seed, **options)
         return result, [step[-len(self.samples) :] for step in steps]  # with guidance the second half has the text
 

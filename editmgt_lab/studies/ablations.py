@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..decoding import STRICT_HOLDS
+from ..basics.folders import write_text
+from ..decoding import HOLDS
 from ..editor import Editor
 from ..errors import command
 from ..loading import load
-from ..metrics.report import save_json
+from ..metrics.report import save_figure, save_json
 from ..metrics.truth import draw_truths
 from ..plain_text import literal
 from ..world import EditSample
@@ -71,11 +72,14 @@ def ablate(
         return Trial(setting, option, own.values, own.seconds, chosen=True)
 
     rule = editor.defaults.hold
-    other = next(each for each in STRICT_HOLDS if each != rule)
     trials = [
         as_shipped("hold", f"{rule}, λ = {threshold:g}"),
         try_out(editor, "hold", "none", **run, hold_threshold=0.0),
-        try_out(editor.with_defaults(hold=other), "hold", f"{other}, λ = {threshold:g}", **held),
+        *(
+            try_out(editor.with_defaults(hold=other), "hold", f"{other}, λ = {threshold:g}", **held)
+            for other in HOLDS
+            if other != rule
+        ),
     ]
     named = groups_of_blocks(editor)
     by_blocks = {name: try_out(editor, "blocks", name, **held, blocks=blocks) for name, blocks in named.items()}
@@ -162,14 +166,13 @@ def picture(trials: Sequence[Trial]) -> Figure:
 
 def save(trials: Sequence[Trial], settings: dict[str, Any], folder: Path) -> list[Path]:
     """Write ablations.json, ablations.txt and a picture for each part; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "ablations.json", folder / "ablations.txt"]
     saved = {"settings": settings, "trials": [trial.to_dict() for trial in trials]}
     save_json(saved, paths[0])
-    paths[1].write_text(report(trials) + "\n", encoding="utf-8")
+    write_text(paths[1], report(trials) + "\n")
     for setting in TITLES:
         paths.append(folder / f"{setting}.png")
-        picture([trial for trial in trials if trial.setting == setting]).savefig(paths[-1], dpi=130)
+        save_figure(picture([trial for trial in trials if trial.setting == setting]), paths[-1], dpi=130)
     return paths
 
 

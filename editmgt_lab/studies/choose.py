@@ -1,16 +1,15 @@
 """`python -m editmgt_lab.studies.choose`: choose what a model is used with by measuring it on the validation split.
 
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
-without hold; then the blocks of the heat map by localisation; last, since it rests on all of these, the hold: the
-largest λ whose success is at most 2 points below the best, by the rule and the heat map (each step's own, or that of
-the steps so far) that then leak least in local categories. Options are listed from the cheapest or simplest on, and the
+without hold; then the picture and the blocks of the heat map by localisation; last, since it rests on all of these, the
+hold: of the λ and rules whose success is at most 2 points below the best, that which leaks least in local categories,
+and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
 first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength, whose
 defaults are the same for every model: to be seen and not chosen.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..decoding import HOLD_BY, STRICT_HOLDS
+from ..attention import MAPPED
+from ..decoding import HOLD_BY, HOLDS
 from ..editor import Editor
 from ..errors import CheckpointError, command
 from ..images import to_tensor
@@ -34,15 +34,15 @@ from ..world import EditSample
 from .options import measuring
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
-    "token_temperature": (1.0, 0.5, 0.3, 0.2, 0.1, 0.05),
-    "guidance_scale": (1.0, 1.5, 2.0, 3.0, 5.0),  # 1 is one pass instead of two
+    "token_temperature": (1.0, 0.5, 0.3, 0.1),
+    "guidance_scale": (1.0, 1.5, 2.0, 3.0),  # 1 is one pass instead of two
 }
 CALLS: dict[str, tuple[Any, ...]] = {
     "temperature": ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0)),
     "steps": (8, 12, 16),
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
 }
-HOLD_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
 MAY_LOSE = 0.02  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
 COLUMNS = {  # name → head, factor, digits
@@ -104,23 +104,35 @@ def choose_settings(
         ]
         chosen[setting] = take(trials, best(trials, "success"))
 
-    trials = try_blocks(editor, **run, hold_threshold=0.0, **chosen)
-    chosen["blocks"] = take(trials, best(trials, "localisation"))
+    trials = [
+        trial
+        for heat_from in MAPPED
+        for trial in try_blocks(editor, **run, hold_threshold=0.0, heat_from=heat_from, **chosen)
+    ]
+    chosen["heat_from"], chosen["blocks"] = take(trials, best(trials, "localisation"))
 
-    holds = [(0.0, STRICT_HOLDS[0], HOLD_BY[0]), *product(HOLD_THRESHOLDS, STRICT_HOLDS, HOLD_BY)]
+    by, other = reversed(HOLD_BY)  # the map over all steps first, which is then the one that is shown
+    holds = [(0.0, HOLDS[0]), *product(HOLD_THRESHOLDS, HOLDS)]
     trials = [
         try_out(
-            editor.with_defaults(hold=rule, hold_by=heat), "hold", (threshold, rule, heat), **run, **chosen,
+            editor.with_defaults(hold=rule, hold_by=by), "hold", (threshold, rule), **run, **chosen,
             hold_threshold=threshold,
         )
-        for threshold, rule, heat in holds
+        for threshold, rule in holds
     ]  # fmt: skip
-    hold_threshold, rule, heat = take(trials, most_hold(trials))
+    which = least_leakage(trials)
+    hold_threshold, rule = take(trials, which)
+    fixed = chosen | {"hold_threshold": hold_threshold}
+    trials = [
+        replace(trials[which], setting="hold by", option=by),
+        try_out(editor.with_defaults(hold=rule, hold_by=other), "hold by", other, **run, **fixed),
+    ]
+    hold_by = take(trials, least_leakage(trials))
     if calls:
-        held, fixed = editor.with_defaults(hold=rule, hold_by=heat), chosen | {"hold_threshold": hold_threshold}
+        held = editor.with_defaults(hold=rule, hold_by=hold_by)
         for setting, options in CALLS.items():
             table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
-    return chosen | {"hold_threshold": hold_threshold, "hold": rule, "hold_by": heat}, table
+    return fixed | {"hold": rule, "hold_by": hold_by}, table
 
 
 def try_out(
@@ -149,7 +161,9 @@ def try_out(
     return Trial(setting, option, values, seconds / len(values["success"]))
 
 
-def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any) -> list[Trial]:
+def try_blocks(
+    editor: Editor, *, truths: Sequence[Truth], seed: int, progress: bool, heat_from: str, **options: Any
+) -> list[Trial]:
     """Sets of blocks by localisation alone, the smallest first: every block, and the sets on the way from all blocks
     down to two, each without the block that it does best without. One decoding serves them all.
 
@@ -157,8 +171,8 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
     """
     began = time.perf_counter()
     answers = [
-        truth.edit_with_maps(editor, seed, **options)[1]
-        for truth in tqdm(truths, desc="blocks: decoding", unit="batch", disable=not progress)
+        truth.edit_with_maps(editor, seed, heat_from=heat_from, **options)[1]
+        for truth in tqdm(truths, desc=f"blocks, {heat_from}: decoding", unit="batch", disable=not progress)
     ]
     seconds = (time.perf_counter() - began) / sum(len(truth.samples) for truth in truths)
 
@@ -167,17 +181,17 @@ def try_blocks(editor: Editor, *, truths: Sequence[Truth], seed: int, progress: 
         for truth, steps in zip(truths, answers, strict=True):
             heat = heat_of(steps, blocks)
             values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
-        return Trial("blocks", blocks, {"localisation": values}, seconds)
+        return Trial("heat from, blocks", (heat_from, blocks), {"localisation": values}, seconds)
 
     kept = tuple(range(len(editor.transformer.blocks)))
-    with tqdm(desc="blocks: localising", unit="round", disable=not progress) as bar:
+    with tqdm(desc=f"blocks, {heat_from}: localising", unit="round", disable=not progress) as bar:
         trials = [localise((block,)) for block in kept] + [localise(kept)] * (len(kept) > 1)
         while len(kept) > 2:
             bar.update()
             fewer = [localise(tuple(b for b in kept if b != left_out)) for left_out in kept]
-            kept = fewer[best(fewer, "localisation")].option
+            _, kept = fewer[best(fewer, "localisation")].option
             trials += fewer
-    return sorted(trials, key=lambda trial: len(trial.option))
+    return sorted(trials, key=lambda trial: len(trial.option[1]))
 
 
 def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
@@ -189,19 +203,27 @@ def best(trials: Sequence[Trial], metric: str, sign: int = 1) -> int:
     return next(i for i, mean in enumerate(means) if mean >= max(means) - TIES[metric])
 
 
-def most_hold(trials: Sequence[Trial]) -> int:
-    """Of the holds (λ, rule, heat) that lose little success against the best: the largest λ, and its least leakage."""
+def least_leakage(trials: Sequence[Trial]) -> int:
+    """Of the holds (λ, rule) that lose little success against the best, that which leaks least."""
     means = [summary(trial.values["success"])["mean"] or 0.0 for trial in trials]
     able = [i for i, mean in enumerate(means) if mean >= max(means) - MAY_LOSE]
-    largest = max(trials[i].option[0] for i in able)
-    able = [i for i in able if trials[i].option[0] == largest]
     return able[best([trials[i] for i in able], "leakage", sign=-1)]
 
 
+def check_editor_folder(folder: Path) -> None:
+    """Raises CheckpointError for a folder that is no editor's."""
+    if not (folder / "editmgt").is_dir():
+        raise CheckpointError(
+            f"{folder} is no editor's folder",
+            expected="a folder with editmgt/ in it, such as data_samples/tiny",
+            fix="check the path",
+        )
+
+
 def write_defaults(folder: Path, chosen: dict[str, Any]) -> None:
-    """Put the chosen settings into a folder's lab.json."""
-    defaults = replace(Defaults.read(folder), **chosen)
-    (folder / DEFAULTS_FILE).write_text(json.dumps(defaults.to_dict(), indent=2) + "\n", encoding="utf-8")
+    """Put the chosen settings into an editor folder's lab.json. Raises CheckpointError, DiskError."""
+    check_editor_folder(folder)
+    replace(Defaults.read(folder), **chosen).write(folder)
 
 
 def report(table: Sequence[Trial]) -> str:
@@ -223,12 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
-    if options.write and not (options.write / "editmgt").is_dir():
-        raise CheckpointError(
-            f"{options.write} is no editor's folder",
-            expected="a folder with editmgt/ in it, such as data_samples/tiny",
-            fix="check the path",
-        )
+    if options.write:
+        check_editor_folder(options.write)  # before hours of measuring
     chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))

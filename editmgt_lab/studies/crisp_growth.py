@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..crisp.pipeline import STAGES
 from ..errors import DataError, SettingError, command
-from ..metrics.report import align, save_json
+from ..metrics.report import align, save_figure, save_json
 from ..plain_text import literal
 from .bench import processor
 
@@ -186,7 +186,7 @@ def save(taken: Sequence[Taken], folder: Path, arguments: Sequence[str]) -> dict
     }
     save_json(result, folder / "growth.json")
     for ending in ("png", "svg"):
-        picture(taken).savefig(folder / f"growth.{ending}", dpi=110)
+        save_figure(picture(taken), folder / f"growth.{ending}", dpi=110)
     return result
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from ..decoding import STRICT_HOLDS
 from ..editor import Editor
 from ..errors import command
 from ..images import to_images, to_tensor
@@ -57,7 +56,8 @@ def evaluate(
 
     category: one, or None for all in the published proportions. Rows: copy the source; the target itself, which shows
     how much the tokenizer's bleeding alone leaks; no hold (λ = 0), the only row for which every block's own heat map is
-    localised; both hold rules for every λ of hold_thresholds (None: the model's own), the model's own rule last.
+    localised; a hold by the model's own rule for every λ of hold_thresholds (None: the model's own). Other rules are
+    for `choose` and `ablations` to try.
     other_words: a row more, in which the last way is asked in another phrasing of the same edit.
     guidance_scale, token_temperature: None is the model's own. clip: as load_clip takes it, None for none. batch: edits
     at a time, of no influence on their results but rounding.
@@ -110,11 +110,10 @@ def evaluate(
 def ways_to_answer(editor: Editor, hold_thresholds: Sequence[float] | None, other_words: bool) -> dict[str, Way]:
     """Row → way, for all rows that decode."""
     thresholds = [editor.defaults.hold_threshold] if hold_thresholds is None else hold_thresholds
-    rules = sorted(STRICT_HOLDS, key=lambda rule: rule == editor.defaults.hold)
     ways = {NO_HOLD: Way(editor, 0.0)}
     for threshold in thresholds:
         if threshold != 0:
-            ways |= {f"hold {threshold:g}, {rule}": Way(editor.with_defaults(hold=rule), threshold) for rule in rules}
+            ways[f"hold {threshold:g}, {editor.defaults.hold}"] = Way(editor, threshold)
     last = list(ways.values())[-1]
     return ways | ({OTHER_WORDS: last._replace(other_words=True)} if other_words else {})
 
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument(
         "--hold-threshold", dest="hold_thresholds", type=float, nargs="+", metavar="λ",
-        help="two rows each; else the model's own",
+        help="a row each; else the model's own",
     )  # fmt: skip
     parser.add_argument("--other-words", action="store_true", help="ask again in another phrasing: does success agree?")
     parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection [%(default)s]")

@@ -3,7 +3,8 @@
 The pipeline edits drawn scenes by a sloppy editor, of whose edits four in five have a fault. The model that ships is
 fine-tuned on the first edit of every instruction as it came, on those edits that passed the judge and stage 4, and on
 the true ones, always for as many steps and from as many pairs. All are tried on scenes that were in no training,
-without hold, which shows what the network has learned, and with little hold. Nothing is chosen by the test split.
+without hold, which shows what the network has learned, and with little of the paper's hold. Nothing is chosen by the
+test split.
 
 It explains the paper's λ figure: a model that was trained on imperfect pairs leaks, and the hold stops it. The adapter
 of the unfiltered pairs is kept, so that `hold_figure --adapter` can draw that figure once more.
@@ -38,7 +39,7 @@ from ..errors import DataError, command
 from ..finetuning import FinetuneSettings, save_adapter
 from ..loading import load
 from ..metrics.arithmetic import ratio_interval, summary
-from ..metrics.report import align, cell, gallery, save_json
+from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import picture_size
 from ..world import EditSample, sample_edit
 from .options import measuring
@@ -120,8 +121,9 @@ def measure_filtering(
     samples = [sample_edit(i, split=split, size=size) for i in range(count)]
 
     def tried(way: str, asked: Editor) -> Iterator[Taught]:
+        paper = asked.with_defaults(hold="released")
         for hold in HOLDS:
-            scores, pictures = answers(asked, samples, hold=hold, seed=seed, batch=batch)
+            scores, pictures = answers(paper, samples, hold=hold, seed=seed, batch=batch)
             values = {name: [getattr(each, name) for each in scores] for name in METRICS}
             yield Taught(way, hold, values, pictures[:SHOWN])
 
@@ -214,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     saved |= {"settings": asdict(settings), "results": [each.to_dict() for each in results], "verdict": told}
     save_json(saved, chosen.output)
     shown = [sample_edit(i, split=chosen.split, size=size) for i in range(SHOWN)]
-    picture(results, shown).savefig(chosen.output.with_suffix(".png"), dpi=100)
+    save_figure(picture(results, shown), chosen.output.with_suffix(".png"), dpi=100)
     print("saved:", chosen.output, "and", chosen.output.with_suffix(".png"))
 
 

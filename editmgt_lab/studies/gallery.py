@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import world
+from ..basics.folders import write_text
 from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_images, to_tensor
@@ -203,10 +204,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
     gallery = collect(load(model), **options)
-    output.mkdir(parents=True, exist_ok=True)
     paths = [output / "gallery.html", output / "gallery.png"]
-    paths[0].write_text(gallery.html(), encoding="utf-8")
-    gallery.figure().savefig(paths[1], dpi=110)
+    write_text(paths[0], gallery.html())
+    report.save_figure(gallery.figure(), paths[1], dpi=110)
     for category in gallery.edits:
         print(f"{category}: {gallery.share(category)}")
     print("saved:", *paths)

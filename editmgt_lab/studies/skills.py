@@ -1,4 +1,4 @@
-"""`python -m editmgt_lab.studies.skills`: what fine-tuning teaches a model in two minutes, and what it forgets.
+"""`python -m editmgt_lab.studies.skills`: what fine-tuning teaches a model in some minutes, and what it forgets.
 
 Each of the world's SKILLS is learned from the model as it ships, with all weights and with a LoRA adapter, and tried on
 scenes that were in no training; so are the old categories, before and after. All of them are tried without hold, which
@@ -28,13 +28,13 @@ from ..finetuning.drawn import old_pairs, skill_pairs
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell, gallery, save_json
+from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import Scores, Truth, picture_size
 from ..world import SKILLS, EditSample, sample_edit, sample_skill
 from .options import measuring
 
 WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=5e-3)}
-REPLAY = 1024  # old edits of the training split that are mixed in
+REPLAY = 256  # old edits of the training split that are mixed in
 PASSED, LOST, ALIKE, SHARE = 0.8, 0.03, 0.05, 0.05  # what is asked for: see `verdicts`
 
 
@@ -94,17 +94,19 @@ def measure_skills(
     editor: Editor,
     *,
     skills: Sequence[str] = tuple(SKILLS),
+    ways: Sequence[str] = tuple(WAYS),
     split: str = "test",
     count: int = 50,
     old_count: int = 200,
     batch: int = 20,
     seed: int = 0,
+    steps: int = FinetuneSettings().steps,
     adapters: Path | None = None,
 ) -> Iterator[Lesson]:
-    """Every skill in each of the WAYS, on `count` unseen edits of the skill and `old_count` of the old categories, with
-    no hold and with the editor's own: two lessons for one training.
+    """Every skill in each of these WAYS, on `count` unseen edits of the skill and `old_count` of the old categories,
+    with no hold and with the editor's own: two lessons for one training.
 
-    adapters: a folder to keep the adapters in, by skill.
+    steps: of every training. adapters: a folder to keep the adapters in, by skill.
     """
     size, holds = picture_size(editor), sorted({0.0, editor.defaults.hold_threshold})
     old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
@@ -121,8 +123,9 @@ def measure_skills(
     old_before, replay = ask(editor, old), old_pairs(editor, REPLAY)
     for skill in tqdm(skills, desc="skills", unit="skill"):
         before = ask(editor, tried[skill])
-        for way, settings in WAYS.items():
-            taught, seconds = teach(editor, skill_pairs(editor, skill), replace(settings, seed=seed), replay=replay)
+        for way in ways:
+            settings = replace(WAYS[way], steps=steps, seed=seed)
+            taught, seconds = teach(editor, skill_pairs(editor, skill), settings, replay=replay)
             if adapters and settings.rank:
                 save_adapter(taught.transformer, adapters / skill)
             after, old_after = ask(taught, tried[skill]), ask(taught, old)
@@ -187,19 +190,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring(__doc__, count=50, counted="unseen edits of each skill", output=output)
     parser.add_argument("--old-count", type=int, default=200, help="edits of the old categories [%(default)s]")
     parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    steps = FinetuneSettings().steps
+    parser.add_argument("--steps", type=int, default=steps, help="of every training [%(default)s]")
     parser.add_argument("--adapters", type=Path, help="folder to keep the adapters in")
     options = parser.parse_args(arguments)
-    measured = {name: getattr(options, name) for name in ("skills", "split", "count", "old_count", "seed")}
+    measured = {
+        name: getattr(options, name) for name in ("skills", "ways", "steps", "split", "count", "old_count", "seed")
+    }
     lessons = []
     for lesson in measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured):
         lessons.append(lesson)
         tqdm.write(verdicts(lessons).splitlines()[-1])
     print(table(lessons), verdicts(lessons), sep="\n\n")
-    ways = {way: asdict(settings) for way, settings in WAYS.items()}
+    ways = {way: asdict(replace(WAYS[way], steps=options.steps)) for way in options.ways}
     saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
     saved |= {"lessons": [lesson.to_dict() for lesson in lessons]}
     save_json(saved, options.output)
-    picture(lessons).savefig(options.output.with_suffix(".png"), dpi=100)
+    save_figure(picture(lessons), options.output.with_suffix(".png"), dpi=100)
     print("saved:", options.output, "and", options.output.with_suffix(".png"))
 
 

@@ -22,7 +22,7 @@ from ..errors import SettingError, command
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell, save_json
+from ..metrics.report import align, cell, save_figure, save_json
 from ..metrics.truth import draw_truths
 from ..plain_text import literal
 from .options import measuring
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings["model"] = options.model
     save_json({"settings": settings, "ways": [each.to_dict() for each in measured]}, options.output)
     picture = options.output.with_suffix(".png")
-    speed_figure(measured, settings).savefig(picture, dpi=120)
+    save_figure(speed_figure(measured, settings), picture, dpi=120)
     print("saved:", options.output, "and", picture.name)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..decoding import map_to_hold_by
 from ..editor import Editor
 from ..errors import SettingError
 from ..inputs import Task
@@ -84,7 +85,7 @@ def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **o
         ]
         logits, attention = (torch.cat(parts)[state] for parts in zip(*predicted, strict=True))
         attended = attended + attention
-        heat = editor._heat(attention if settings.hold_by == "step" else attended, task)
+        heat = editor._heat(map_to_hold_by(settings.hold_by, attention, attended), task)
         held = where_held(holds, heat.unflatten(0, (len(holds), pictures)), edited, shuffles)
         decision = sampler.decide(
             logits, tokens, index, heat=(~held).flatten(0, 1).float(), hold_threshold=0.5, source=source, fixed=fixed,

@@ -14,7 +14,6 @@ run once and the intervals are over edits alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,28 +26,30 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, weights_fingerprint
+from ..basics.folders import remove, written_whole
 from ..benchmarks.journal import Journal
 from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import summary
-from ..metrics.report import align, cell, save_json
+from ..metrics.report import align, cell, save_figure, save_json
 from ..metrics.truth import Truth, draw_truths, picture_size
 from ..plain_text import literal
 from ..training.data import tokenize_edits
-from ..training.recipe import TINY, Recipe
+from ..training.recipe import SMALL, Recipe
 from ..training.run import Run
 from ..training.transformer import train_transformer
 from ..world import EditSample
 from ..world.edits import make_sample
-from ..world.scenes import ITEM_COUNTS, draw_scene, stream
+from ..world.scenes import ITEM_COUNTS, PIXELS, draw_scene, stream
 from .bench import computer
 from .options import measuring
 
 PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
 RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))
-SIZES = (0, 16, 64, 256, 1024)
+SIZES = (0, 16, 64, 256)
+RECIPE = replace(SMALL, window=0, window_samples=0, batch=SMALL.whole_batch, caption_share=0.0, reading_weight=0.0)
 GROUPS = {"unseen": "new kind, unseen scenes", "own": "new kind, own training pairs", "old": "the old kinds"}
 STYLES = {
     "unseen": {"color": "#d55e00", "marker": "o", "linewidth": 2.4},
@@ -58,7 +59,7 @@ STYLES = {
 METRICS = {"success": ("success %", 100, 0), "score": ("edit score", 1, 2)}  # name → head of the column, factor, digits
 
 
-def sample_resize(seed: int, *, split: str = "train", size: int = 64) -> EditSample:
+def sample_resize(seed: int, *, split: str = "train", size: int = PIXELS) -> EditSample:
     """The edit number `seed` of the new kind: one object of a scene, at its place, becomes big or small."""
     rng = stream(seed, split, "edit size")
     drawn = draw_scene(rng, rng.choices(range(1, 5), ITEM_COUNTS)[0])
@@ -74,7 +75,7 @@ def measure(
     folder: Path,
     *,
     sizes: Sequence[int] = SIZES,
-    samples: int = 2400,
+    samples: int = 1200,
     split: str = "validation",
     count: int = 40,
     batch: int = 20,
@@ -87,22 +88,22 @@ def measure(
     trained for; count: edits of each group. What is done is kept in `folder`: run again to go
     on, with the same weights, settings and code; anew: forget what lies there. Raises SettingError.
     """
-    if list(sizes) != sorted({*sizes}) or any(0 < each < TINY.batch for each in sizes) or samples < 1 or count < 1:
+    if list(sizes) != sorted({*sizes}) or any(0 < each < RECIPE.batch for each in sizes) or samples < 1 or count < 1:
         raise SettingError(
             f"sizes are {list(sizes)}, samples {samples}, count {count}",
-            expected=f"sizes that rise, each 0 or at least {TINY.batch} (one batch), and some samples and edits",
+            expected=f"sizes that rise, each 0 or at least {RECIPE.batch} (one batch), and some samples and edits",
             fix="leave them out for the usual",
         )
     editor = load(model)
     picture = picture_size(editor)
-    recipe = replace(TINY, image_size=picture, samples=samples, caption_share=0.0, reading_weight=0.0)
+    recipe = replace(RECIPE, image_size=picture, samples=samples)
     asked = {"split": split, "count": count, "seed": seed, "recipe": asdict(recipe)}
     code = code_fingerprint(__name__, Run.__module__, draw_scene.__module__)
     asked |= {"editor": editor_fingerprint(editor), "code": code}
     journal = Journal(folder, asked, {}, anew=anew)
     if anew:
         for path in (*folder.glob("pairs_*.safetensors"), *folder.glob("*_pairs")):
-            path.unlink() if path.is_file() else shutil.rmtree(path)
+            remove(path)
     new = [sample_resize(i, split=split, size=picture) for i in range(count)]
     unseen = batches_of(editor, new, batch)
     old = list(draw_truths(editor, split=split, count=count, batch=batch))
@@ -117,7 +118,7 @@ def measure(
             taught = teach(load(model), {name: each[:pairs] for name, each in data.items()}, run, recipe, seed)
         known = {name: ask(taught, truths, seed, f"{pairs} pairs, {name}") for name, truths in groups.items()}
         journal.add({"key": str(pairs), "pairs": pairs, **known})
-        shutil.rmtree(run, ignore_errors=True)
+        remove(run)
     return [journal.rows[str(pairs)] for pairs in sizes]
 
 
@@ -126,9 +127,9 @@ def training_pairs(editor: Editor, folder: Path, pairs: int, size: int) -> dict[
     path = folder / f"pairs_{pairs}.safetensors"
     if not path.exists():
         samples = [sample_resize(i, size=size) for i in tqdm(range(pairs), desc="drawing pairs", unit="pair")]
-        part = path.with_suffix(".part")
-        save_file(tokenize_edits(editor.vq, editor.text_encoder, samples), part)
-        part.rename(path)
+        tokens = tokenize_edits(editor.vq, editor.text_encoder, samples)
+        with written_whole(path) as unfinished:
+            save_file(tokens, unfinished)
     return {name: tensor.long() for name, tensor in load_file(path).items()}
 
 
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     output = Path("outputs") / "training_size"
     parser = measuring(__doc__, count=40, counted="edits of each group", output=output, split="validation")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of pairs, rising; 0: as it is")
-    parser.add_argument("--samples", type=int, default=2400, help="that each size is trained for")
+    parser.add_argument("--samples", type=int, default=1200, help="that each size is trained for")
     parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
     options = vars(parser.parse_args(arguments))
     model, folder, anew = (options.pop(name) for name in ("model", "output", "anew"))
@@ -214,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     save_json(saved, paths[0])
-    picture(rows).savefig(paths[1], dpi=130)
+    save_figure(picture(rows), paths[1], dpi=130)
     print("saved:", *paths)
 
 

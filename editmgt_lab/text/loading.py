@@ -18,7 +18,7 @@ from ..basics.folders import check_texts_of
 from ..basics.offload import main_dtype, read_on_use
 from ..checkpoints import is_large, read_config, stored, weight_files
 from ..errors import CheckpointError
-from .encoding import TextEncoder, padded
+from .encoding import TextEncoder, padded, token_count
 
 
 def load_text_encoder(
@@ -148,7 +148,8 @@ def _tokenizer(folder: Path) -> Any:
     check_texts_of(folder, CheckpointError)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        padded(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use
+        padded(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use, in either way
+        token_count(tokenizer, "a word")
         return tokenizer
     except Exception as error:  # as above
         raise CheckpointError(

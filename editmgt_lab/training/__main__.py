@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
+from ..basics.folders import remove
 from ..errors import command
 from ..loading import load
 from ..transformer import MaskedGenerativeTransformer
@@ -115,7 +115,7 @@ def train(
         return samples if only in (None, name) else 0
 
     if anew and only in (None, "tokens"):
-        shutil.rmtree(folder / "tokens", ignore_errors=True)
+        remove(folder / "tokens")
     torch.manual_seed(seed)
     editor = load(start, device=device, dtype=torch.float32) if start is not None else None
     began: Any = "nothing"
@@ -143,6 +143,7 @@ def train(
             save_editor(output, vq, given.text_encoder, given.transformer, recipe.image_size)
         return
 
+    torch.manual_seed(seed)  # again: after a kill, what comes before need not be trained
     if editor is not None:
         text_encoder, transformer = editor.text_encoder, editor.transformer
     else:
@@ -183,7 +184,7 @@ def train(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line; every number of the recipe is an option."""
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.training", description=__doc__)
-    parser.add_argument("--recipe", choices=RECIPES, default="tiny", help="tiny: 64 px, as shipped; small: 256 px")
+    parser.add_argument("--recipe", choices=RECIPES, default="small", help="small: 256 px, as shipped; tiny: 64 px")
     parser.add_argument("--folder", type=Path, help="where to resume from (default: ~/.cache/editmgt-lab/RECIPE)")
     parser.add_argument("--output", type=Path, help="where the editor goes (default: runs/RECIPE)")
     parser.add_argument("--only", choices=STAGES, help="this stage alone")

@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .. import world
+from ..basics.folders import write_text, written_into
 from ..checkpoints import save, some
 from ..errors import SettingError
-from ..settings import DEFAULTS_FILE, Defaults
+from ..settings import Defaults
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer, TransformerConfig
 from ..vq import VQModel
@@ -94,17 +95,24 @@ def save_editor(
     }
     save(vq, folder / "vqvae", vq_config)
     save(transformer, folder / "editmgt", {"_class_name": "Transformer2DModel", **asdict(transformer.config)})
-    text_encoder.clip.save_pretrained(folder / "text_encoder")
-    text_encoder.clip_tokenizer.save_pretrained(folder / "tokenizer")
+    with written_into(folder / "text_encoder") as unfinished:
+        text_encoder.clip.save_pretrained(unfinished)
+    save_tokenizer(text_encoder.clip_tokenizer, folder / "tokenizer")
     scheduler = {
         "_class_name": "Scheduler",
         "mask_token_id": transformer.config.vocab_size - 1,
         "masking_schedule": "cosine",
     }
-    (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
-    defaults = defaults or small_defaults(transformer.config, image_size)
-    (folder / DEFAULTS_FILE).write_text(json.dumps(defaults.to_dict(), indent=2) + "\n")
+    write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2) + "\n")
+    (defaults or small_defaults(transformer.config, image_size)).write(folder)
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a tokenizer as it was built: without the padding and the length that the last call left on it."""
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    with written_into(folder) as unfinished:
+        tokenizer.save_pretrained(unfinished)
 
 
 def small_defaults(config: TransformerConfig, image_size: int) -> Defaults:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .. import world
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
+from ..basics.folders import written_whole
 from ..data.tokens import keep_unchanged
 from ..errors import TrainingError
 from ..images import to_tensor
@@ -110,7 +111,6 @@ def token_cache(
     A shard that another VQ model, tokenizer, size or code made is not used: CheckpointError. other_code: see
     `run.check_same`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     encoder = [vq.encoder, vq.quant_conv, vq.quantize]
     made_of = {"VQ model": fingerprint(encoder), "tokenizer": tokenizer_fingerprint(text), "size": size}
     made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__)
@@ -118,9 +118,9 @@ def token_cache(
     for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
         path = folder / f"{start:07d}.safetensors"
         if not path.exists():
-            part = path.with_suffix(".part")
-            save_file(token_shard(vq, text, range(start, start + SHARD), size), part, {MADE_OF: json.dumps(made_of)})
-            part.rename(path)
+            shard = token_shard(vq, text, range(start, start + SHARD), size)
+            with written_whole(path) as unfinished:
+                save_file(shard, unfinished, {MADE_OF: json.dumps(made_of)})
         with safe_open(path, framework="pt") as file:
             kept = (file.metadata() or {}).get(MADE_OF)
         check_same(path, json.loads(kept) if kept else None, made_of, other_code=other_code)

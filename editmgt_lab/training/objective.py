@@ -72,19 +72,18 @@ def nearest_codes(codes: Tensor, count: int = 64, reach: float = REACH) -> tuple
     return neighbours, likeness
 
 
-def token_losses(logits: Tensor, target: Tensor, likeness: Tensor, neighbours: Tensor | None = None) -> Tensor:
+def token_losses(logits: Tensor, target: Tensor, neighbours: Tensor, likeness: Tensor) -> Tensor:
     """Two questions for every hidden token, each a cross-entropy in nats: which code, and what does it look like?
 
     The second counts all probability on codes that look like the right one. The small codebook has dozens of them for
     most patches, so that which of them it is says little, and the first question alone teaches what matters slowly.
-    Both are 0 for a network that is sure of the right code. logits: [n, codebook]; target: [n]; likeness: as
-    `code_likeness` gives it, or, with neighbours, as `nearest_codes` does. Returns [2, n].
+    Both are 0 for a network that is sure of the right code. logits: [n, codebook]; target: [n];
+    neighbours, likeness: as `nearest_codes` gives them. Returns [2, n].
     """
     log_p = logits.log_softmax(dim=-1)
     exact = F.nll_loss(log_p, target, reduction="none")
-    if neighbours is not None:
-        log_p = log_p.gather(1, neighbours[target])
-    return torch.stack([exact, -torch.logsumexp(log_p + likeness[target], dim=-1)])
+    near = log_p.gather(1, neighbours[target])  # (n, count)
+    return torch.stack([exact, -torch.logsumexp(near + likeness[target], dim=-1)])
 
 
 def edit_weights(source: Tensor, target: Tensor) -> Tensor:
@@ -96,6 +95,19 @@ def edit_weights(source: Tensor, target: Tensor) -> Tensor:
     changed = (source != target).flatten(1).sum(dim=1).clamp(min=1)
     weights = changed.rsqrt()
     return weights / weights.mean()
+
+
+def ask(hidden: Tensor, changed: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Of the hidden tokens those that a loss asks: all that an edit changes, of the others, of which there are many and
+    which are easy, a random `share`. Returns how much each one counts [B, h, w]: 0 if it is not asked, 1 if it changes,
+    else 1 / share, so that the mean is that of asking all.
+
+    hidden, changed: bool [B, h, w]. A picture of which none would be asked is asked all of its hidden ones.
+    """
+    drawn = torch.rand(hidden.shape, device=hidden.device, generator=generator) < share
+    asked = (hidden & (changed | drawn)).float()
+    asked = torch.where(changed, asked, asked / share)
+    return torch.where(asked.flatten(1).any(dim=1)[:, None, None], asked, hidden.float())
 
 
 def by_token(of_pairs: Tensor, hidden: Tensor) -> Tensor:

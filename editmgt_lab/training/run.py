@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..basics.fingerprints import differences
-from ..errors import CheckpointError, TrainingError
+from ..basics.folders import append_line, make_folder, remove, write_text, written_whole
+from ..errors import CheckpointError
 
 CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
 
@@ -69,8 +69,8 @@ class Run:
     def __init__(self, folder: Path, made_of: Mapping[str, Any] | None = None, *, other_code: bool = False):
         self.folder, self.other_code = folder, other_code
         self.made_of = None if made_of is None else json.loads(json.dumps(made_of))
-        folder.mkdir(parents=True, exist_ok=True)
-        self._saved_at = time.monotonic()
+        make_folder(folder)
+        self._saved_at, self._logs = time.monotonic(), False
 
     def load(self) -> dict | None:
         """The last state, or None for a new run. Raises CheckpointError for the state of another run."""
@@ -90,21 +90,17 @@ class Run:
     def clear(self) -> None:
         """Forget the state and the log that lie there."""
         for name in ("state.pt", "log.jsonl"):
-            (self.folder / name).unlink(missing_ok=True)
+            remove(self.folder / name)
 
     def save(self, state: dict) -> None:
-        """Write to a temporary name, then rename: a kill in between leaves the old state. Raises TrainingError."""
-        part = self.folder / "state.pt.part"
-        try:
-            torch.save(state if self.made_of is None else state | {"made_of": self.made_of}, part)
-            os.replace(part, self.folder / "state.pt")
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            part.unlink(missing_ok=True)
-            raise TrainingError(
-                f"the state could not be written to {self.folder}: {error}",
-                expected="a folder that can be written to, with room on its disk",
-                fix="make room, then run the same again: it goes on from the state before, which is whole",
-            ) from error
+        """Write the state, whole or not at all: a kill leaves the one before. Raises DiskError."""
+        if self.made_of is not None:
+            state = state | {"made_of": self.made_of}
+        with written_whole(self.folder / "state.pt") as unfinished, unfinished.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # what torch's writer makes of a full disk
+                raise OSError(str(error.__context__ or error)) from error
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -140,6 +136,23 @@ class Run:
                     self.save(state() | {"done": done})
 
     def log(self, **figures: float) -> None:
-        """Append one line of figures to the log."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()}) + "\n")
+        """Add one line of figures, `done` among them, to the log; what a killed run logged of the same samples goes."""
+        file, line = (
+            self.folder / "log.jsonl",
+            {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
+        )
+        if not self._logs:
+            write_text(file, "".join(_before(figures["done"], file)))
+            self._logs = True
+        append_line(file, json.dumps(line))
+
+
+def _before(done: float, log: Path) -> Iterator[str]:
+    """The lines of a log, with their ends, up to the first of so many samples or more, or one that is torn."""
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else ():
+        try:
+            if json.loads(line)["done"] >= done:
+                return
+        except ValueError:
+            return
+        yield line

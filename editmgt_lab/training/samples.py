@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import world
 from ..decoding import RegionHoldSampler
 from ..images import to_images
-from ..metrics.report import gallery
+from ..metrics.report import gallery, save_figure
 from ..transformer import AESTHETIC_SCORE
 from ..vq import VQModel
 from .recipe import Recipe
@@ -85,7 +85,7 @@ def sample_drawer(path: Path, vq: VQModel, recipe: Recipe) -> Callable[[nn.Modul
         rows = [*zip(texts, zip(*columns, strict=True), strict=True), ("", ())]
         pairs = list(zip(rows[::2], rows[1::2], strict=True))
         names = ("source", "edit", "target", "from the target's caption")
-        gallery("What it can do so far", pairs, names).savefig(path, dpi=60)
+        save_figure(gallery("What it can do so far", pairs, names), path, dpi=60)
         drawn_at = time.monotonic()
 
     return draw

@@ -20,7 +20,7 @@ from ..basics.dtypes import has_bfloat16
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import by_token, edit_weights, hide, mask_ratio, nearest_codes, step_index, token_losses
+from .objective import ask, by_token, edit_weights, hide, mask_ratio, nearest_codes, step_index, token_losses
 from .optimizer import load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
@@ -92,7 +92,8 @@ def training_loss(
     u = torch.rand(len(ids), device=ids.device)
     tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1)
     changed = source != target if editing else torch.zeros_like(hidden)
-    asked = hidden & (changed | (torch.rand(hidden.shape, device=hidden.device) < recipe.asked_share))
+    counts = ask(hidden, changed, recipe.asked_share)
+    asked = counts > 0
     micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=has_bfloat16(ids.device)):
@@ -101,10 +102,10 @@ def training_loss(
                 tokens, text, step_index(u), source=source, micro_conditions=micro, only=asked, origin=origin
             )
         read = model["reader"].loss(streams, labels)
-    losses = token_losses(logits.float(), target[asked], looks[1], looks[0])  # [2, n]
+    losses = token_losses(logits.float(), target[asked], *looks)  # [2, n]
     if not editing:
         return *losses.mean(dim=1), read
-    weights = by_token(edit_weights(source, target), asked) * torch.where(changed[asked], 1, 1 / recipe.asked_share)
+    weights = by_token(edit_weights(source, target), asked) * counts[asked]
     return *((losses * weights).sum(dim=1) / weights.sum()), read
 
 
@@ -132,8 +133,7 @@ def train_transformer(
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "reader": reader}).train()
     average = copy.deepcopy(model).requires_grad_(False)
     if compiled:
-        for block in transformer.blocks:
-            block.forward = torch.compile(block.forward)  # not the module, whose hooks change with every pass
+        transformer.compile_blocks()
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and BLOCK_MATRIX.search(name)]
     # Faster, the words' embeddings grow until the text encoder's attention adds nothing to them: "blue" then never
     # learns of what.
@@ -143,12 +143,12 @@ def train_transformer(
     )
     looks = nearest_codes(codes, reach=recipe.look_reach)
     empty_text = text_encoder.tokenize([""])[0]["input_ids"].to(device)
-    done = 0
+    done, recent = 0, {"loss": [], "caption_loss": [], "look": [], "reading": []}
     if state := run.load():
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         load_all(optimizers, state["optimizers"])
-        done = state["done"]
+        done, recent = state["done"], state.get("recent", recent)
 
     def save(window: int) -> None:
         run.save(
@@ -157,12 +157,13 @@ def train_transformer(
                 "average": average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "done": done,
+                "recent": recent,
             }
         )
         show(average, window)
 
     progress = tqdm(total=recipe.samples, initial=done, desc="text to image and editing", unit="sample")
-    recent, started = {"loss": [], "caption_loss": [], "look": [], "reading": []}, time.monotonic()
+    started = time.monotonic()
     everything = torch.arange(len(data["source"]))
     whole = (0, recipe.samples, recipe.whole_batch or recipe.batch)
     stages = [(recipe.window, recipe.window_samples, recipe.batch), whole]

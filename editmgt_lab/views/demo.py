@@ -9,27 +9,29 @@ from pathlib import Path
 from PIL import Image
 
 from ..basics.fingerprints import weights_fingerprint
+from ..basics.folders import written_whole
 from ..checkpoints import data_folder
 from ..errors import command
 from ..loading import load
+from ..metrics.report import save_figure
 from ..plain_text import say
 from ..results import EditResult
 from .figures import edit_figure
 from .overlays import heat_overlay
 
-PICTURE, INSTRUCTION = "fish_boat_and_rocket.png", "make the fish orange"
+PICTURE, INSTRUCTION = "balloon_butterfly_and_snail.png", "make the balloon green"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
 
 
 def save_pictures(result: EditResult, folder: Path, weights: str) -> list[Path]:
     """Write source.png, result.png, heat.png (over the source) and stages.png, the figure of the edit, which says by
     what `weights` (their fingerprint) it was made."""
-    folder.mkdir(parents=True, exist_ok=True)
     heat = Image.fromarray(heat_overlay(result.source, result.heat[0].numpy()))
     files = [folder / f"{name}.png" for name in ("source", "result", "heat", "stages")]
     for file, image in zip(files, (result.source, result.image, heat), strict=False):
-        image.save(file)
-    edit_figure(result).savefig(files[-1], dpi=150, metadata={"weights": weights})
+        with written_whole(file) as unfinished:
+            image.save(unfinished)
+    save_figure(edit_figure(result), files[-1], dpi=150, metadata={"weights": weights})
     return files
 
 

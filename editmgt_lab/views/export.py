@@ -6,14 +6,16 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ipywidgets import Widget
 from matplotlib.figure import Figure
 
+from ..basics.folders import written_whole
 from ..errors import SettingError
 
 # The policy lets the page run what it carries and forbids it every address, so an export cannot need the network.
@@ -42,6 +44,16 @@ standalone(render, document.getElementById("widget"), document.getElementById("s
 """
 
 
+def parts_of(widget: Widget) -> Iterator[Widget]:
+    """The widgets that one holds, and that these hold."""
+    for name in widget.keys:
+        value = getattr(widget, name)
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(each, Widget):
+                yield from parts_of(each)
+                yield each
+
+
 class Saves:
     """A view that can be saved, and that leaves a picture where there is no kernel.
 
@@ -66,6 +78,13 @@ class Saves:
     def nothing(self) -> str:
         """Why there is nothing to save yet; empty where there is something."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the page and all that it is made of; ipywidgets alone would leave its boxes' children, layouts and
+        styles open."""
+        for part in [*parts_of(self)] if self.comm is not None else ():
+            part.close()
+        super().close()
 
     def save_figure(self, path: str | os.PathLike[str]) -> Path:
         """`figure()` as .png or .svg, by the name's ending. Waits for work under way."""
@@ -94,8 +113,8 @@ class Saves:
                 expected="a widget that shows something",
                 fix="mend what its message says, and open it again",
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path)
+        with written_whole(path) as unfinished:
+            write(unfinished)
         return path
 
     def still(self) -> Figure | None:

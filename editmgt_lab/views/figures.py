@@ -260,7 +260,7 @@ def _show(axes: Axes, picture: Picture, title: str, **settings: Any) -> AxesImag
     axes.spines[:].set_visible(False)
     if isinstance(picture, Image.Image):
         picture = picture.convert("RGB")  # a mask is black and white, not coloured by its values
-    return axes.imshow(picture, interpolation="nearest", **settings)
+    return axes.imshow(picture, interpolation="antialiased", **settings)  # squares where enlarged, else smooth
 
 
 def _pick(pictures: Image.Image | Iterable[Image.Image], index: int) -> Image.Image:

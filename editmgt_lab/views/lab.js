@@ -163,7 +163,7 @@ export class Panel {
     if (this.overlay) pen.drawImage(this.overlay, 0, 0, width, height);
     const [across, down] = [width / this.columns, height / this.rows];
     const paper = getComputedStyle(this.canvas).getPropertyValue("--paper");
-    pen.strokeStyle = this.gap > 1 ? paper : "rgba(255, 255, 255, 0.35)";
+    pen.strokeStyle = this.gap > 1 ? paper : `rgba(255, 255, 255, ${Math.min(across / 40, 0.35)})`; // many are fainter
     pen.lineWidth = this.gap;
     pen.beginPath();
     for (let i = 1; i < this.columns; i++) pen.rect(i * across, -1, 0, height + 2);
@@ -279,7 +279,10 @@ export function mount(model, el, title, build) {
 export function standalone(render, el, text) {
   const state = JSON.parse(text, (key, value) => {
     if (typeof value?.base64 !== "string") return value;
-    return new DataView(Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0)).buffer);
+    const letters = atob(value.base64);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i); // the maps of an edit may be 60 MB
+    return new DataView(bytes.buffer);
   });
   const listeners = new EventTarget();
   const model = {

@@ -40,7 +40,8 @@ class Run:
     states: uint8 [K, h, w], an index into STATES; sampled: int32 [K, h, w], the tokens before the least confident were
     masked again; confidence: float32 [K, h, w], infinite where a token did not compete; candidates: int32
     [K, h, w, 5], the most probable tokens, and probabilities: float32 [K, h, w, 5]; taken: float32 [K, h, w], the
-    probability of the sampled token; heat: float32 [K, h, w]; source_tokens: int32 [h, w] or None.
+    probability of the sampled token; heat: float32 [K, h, w]; computed: uint8 [K, h, w], 1 where the step's pass
+    computed the token, 0 where it came from the cache; source_tokens: int32 [h, w] or None.
     codes: int32 [n], every token that occurs in these arrays; patches: uint8 [n, f, f, 3], what each decodes to;
     colours: uint8 [n, 3], similar codes in similar colours.
     """
@@ -56,6 +57,7 @@ class Run:
     probabilities: np.ndarray
     taken: np.ndarray
     heat: np.ndarray
+    computed: np.ndarray
     source_tokens: np.ndarray | None
     codes: np.ndarray
     patches: np.ndarray
@@ -233,6 +235,7 @@ def _taken_down(step: DecodeStep, probabilities: Tensor, before: DecodeStep | No
     fields = {
         "states": states.byte(), "sampled": sampled.int(), "confidence": step.confidence[0].float(),
         "candidates": top.indices.int(), "probabilities": top.values, "taken": taken, "heat": step.heat[0].float(),
+        "computed": step.computed[0].byte(),
     }  # fmt: skip
     return {name: field.cpu().numpy() for name, field in fields.items()}
 

@@ -5,6 +5,7 @@ from .edits import CATEGORIES, HELD_OUT_PHRASINGS, PHRASINGS, PROPORTIONS, EditS
 from .objects import COLOURS, KINDS
 from .scenes import (
     HELD_OUT_PAIRS,
+    PIXELS,
     PLACES,
     SIZES,
     SPLITS,
@@ -19,7 +20,7 @@ from .scenes import (
 from .skills import SKILLS, Skill, sample_skill
 
 __all__ = [
-    "BACKGROUNDS", "CATEGORIES", "COLOURS", "HELD_OUT_PAIRS", "HELD_OUT_PHRASINGS", "KINDS", "PHRASINGS", "PLACES",
-    "PROPORTIONS", "SIZES", "SKILLS", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene", "Skill",
-    "caption", "label_map", "phrases", "render", "sample_edit", "sample_scene", "sample_skill",
+    "BACKGROUNDS", "CATEGORIES", "COLOURS", "HELD_OUT_PAIRS", "HELD_OUT_PHRASINGS", "KINDS", "PHRASINGS", "PIXELS",
+    "PLACES", "PROPORTIONS", "SIZES", "SKILLS", "SPLITS", "STYLES", "TRAIN_PAIRS", "EditSample", "Item", "Scene",
+    "Skill", "caption", "label_map", "phrases", "render", "sample_edit", "sample_scene", "sample_skill",
 ]  # fmt: skip

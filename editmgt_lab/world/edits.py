@@ -12,6 +12,7 @@ from .objects import COLOURS, KINDS
 from .scenes import (
     HELD_OUT_PAIRS,
     ITEM_COUNTS,
+    PIXELS,
     PLACES,
     SIZES,
     TRAIN_PAIRS,
@@ -120,7 +121,7 @@ class EditSample:
     target_scene: Scene
 
 
-def sample_edit(seed: int, *, split: str = "train", category: str | None = None, size: int = 64) -> EditSample:
+def sample_edit(seed: int, *, split: str = "train", category: str | None = None, size: int = PIXELS) -> EditSample:
     """The edit number `seed` of a split; without a category they come in the published proportions."""
     if category is not None and not (isinstance(category, str) and category in CATEGORIES):
         raise SettingError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .edits import sample_edit
 
-SIZE = 512  # for people; the small model sees 64
+SIZE = 512  # px, for people: more than the small model sees
 
 # One edit of the test split for each category: (file name, category, seed).
 SAMPLES = (

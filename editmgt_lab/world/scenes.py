@@ -12,14 +12,15 @@ from .backgrounds import BACKGROUNDS, background, stylise
 from .objects import COLOURS, KINDS, sprite
 
 GRID = 16  # a picture is 16 × 16 units; every box starts on an even unit
+PIXELS = 256  # along a side of a picture, unless another size is asked for: what the small model sees
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 SIZES = {"small": 4, "medium": 5, "big": 6}  # units
 PARTS = sum(side**2 for side in SIZES.values())
 ITEM_COUNTS = (25, 40, 25, 10)  # of 100 scenes, how many hold 1, 2, 3, 4 items
 SPLITS = ("train", "validation", "test")
 
-# Where an object may start in the first, second and third row or column, the canonical place first. All are even: the
-# small model joins 2 × 2 tokens to one position, and so an object looks the same to it wherever it stands.
+# Where an object may start in the first, second and third row or column, the canonical place first. All are even: a
+# model with a token for each unit joins 2 × 2 of them to one position, and so sees an object alike wherever it stands.
 STARTS = {
     "small": ((0, 2), (6,), (12, 10)),
     "medium": ((0,), (6,), (10,)),
@@ -74,13 +75,13 @@ TRAIN_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if no
 HELD_OUT_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if held_out(kind, colour))
 
 
-def render(scene: Scene, size: int = 64) -> Image.Image:
+def render(scene: Scene, size: int = PIXELS) -> Image.Image:
     """Draw a scene → RGB picture of size × size pixels."""
     if not isinstance(size, int) or size % GRID or not 32 <= size <= 1024:
         raise SettingError(
             f"size={size!r} is not a size a scene can be drawn at",
             expected=f"a multiple of {GRID} from 32 to 1024",
-            fix="use 64 for the small model, 512 for a slide",
+            fix=f"use {PIXELS} for the small model, 512 for a slide",
         )
     unit = size // GRID
     canvas = background(scene.background, size).copy()

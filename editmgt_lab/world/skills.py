@@ -15,7 +15,7 @@ from .backgrounds import LOOKS, Array, grey
 from .edits import EditSample, fill, make_sample
 from .objects import COLOURS, DRAWINGS
 from .pen import Pen, box, oval
-from .scenes import ITEM_COUNTS, TRAIN_PAIRS, Item, Scene, draw_scene, stream
+from .scenes import ITEM_COUNTS, PIXELS, TRAIN_PAIRS, Item, Scene, draw_scene, stream
 
 CLAY, WHITE = (204, 104, 52), COLOURS["white"]
 
@@ -121,7 +121,7 @@ SKILLS: dict[str, Skill] = {
 }
 
 
-def sample_skill(seed: int, name: str, *, split: str = "train", size: int = 64) -> EditSample:
+def sample_skill(seed: int, name: str, *, split: str = "train", size: int = PIXELS) -> EditSample:
     """The pair number `seed` of a split of one of the SKILLS; splits share no pair. Raises SettingError."""
     if name not in SKILLS:
         raise SettingError(

@@ -10,8 +10,7 @@
 # About 12 minutes to read, under two minutes to run on a laptop's CPU, 15 more for the exercises.
 
 # %%
-import copy
-from dataclasses import replace
+import time
 
 import numpy as np
 import torch
@@ -26,14 +25,18 @@ from editmgt_lab.studies.hold_figure.plot import controls_figure, lambda_figure
 from editmgt_lab.studies.sweep import HEAT, MASK, RANDOM, Hold, sweep
 
 torch.set_grad_enabled(False)
-editor = lab.load()
+editor = lab.load().with_defaults(heat_from="source", hold="released", hold_by="step")
+side = editor.vq.config.factor  # px along a cell
+LEVEL = 0.1  # λ
 sample = lab.world.sample_edit(15, split="test", category="remove")
 free = editor.edit(sample.source, sample.instruction, hold_threshold=0, seed=0)
-held = editor.edit(sample.source, sample.instruction, hold_threshold=0.2, seed=0)
+held = editor.edit(sample.source, sample.instruction, hold_threshold=LEVEL, seed=0)
 views.edit_figure(held)
 
 # %% [markdown]
-# Under the blue veil is what the last step held with λ = 0.2: there the source's tokens are kept.
+# Under the blue veil is what the last step held: there the source's tokens are kept. The map can be taken from the
+# *image* that is being made, or from the *source* beside it (`heat_from`). We remove things in this notebook, so we ask
+# where the words look in the source: what is to go is there, and in the image it never appears.
 #
 # ## One step, by hand
 #
@@ -46,7 +49,7 @@ tokens = torch.full_like(free.source_tokens, editor.mask_token_id)
 text = editor.encode_text(sample.instruction)
 logits = editor.transformer(tokens, text, torch.tensor([11.0]), source=free.source_tokens)  # 11 more steps to come
 guesses = logits.argmax(dim=1)
-below = free.heat < 0.2
+below = free.heat < LEVEL
 after_hold = torch.where(below, free.source_tokens, guesses)
 print(f"{below.float().mean():.0%} of the places are held; "
       f"{(after_hold != guesses)[below].float().mean():.0%} of these had been guessed differently")
@@ -59,19 +62,12 @@ print(f"{below.float().mean():.0%} of the places are held; "
 # the token is masked again, and so the hold leaks until late. A hold that **commits** takes the source's tokens at once
 # and for good. How many cells are below λ and masked all the same after each step?
 
-
 # %%
-def with_rule(rule):
-    other = copy.copy(editor)
-    other.defaults = replace(editor.defaults, hold=rule)
-    return other
-
-
 counts = {}
 for rule in ("released", "commit"):
-    steps = list(with_rule(rule).steps(sample.source, sample.instruction, hold_threshold=0.2, seed=0))
+    steps = list(editor.with_defaults(hold=rule).steps(sample.source, sample.instruction, hold_threshold=LEVEL, seed=0))
     counts[f"{rule}: held, yet masked"] = (range(1, 13), [int((s.held & s.masked).sum()) for s in steps])
-views.curves_figure([("step", "tokens, of 256", counts)])
+views.curves_figure([("step", f"tokens, of {free.heat.numel()}", counts)])
 
 # %%
 assert not any(counts["commit: held, yet masked"][1]), "what is committed is never masked again"
@@ -79,19 +75,19 @@ assert not any(counts["commit: held, yet masked"][1]), "what is committed is nev
 # %% [markdown]
 # ## What λ buys and what it costs
 #
-# Ten removals that the model never saw, pushed by a **guidance** scale of 3: every step runs with and without the
-# instruction and goes three times as far as the difference between them. The small model edits best without, and then
-# leaks next to nothing; the released one is used at 6. This is the code of `make figure`, which measures 200 edits of
-# all kinds without guidance; it takes longest here. First as the paper draws it: pictures of the edit that loses most,
-# then **L1 to the source**, by how much a pixel changes in the mean, if black is 0 and white is 1, beside the **edit
-# score**, how much of the asked change was made (0 … 10). Dashed, what the paper measured with its own model, pictures
-# and score: compare only the shapes.
+# Four removals that the model never saw, pushed by a **guidance** scale of 3: every step runs with and without the
+# instruction and goes three times as far as the difference between them. The small model edits best without; pushed, it
+# litters the picture with specks, and what a hold is for can be seen. The released one is used at 6. This is the code
+# of `make figure`, which measures 200 edits of all kinds without guidance; it takes longest here. First as the paper
+# draws it: pictures of the edit that loses most, then **L1 to the source**, by how much a pixel changes in the mean, if
+# black is 0 and white is 1, beside the **edit score**, how much of the asked change was made (0 … 10). Dashed, what the
+# paper measured with its own model, pictures and score: compare only the shapes.
 
 # %%
-levels = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-pushed = {"steps": 8, "guidance_scale": 3.0}
-run = {"split": "test", "category": "remove", "count": 10}
-curves, examples = measure(editor, **run, random_count=10, thresholds=levels, progress=False, **pushed)
+levels = (0.0, 0.05, 0.1, 0.2, 0.4)
+pushed = {"steps": 6, "guidance_scale": 3.0}
+run = {"split": "test", "category": "remove", "count": 4}
+curves, examples = measure(editor, **run, random_count=4, thresholds=levels, progress=False, **pushed)
 lambda_figure(curves, examples)
 
 # %% [markdown]
@@ -104,11 +100,12 @@ lambda_figure(curves, examples)
 controls_figure(curves)
 
 # %% [markdown]
-# By heat the score stays up to λ = 0.1, where the random hold has lost a sixth of it: it matters *where* one holds.
-# What is won is little, since these edits leak little to begin with; the true mask shows how much there is to win.
-# Pasting is no hold: it goes by the last step's heat map, when
-# the object is gone and there is little left to look at, so it puts back what had been removed. Not even the true
-# region comes to a leakage of 0; why, we shall see below.
+# At a small λ the hold by heat costs little of the score and stops most of the leakage, while the random hold of as
+# many cells has lost nearly all of the score: it matters *where* one holds. As λ rises more and more of the edit itself
+# is held, too; the true mask shows what a better map would give. Pasting comes close here, since under the released
+# rule little is held before the last steps. Under `hold="commit"` the score falls much sooner: what is held stands in
+# the picture from the first step, and a held rim of a butterfly calls for a butterfly. Not even the true region comes
+# to a leakage of 0; why, we shall see below.
 
 # %%
 score, random_score, true_score = (curves.means(way, "score") for way in (HEAT, RANDOM, MASK))
@@ -120,10 +117,9 @@ print("true mask  ", *(f"{value:6.2f}" for value in true_score))
 print("leakage    ", *(f"{value:6.4f}" for value in leaked))
 
 # %%
-some = slice(1, 5)
-assert leaked[-1] < leaked[0], "the more is held, the less leaks"
-assert (score[some] - random_score[some]).max() > 0.5, "where one holds matters"
-assert score[-1] < score[0], "and too much hold stops the edit"
+assert leaked[2] < 0.8 * leaked[0] and leaked[-1] < leaked[2], "the more is held, the less leaks"
+assert score[2] > random_score[2] + 2, "where one holds matters"
+assert score[-1] < score[0] - 2, "and too much hold stops the edit"
 assert true_score[-1] > score[-1] + 1, "which is the map's fault, and not the hold's"
 
 # %% [markdown]
@@ -134,14 +130,14 @@ assert true_score[-1] > score[-1] + 1, "which is the map's fault, and not the ho
 # have the same tokens.
 
 # %%
-truth = next(draw_truths(editor, **run))  # the same ten removals
+truth = next(draw_truths(editor, **run))  # the same four removals
 first = next(draw_truths(editor, **run | {"count": 1}))
-shown = (0.05, 0.1, 0.2, 0.5)
+shown = (0.05, 0.1, 0.4)
 swept = sweep(editor, first, [Hold(way, level) for way in (HEAT, RANDOM) for level in shown], seed=0, **pushed)
 made = [editor.detokenize(tokens)[0] for tokens in swept.tokens]
 rows = [
-    [(first.samples[0].source, "source"), *zip(made[:4], [f"λ = {level:g}" for level in shown], strict=True)],
-    [(first.samples[0].target, "target"), *zip(made[4:], ["at random"] * 4, strict=True)],
+    [(first.samples[0].source, "source"), *zip(made[:3], [f"λ = {level:g}" for level in shown], strict=True)],
+    [(first.samples[0].target, "target"), *zip(made[3:], ["at random"] * 3, strict=True)],
 ]
 views.panels_figure(rows, [f"“{first.samples[0].instruction}”", ""])
 
@@ -156,12 +152,62 @@ views.panels_figure(rows, [f"“{first.samples[0].instruction}”", ""])
 placed = truth.edit(editor, 0, hold_threshold=0, mask=[sample.mask for sample in truth.samples], **pushed)
 kept = (placed.tokens == placed.source_tokens)[placed.held].float().mean()
 moved = (to_tensor(placed.images) - truth.sources).abs().mean(1)
-outside = torch.nn.functional.interpolate(placed.held[:, None].float(), scale_factor=4)[:, 0] > 0
+outside = torch.nn.functional.interpolate(placed.held[:, None].float(), scale_factor=side)[:, 0] > 0
 print(f"tokens kept where held: {kept:.0%}; pixels there that move by more than 1/255: "
       f"{(moved[outside] > 1 / 255).float().mean():.0%}, in the mean by {moved[outside].mean():.4f}")
 views.panels_figure([[
     (truth.samples[0].source, "source"), (placed.images[0], "true region"), (placed.pasted()[0], "and pasted")
 ]])  # fmt: skip
+
+# %% [markdown]
+# ## A hold for speed
+#
+# What is settled needs no more guesses. A third rule, **agree**, settles a cell below λ in the first step, if the
+# network itself draws the source's token there. In every later step a *cache* can stand in for all that is settled:
+# only positions (2 × 2 cells) with a cell that is masked, or has just been filled, are computed. The rest of the
+# network's features grow stale meanwhile, so every now and then a step computes them all. We edit the four removals so,
+# unpushed.
+
+# %%
+quick, asked = editor.with_defaults(hold="agree"), {"hold_threshold": LEVEL}
+ways = {"control: no cache": {}, "refreshed in every step": {"refresh_every": 1},
+        "in every third": {"refresh_every": 3}, "in the first": {"refresh_every": 12}}  # fmt: skip
+computed, answers, seconds = {}, {}, {}
+for name, way in ways.items():
+    began = time.process_time()
+    steps = list(quick.decode(truth.task(quick, 0, **asked, **way)))
+    seconds[name], answers[name] = time.process_time() - began, steps[-1].tokens
+    computed[name] = [100 * step.computed.float().mean() for step in steps]
+by_step = {name: (range(1, 13), shares) for name, shares in computed.items()}
+views.curves_figure([("step", "% of the positions computed", by_step)])
+
+# %% [markdown]
+# Refreshed in every step it is exact: the same tokens, and no time won. Else a few tokens come out otherwise. Of four
+# pictures together every step computes as many positions as the picture needs that needs most.
+
+# %%
+exact = answers["control: no cache"]
+print("                          computed  processor s  tokens as without  edit score")
+for name, found in answers.items():
+    score = np.mean([each.score for each in truth.scores(to_tensor(editor.detokenize(found)))])
+    same = (found == exact).float().mean()
+    print(f"{name:25} {np.mean(computed[name]):7.0f}%  {seconds[name]:11.2f}  {same:17.1%}  {score:10.2f}")
+
+# %%
+assert torch.equal(answers["refreshed in every step"], exact), "this way is exact"
+assert sum(computed["in the first"]) < sum(computed["in every third"]) < sum(computed["control: no cache"])
+
+# %% [markdown]
+# The player shows it cell by cell: grey comes from the cache. Move `refresh_every`, or λ, and run the cell again.
+
+# %%
+refresh_every = 3  # 1 is exact
+cached = views.record(
+    quick, sample.source, sample.instruction, seed=0, refresh_every=refresh_every, progress=lambda *_: None, **asked
+)
+player = views.decode_player(cached)
+player.colour_by = "computed"
+player
 
 # %% [markdown]
 # ## Touch it: the hold studio
@@ -170,7 +216,7 @@ views.panels_figure([[
 # size; the table keeps every λ that you tried, with its numbers. L1 is how much a pixel changes in the mean, anywhere.
 
 # %%
-studio = views.hold_studio(editor, sample, threshold=0.2)
+studio = views.hold_studio(editor, sample, threshold=LEVEL)
 studio.pending.result()
 studio
 
@@ -183,7 +229,7 @@ studio
 
 # %%
 def threshold_for(heat, share):
-    """The λ at which `share` of the cells of heat [16, 16] are held."""
+    """The λ at which `share` of the cells of heat [h, w] are held."""
     ...  # your line here
 
 
@@ -216,7 +262,7 @@ def check_threshold_for(threshold_for):
 
 # %%
 def hottest(heat, share):
-    """A mask picture (64 × 64, "L") that frees the hottest `share` of the cells of heat [16, 16]."""
+    """A mask picture ("L", `side` px for each cell) that frees the hottest `share` of the cells of heat [h, w]."""
     ...  # your lines here
 
 
@@ -224,8 +270,8 @@ def check_hottest(hottest):
     heat = free.heat[0].numpy()
     for share in (0.25, 0.5):
         mask = hottest(free.heat[0], share)
-        assert isinstance(mask, Image.Image) and mask.size == (64, 64), "a picture, 64 × 64: enlarge the 16 × 16 cells"
-        pixels = np.asarray(mask.convert("L")).reshape(16, 4, 16, 4)
+        assert isinstance(mask, Image.Image) and mask.size == sample.source.size, f"a picture: a cell is {side} px wide"
+        pixels = np.asarray(mask.convert("L")).reshape(len(heat), side, -1, side)
         cells = pixels[:, 0, :, 0] > 0
         assert (pixels == 255 * cells[:, None, :, None]).all(), "whole cells, 0 or 255: enlarge with NEAREST"
         assert abs(cells.mean() - share) < 0.02, f"{cells.mean():.0%} of the cells are free, asked for were {share:.0%}"
@@ -246,7 +292,8 @@ def check_hottest(hottest):
 # def hottest(heat, share):
 #     free = np.zeros(heat.numel(), np.uint8)
 #     free[heat.flatten().argsort(descending=True)[: round(share * heat.numel())].numpy()] = 255
-#     return Image.fromarray(free.reshape(16, 16)).resize((64, 64), Image.Resampling.NEAREST)
+#     cells = Image.fromarray(free.reshape(tuple(heat.shape)))
+#     return cells.resize((side * cells.width, side * cells.height), Image.Resampling.NEAREST)
 #
 # check_hottest(hottest)
 # ```

@@ -61,7 +61,7 @@ folder = Path(temporary.name)
 # four are models; here none knows the truth.
 
 # %%
-place = draw(folder / "scenes", 100, split="test", progress=False)
+place = draw(folder / "scenes", 100, split="test", size=128, progress=False)
 views.panels_figure([[(Image.open(path), path.name) for path in sorted(place.iterdir())[:7]]])
 
 # %%
@@ -244,21 +244,22 @@ for each in study["results"]:
 # %% [markdown]
 # **A model that was trained on imperfect pairs leaks, and the hold stops it**: that is how the paper's λ figure can be
 # understood. The adapter of the unfiltered pairs is here, so look for yourself. The sloppy editor's sin was
-# oversaturation, as by too much guidance, and the model has learned just that. What λ gives it also takes: the heat map
-# of so small a model is blurred, and where it is cold inside an edit, the edit is held as well.
+# oversaturation, as by too much guidance, and the model has learned just that. Held by the paper's rule, all that the
+# words do not look at stays the source's. What they do look at, the edit and some of what stands beside it, keeps the
+# sin; and with a larger λ, parts of the edit are held as well.
 
 # %%
-leaky = lab.load()
+shipped, leaky = (lab.load().with_defaults(hold="released") for _ in range(2))  # the paper's hold
 load_adapter(leaky.transformer, data_folder() / "adapters" / "leaky")
-categories = ("color", "add", "remove", "replace", "motion")
+categories = ("color", "add", "remove")
 samples = [lab.world.sample_edit(i, split="test", category=each) for i, each in enumerate(categories)]
 leaks, lines = {}, [[(sample.source, sample.instruction) for sample in samples]]
-for name, editor, level in (("as shipped", lab.load(), 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.2", leaky, 0.2)):
+for name, editor, level in (("as shipped", shipped, 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.1", leaky, 0.1)):
     scores, shown = answers(editor, samples, hold=level)
     leaks[name] = sum(each.leakage for each in scores) / len(scores)
     told = [f"leakage {each.leakage:.3f}, score {each.score:.1f}" for each in scores]
     lines.append(list(zip(shown, told, strict=True)))
-assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.2"] < 0.5 * leaks["leaky"]
+assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.1"] < 0.5 * leaks["leaky"]
 views.panels_figure(lines, ["source", *leaks])
 
 # %% [markdown]

@@ -1,17 +1,36 @@
-"""Stray files: what systems and editors leave in a folder is no row, no picture and no weight of it."""
+"""Stray files: what systems and editors leave in a folder is no row, no picture and no weight of it. And writing."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from editmgt_lab.basics.folders import files_in, is_stray
+from editmgt_lab.basics import folders
+from editmgt_lab.basics.folders import (
+    append_line,
+    files_in,
+    is_stray,
+    make_folder,
+    plain,
+    remove,
+    write_text,
+    written_into,
+    written_whole,
+)
 from editmgt_lab.benchmarks.anybench import AnyBench
+from editmgt_lab.benchmarks.edits import made_of
 from editmgt_lab.benchmarks.magicbrush import MagicBrush
 from editmgt_lab.checkpoints import weight_files
+from editmgt_lab.crisp.assure.rules import load_bounds
+from editmgt_lab.crisp.curate.decode import header_size
 from editmgt_lab.data.pairs import PairReader
 from editmgt_lab.data.tables import read_rows, tables_of
-from editmgt_lab.errors import CheckpointError
+from editmgt_lab.data.tokens import TokenPairs
+from editmgt_lab.errors import CheckpointError, DataError, DiskError, SettingError
 
 STRAY = (
     ".ipynb_checkpoints/test-checkpoint.jsonl", "__MACOSX/data/test.jsonl", "__MACOSX/._test.jsonl", ".DS_Store",
@@ -92,3 +111,101 @@ def test_weights(tmp_path):
     (tmp_path / "._net.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match="holds no weights"):
         weight_files(tmp_path)
+
+
+# Writing
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    """Whoever opens a pipe that nobody writes to waits for ever."""
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no plain file"):
+        plain(pipe)
+    with pytest.raises(FileNotFoundError):
+        plain(tmp_path / "gone")
+    assert plain(tmp_path) == tmp_path and made_of(pipe) is None and header_size(pipe) is None
+    with pytest.raises(DataError, match="no plain file"):
+        TokenPairs.load(pipe)
+    with pytest.raises(SettingError, match="no plain file"):
+        load_bounds(pipe)
+
+
+def test_a_file_or_folder_takes_its_place_whole_or_not_at_all(tmp_path):
+    for path in (tmp_path / "new" / "file.txt", tmp_path / "new" / "folder"):
+        for content in ("first", "second"):
+            with written_whole(path) as unfinished:
+                if path.suffix:
+                    unfinished.write_text(content)
+                else:
+                    unfinished.mkdir()
+                    (unfinished / content).write_text(content)
+                assert not path.exists() or content == "second"
+        with pytest.raises(ZeroDivisionError), written_whole(path) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "half").touch()
+            raise ZeroDivisionError
+    assert (tmp_path / "new" / "file.txt").read_text() == "second"
+    assert [each.name for each in (tmp_path / "new" / "folder").iterdir()] == ["second"]
+    assert sorted(each.name for each in (tmp_path / "new").iterdir()) == ["file.txt", "folder"]
+
+
+def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):
+    (tmp_path / "other").touch()
+    with written_into(tmp_path) as unfinished:
+        (unfinished / "a").write_text("a")
+        assert [each.name for each in tmp_path.iterdir() if each != unfinished] == ["other"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "other"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_one_is_writing_is_not(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path / "a.txt")], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"half\n"
+    (half,) = tmp_path.iterdir()
+    (tmp_path / ".a.txt.unfinished").touch()  # of who knows whom
+    folders._swept.clear()
+    write_text(tmp_path / "b.txt", "b")
+    assert half.exists()
+    process.kill()
+    process.communicate()
+    folders._swept.clear()
+    write_text(tmp_path / "b.txt", "b")
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".a.txt.unfinished", "b.txt"]
+    os.utime(tmp_path / ".a.txt.unfinished", (0, 0))
+    folders._swept.clear()
+    write_text(tmp_path / "b.txt", "b")
+    assert [each.name for each in tmp_path.iterdir()] == ["b.txt"]
+
+
+WRITES = """
+import sys, time, pathlib
+from editmgt_lab.basics.folders import written_whole
+with written_whole(pathlib.Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("half")
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lines_are_added_to_what_is_there(tmp_path):
+    file = tmp_path / "lines"
+    with pytest.raises(DiskError, match="cannot be written"):
+        append_line(file, "no file")
+    write_text(file, "")
+    append_line(file, "größe")
+    append_line(file, "half of a pair: \ud83d")
+    assert file.read_text(encoding="utf-8").splitlines() == ["größe", "half of a pair: \\ud83d"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_is_said():
+    with pytest.raises(DiskError, match="No space left"):
+        append_line(Path("/dev/full"), "line")
+    for write in (written_whole, written_into):
+        with pytest.raises(DiskError, match="run the same again"), write(Path("/dev/full/file")):
+            pass
+    with pytest.raises(DiskError):
+        make_folder(Path("/dev/full/folder"))
+    with pytest.raises(DiskError):
+        remove(Path("/dev/full/folder"))

@@ -34,7 +34,7 @@ COPY = "copy the source"
 
 
 def sample(number):
-    return lab.world.sample_edit(number, split="test")
+    return lab.world.sample_edit(number, split="test", size=64)
 
 
 def invert(source, instruction, number):
@@ -341,9 +341,10 @@ def test_small_world_with_an_editor_has_copy_and_no_hold_rows(editor, tmp_path):
     assert card.answers == [COPY, "no hold", "hold 0.3"] and len(card.scored) == 3
     assert card.values(COPY, "PSNR, source") == [] and card.values(COPY, "L1, source, inside")[0] == 0
     assert len(card.values("hold 0.3", "L1, target, outside")) > 0
-    result = editor.edit(sample(2).source, sample(2).instruction, hold_threshold=0.0, seed=2, steps=2)
+    last = lab.world.sample_edit(2, split="test")
+    result = editor.edit(last.source, last.instruction, hold_threshold=0.0, seed=2, steps=2)
     with Image.open(tmp_path / "no_hold/00002.png") as picture:
-        expected = result.geometry.paste_back(result.image, sample(2).source)
+        expected = result.geometry.paste_back(result.image, last.source)
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
     assert (tmp_path / "gallery.png").exists() and "s an edit" in card.table()
 

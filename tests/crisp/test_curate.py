@@ -169,7 +169,7 @@ def test_measures_tell_flat_from_busy_and_tiles_from_scenes():
     flat = np.full((64, 64), 90, np.float32)
     stripes = (x // 8 % 2 * 200).astype(np.float32)
     noise = np.random.default_rng(0).uniform(0, 255, (64, 64)).astype(np.float32)
-    scene = measures.working(render(sample_scene(3)))
+    scene = measures.working(render(sample_scene(3), 64))
     assert measures.entropy(flat) == 0 and measures.entropy(noise) > 5.9
     assert measures.entropy(stripes) == pytest.approx(1.0)
     assert measures.edges(flat) == 0 and measures.edges(noise) > 0.8 and 0.02 < measures.edges(scene) < 0.4
@@ -178,13 +178,14 @@ def test_measures_tell_flat_from_busy_and_tiles_from_scenes():
     assert measures.aspect(300, 100) == 3 and measures.aspect(100, 300) == 3
 
 
+@pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("kind", [*SPOILED])
-def test_the_drawn_rules_find_what_is_spoiled(kind):
+def test_the_drawn_rules_find_what_is_spoiled(kind, size):
     """On the validation split: the bounds were chosen on train."""
     dice, caught = random.Random(1), 0
     for number in range(6):
         scene = sample_scene(number, split="validation")
-        whole, answer = measured(spoiled(scene, GOOD, 64, dice)), measured(spoiled(scene, kind, 64, dice))
+        whole, answer = (measured(spoiled(scene, each, size, dice)) for each in (GOOD, kind))
         assert not broken_rules(whole["values"][0], DRAWN)
         if answer["error"]:
             caught += 1
@@ -211,7 +212,7 @@ def test_of_near_duplicates_the_first_stays():
 
 
 def test_scenes_of_one_background_are_no_duplicates():
-    pictures = [render(sample_scene(i, split="validation")) for i in range(40)]
+    pictures = [render(sample_scene(i, split="validation"), 64) for i in range(40)]
     hashes = [measures.perceptual_hash(each) for each in pictures]
     assert near_duplicates([str(i) for i in range(40)], hashes, int(DRAWN["twin_bits"].low) - 1) == {}
 
@@ -220,7 +221,7 @@ def test_a_dropped_picture_names_every_rule_that_it_breaks(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.new("RGB", (400, 20), "red").save(folder / "a.png")
-    render(sample_scene(0)).save(folder / "b.png")
+    render(sample_scene(0), 64).save(folder / "b.png")
     store = Store(tmp_path / "shards")
     shards = Stage("measure", (Measure(), Curate(DRAWN)), ("picture",)).run(
         Source(str(folder)).shards(), store, progress=False

@@ -36,7 +36,7 @@ def test_a_drawing_is_read_exactly(size):
 def test_a_drawing_in_a_style_is_read(style):
     for number in range(2):
         scene = replace(sample_scene(number, split="validation"), style=style)
-        found = read_drawn(render(scene)).scene
+        found = read_drawn(render(scene, 64)).scene
         assert (found.background, found.style) == (scene.background, style)
         assert {(item.kind, item.place) for item in found.items} == {(item.kind, item.place) for item in scene.items}
 
@@ -131,7 +131,7 @@ def test_each_check_before_the_edit_finds_its_own():
 def edits(count):
     for number in range(count):
         scene, category = sample_scene(number, split="validation"), CATEGORIES[number % 7]
-        yield scene, render(scene), ask(scene, category, random.Random(number), number % 3)[0], number
+        yield scene, render(scene, 64), ask(scene, category, random.Random(number), number % 3)[0], number
 
 
 def test_without_a_fault_edits_are_good_and_with_one_they_are_not():
@@ -159,7 +159,7 @@ def test_faults_do_what_they_are_called():
     asked = understand(text, scene).after
     changed = next(item for item in (*asked.items, *scene.items) if (item in asked.items) != (item in scene.items))
     one = replace(asked, items=tuple(replace(item, colour=changed.colour) for item in asked.items))
-    bled = np.asarray(render(one), np.float32)
+    bled = np.asarray(render(one, 64), np.float32)
     assert np.abs(made["bleed"] - bled).mean() < 1 < np.abs(whole - bled).mean(), "another object of another colour"
     moved = [np.roll(whole, step, axis) for axis in (0, 1) for step in (3, -3)]
     assert min(np.abs(made["shift"] - each)[4:-4, 4:-4].max() for each in moved) == 0
@@ -197,7 +197,7 @@ def test_the_judge_prefers_the_better_edit():
 
 
 def test_the_writer_keeps_its_rounds_and_its_seed():
-    caption = DrawnDescriber().describe(render(sample_scene(1)))
+    caption = DrawnDescriber().describe(render(sample_scene(1), 64))
     writer = DrawnWriter(careless=0.0)
     written = writer.write(caption, 3, seed=5)
     assert written == writer.write(caption, 3, seed=5) != writer.write(caption, 3, seed=6)

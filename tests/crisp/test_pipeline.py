@@ -40,7 +40,7 @@ def plan(*arguments):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    draw(folder, COUNT, split="validation", progress=False)
+    draw(folder, COUNT, split="validation", size=64, progress=False)
     return folder
 
 
@@ -142,7 +142,7 @@ def test_a_second_run_makes_nothing_and_another_bound_only_the_last_stage(made, 
 
 def test_pictures_added_behind_leave_the_shards_before_them(made, world, tmp_path):
     more = tmp_path / "more"
-    draw(more, COUNT, split="validation", progress=False)
+    draw(more, COUNT, split="validation", size=64, progress=False)
     extra = Source(str(world / "pictures"), limit=64)
     first = run(extra, plan(), world / "shards", until="curate", progress=False)
     assert first.shards["curate"][0] == made.shards["curate"][0] and len(first.shards["curate"]) == 1

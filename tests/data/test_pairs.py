@@ -22,7 +22,7 @@ from editmgt_lab.data import tokens
 from editmgt_lab.data.pairs import Pair, PairReader, main
 from editmgt_lab.data.tables import absent_files
 from editmgt_lab.data.tokens import TokenPairs, token_pairs
-from editmgt_lab.errors import DataError, ImageError, SettingError, ShapeError, TextError
+from editmgt_lab.errors import DataError, DiskError, ImageError, SettingError, ShapeError, TextError
 from editmgt_lab.finetuning.drawn import pairs_of
 from tests.support.parquet import IMAGE, column, png, write
 
@@ -278,7 +278,7 @@ def test_token_pairs_are_taken_apart_joined_and_kept(editor, tmp_path):
     with pytest.raises(ShapeError):
         TokenPairs.concatenate([])
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DiskError, match="cannot be written"):
         made.save(tmp_path / "file/pairs.safetensors")
     for bad in ("file", "none"):
         with pytest.raises(DataError, match="holds no token pairs"):
@@ -295,7 +295,7 @@ def test_a_full_disk_leaves_the_file_before_as_it_was(editor, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tokens, "save_file", full)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         made.save(tmp_path / "pairs.safetensors")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
@@ -350,6 +350,16 @@ def test_a_stopped_run_goes_on_without_repeating(editor, crisp, tmp_path, monkey
         assert (made.instructions, made.categories) == (wanted.instructions, wanted.categories)
         assert report == plain.report
         calls.clear()
+
+
+def test_a_shard_that_was_removed_is_tokenized_again(editor, crisp, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD", 2)
+    made = token_pairs(editor, PairReader(crisp), folder=tmp_path, progress=False)
+    next(tmp_path.rglob("00000.safetensors")).unlink()
+    reader = PairReader(crisp)
+    again = token_pairs(editor, reader, folder=tmp_path, progress=False)
+    assert torch.equal(again.source, made.source) and again.instructions == made.instructions
+    assert reader.report.rows == len(list(PairReader(crisp))) + sum(reader.report.skipped.values())
 
 
 KILLED = """

@@ -36,14 +36,15 @@ def train(folder: str, run: Path) -> None:
     torch.set_num_threads(1)
     write = torch.save
 
-    def slow(state: dict, path: Path) -> None:
-        write(state, path)
+    def slow(state, file):
+        write(state, file)
         time.sleep(0.05)
-        with open(path, "r+b") as file:
-            file.write(b"torn!")
-            file.flush()
-            time.sleep(0.05)
-        write(state, path)
+        file.seek(0)
+        file.write(b"torn!")
+        file.flush()
+        time.sleep(0.05)
+        file.seek(0)
+        write(state, file)
 
     torch.save = slow
     editor = lab.load(folder, device="cpu")
@@ -75,7 +76,7 @@ def kills(folder: str, output: str) -> None:
     while count < KILLS:
         child = forked(lambda: train(folder, killed))
         time.sleep(draw.uniform(0.2, 0.6) * whole)
-        writing += (killed / "state.pt.part").exists()
+        writing += any(killed.glob(".state.pt.*"))
         os.kill(child, signal.SIGKILL)
         if os.waitpid(child, 0)[1] == signal.SIGKILL:
             count += 1

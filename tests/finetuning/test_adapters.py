@@ -75,6 +75,7 @@ BROKEN = {
     "another rank": (lambda t: t, {"rank": "4"}, "of another shape"),
     "turned": (lambda t: {n: x.T for n, x in t.items()}, {}, "of another shape"),
     "the other branch": (lambda t: {n: x for n, x in t.items() if "add_" not in n}, {"branch": "both"}, "missing"),
+    "whole numbers": (lambda t: t | {first(t, "lora_A"): t[first(t, "lora_A")].int()}, {}, "of whole numbers"),
     "not a number": (lambda t: t | {first(t, "lora_A"): t[first(t, "lora_A")] * torch.nan}, {}, "no numbers"),
     "no branch": (lambda t: t, {"branch": "middle"}, "is no adapter"),
     "no rank": (lambda t: t, {"rank": "0"}, "is no adapter"),

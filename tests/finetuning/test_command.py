@@ -93,4 +93,4 @@ def test_verdicts():
     assert verdicts([lesson("all weights", 0.9, 0.8, 1.0)]).count("NO") == 1
     assert verdicts([good[0], lesson("LoRA", 0.84, 0.9, 0.06)]).count("NO") == 2
     assert "90 (" in table(good) and "4.0%" in table(good)
-    assert len(picture(good).subfigs) == 2
+    assert len(picture(good).subfigs) == len(picture(good[:1]).subfigs) == 2

@@ -101,7 +101,10 @@ def apply(folder: Path, change: list[Any]) -> None:
     if not path.is_file() or path.is_symlink():
         return  # an earlier change has taken it away
     if way == "set":
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (RecursionError, ValueError):
+            return  # an earlier change has damaged it
         if isinstance(content, dict):
             content |= {rest[0]: {"@nan": float("nan"), "@inf": float("inf")}.get(str(rest[1]), rest[1])}
             if rest[1] == "gone":
@@ -233,7 +236,9 @@ def run_checkpoint(recipe: Any, bench: Bench) -> None:
 
 def make_adapter(dice: random.Random) -> Any:
     file = adapters.WEIGHTS
-    way = dice.choice(("damage", "tensor", "tensor", "header", "file", "metadata", "metadata"))
+    way = dice.choice(("nothing", "damage", "tensor", "tensor", "header", "file", "metadata", "metadata"))
+    if way == "nothing":
+        return []
     if way == "metadata":
         name = dice.choice(("rank", "branch", *adapters.PRECISIONS, "x"))
         value = dice.choice(
@@ -275,7 +280,7 @@ def apply_to_adapter(folder: Path, change: list[Any]) -> None:
     if way == "metadata":
         name, value = rest
         metadata = {key: each for key, each in metadata.items() if key != name} | (
-            {} if value is None else {name: value}
+            {} if value is None else {name: value.encode("utf-8", "backslashreplace").decode()}
         )
         save_file(load_file(path), path, metadata=metadata)
     elif way in TENSOR:

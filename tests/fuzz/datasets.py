@@ -170,7 +170,7 @@ def write_plain(folder: Path, recipe: Any, rows: list[Any]) -> None:
     elif schema == "magicbrush":
         names = {"source_img": "input", "target_img": "output", "mask_img": "mask"}
         turns = [{names.get(key, key): value for key, value in row.items()} for row in rows]
-        key = next((str(row["img_id"]) for row in rows if row.get("img_id") != "i"), "i")
+        key = next((str(row["img_id"]) for row in rows if row.get("img_id", "i") != "i"), "i")
         name, content = "edit_sessions.json", json.dumps(recipe.get("whole", {key: turns}))
         if "beside" in recipe:
             (folder / DESCRIPTIONS[len(turns) % 2]).write_text(json.dumps(recipe["beside"][1]))

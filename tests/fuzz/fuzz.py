@@ -61,6 +61,8 @@ def plan(count: int, kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
     a run that is stopped has seen all kinds."""
     total = sum(KINDS[name].share for name in kinds)
     counts = {name: max(round(count * KINDS[name].share / total), 1) for name in kinds}
+    largest = max(counts, key=counts.__getitem__)
+    counts[largest] = max(counts[largest] + count - sum(counts.values()), 1)  # what rounding took or gave
     cases = [((number + 0.5) / most, name, number) for name, most in counts.items() for number in range(most)]
     yield from ((name, number) for _, name, number in sorted(cases))
 

@@ -14,7 +14,8 @@ import psutil
 from .case import Outcome
 
 SECONDS = 10.0  # of the process's own time, so that a busy computer fails nobody
-IDLE = 30.0  # s by the clock in which it works nothing
+IDLE = 30.0  # s by the clock in which it works next to nothing
+NOTHING = 0.05  # of the clock: what threads of libraries do in a process that waits
 MEMORY = 2**30  # bytes more than before the case
 LOOK = 0.1  # s, between two looks
 START = 600.0  # s, for the worker to be ready
@@ -41,9 +42,9 @@ class Watched:
             try:
                 if self.seen.memory_info().rss - before > MEMORY:
                     return self._ended("memory", f"{(self.seen.memory_info().rss - before) / 2**20:.0f} MiB more")
-                if self._busy() > latest:
-                    latest, since = self._busy(), time.monotonic()
-                idle = time.monotonic() - since
+                worked, idle = self._busy() - latest, time.monotonic() - since
+                if worked > NOTHING * idle:
+                    latest, since = latest + worked, time.monotonic()
                 if latest - busy > SECONDS or idle > IDLE:
                     return self._ended("hang", f"{latest - busy:.1f} s of work, then idle for {idle:.0f} s")
             except psutil.Error:

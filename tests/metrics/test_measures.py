@@ -24,7 +24,7 @@ from tests.support.backbones import LONGEST, save_clip, save_dino, save_dinov2
 
 @pytest.fixture(scope="module")
 def sample():
-    return lab.world.sample_edit(3, split="test", category="replace")
+    return lab.world.sample_edit(3, split="test", category="replace", size=64)
 
 
 @pytest.fixture(scope="module")

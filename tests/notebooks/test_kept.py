@@ -27,6 +27,10 @@ def test_pictures_of_the_readme(name, command, shipped):
         assert picture.text.get("weights") == shipped, f"it is of other weights: {command}"
 
 
+def test_the_drawn_world_draws_what_the_model_sees():
+    assert lab.world.PIXELS == lab.load().defaults.image_size, "PIXELS in world/scenes.py"
+
+
 def test_the_measured_training_sizes(shipped):
     measured = json.loads((SAMPLES / "training_size.json").read_text(encoding="utf-8"))
     assert measured["settings"]["weights"] == shipped, "python -m editmgt_lab.studies.training_size"
@@ -46,6 +50,6 @@ def test_notebooks(path, shipped):
 def test_other_weights_or_defaults_are_noticed(editor, shipped):
     assert weights_fingerprint(editor) != shipped
     small = lab.load()
-    assert weights_fingerprint(small.with_defaults(hold_threshold=0.2)) != shipped
+    assert weights_fingerprint(small.with_defaults(hold_threshold=small.defaults.hold_threshold / 2 + 0.01)) != shipped
     small.vq.decoder.conv_out.bias.data[0] += 1e-3
     assert weights_fingerprint(small) != shipped

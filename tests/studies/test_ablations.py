@@ -114,7 +114,7 @@ def test_command(tiny_folder, tmp_path, capsys):
     assert main([*arguments, "--output", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.count("released bias") == 5
     saved = json.loads((tmp_path / "new" / "ablations.json").read_text(encoding="utf-8"))
-    assert len(saved["trials"]) == 3 + 7 + 2 + 2 + 2 + 11 and saved["settings"]["count"] == 2
+    assert len(saved["trials"]) == 4 + 7 + 2 + 2 + 2 + 11 and saved["settings"]["count"] == 2
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"ablations.json", "ablations.txt", *(f"{part}.png" for part in ablations.TITLES)}
     assert main([*arguments, "--hold-threshold", "2"]) == 2 and "hold_threshold" in capsys.readouterr().err

@@ -30,13 +30,13 @@ def test_the_judge_tells_every_kind_and_colour_apart():
     pairs = [(kind, colour) for i, kind in enumerate(KINDS) for colour in (list(COLOURS)[i % 8], "white")]
     for i, (kind, colour) in enumerate(pairs):
         scene = Scene("snow", (Item(kind, colour, PLACES[i % 9], ("small", "medium", "big")[i % 3]),))
-        assert read_scene(render(scene), "snow") == truth(scene)
+        assert read_scene(render(scene, 64), "snow") == truth(scene)
 
 
 def test_the_judge_reads_through_blur_noise_and_a_colour_cast():
     rng, right = np.random.default_rng(0), 0
     for scene in SCENES:
-        picture = render(scene).filter(ImageFilter.GaussianBlur(1))
+        picture = render(scene, 64).filter(ImageFilter.GaussianBlur(1))
         spoilt = np.asarray(picture, float) * [0.95, 1, 0.95] + rng.normal(0, 8, (64, 64, 3))
         spoilt = Image.fromarray(spoilt.clip(0, 255).astype(np.uint8))
         right += read_scene(spoilt, scene.background) == truth(scene)
@@ -44,7 +44,7 @@ def test_the_judge_reads_through_blur_noise_and_a_colour_cast():
 
 
 def test_the_judge_finds_nothing_on_a_bare_background_and_says_no_to_another_scene():
-    assert all(read_scene(render(Scene(scene.background, ())), scene.background) == {} for scene in SCENES)
+    assert all(read_scene(render(Scene(scene.background, ()), 64), scene.background) == {} for scene in SCENES)
     verdicts = [compare(truth(a), b) for a, b in zip(SCENES, SCENES[1:], strict=False)]
     assert not any(verdict["scenes"][0] for verdict in verdicts), "the control must fail"
 

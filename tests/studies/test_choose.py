@@ -9,9 +9,10 @@ import shutil
 import pytest
 
 import editmgt_lab as lab
+from editmgt_lab.attention import MAPPED
 from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, draw_truths
 from editmgt_lab.studies import choose
-from editmgt_lab.studies.choose import Trial, best, choose_settings, main, most_hold, try_blocks, try_out
+from editmgt_lab.studies.choose import Trial, best, choose_settings, least_leakage, main, try_blocks, try_out
 
 
 @pytest.fixture
@@ -40,16 +41,17 @@ def test_edits_without_a_value_do_not_choose():
     assert best([trial([nan]), trial([nan])], "success") == 0
 
 
-def test_as_much_is_held_as_costs_little():
+def test_the_hold_that_costs_little_and_leaks_least_is_taken():
     done, lost = [1.0] * 100, [0.0] * 3 + [1.0] * 97
 
     def hold(threshold, success, leaked):
-        return Trial("hold", (threshold, "commit", "mean"), {"success": success, "leakage": [leaked] * 100}, 0.1)
+        return Trial("hold", (threshold, "commit"), {"success": success, "leakage": [leaked] * 100}, 0.1)
 
     trials = [hold(0.0, done, 0.04), hold(0.1, done[:99] + [0.0], 0.02), hold(0.2, lost, 0.0)]
-    assert most_hold(trials) == 1, "the last loses three points"
-    assert most_hold([trials[0], trials[2]]) == 0
-    assert most_hold([*trials[:2], hold(0.1, done, 0.01)]) == 2, "of two rules, the one that leaks less"
+    assert least_leakage(trials) == 1, "the last loses three points"
+    assert least_leakage([trials[0], trials[2]]) == 0
+    assert least_leakage([*trials[:2], hold(0.05, done, 0.01)]) == 2, "the one that leaks less"
+    assert least_leakage([*trials[:2], hold(0.3, done, 0.02)]) == 1, "of two alike, the smaller λ"
 
 
 def test_a_trial_is_that_of_the_editor_with_its_option(editor):
@@ -68,11 +70,12 @@ def test_a_trial_is_that_of_the_editor_with_its_option(editor):
 def test_sets_of_blocks_are_measured_as_if_captured_alone(editor):
     truths = list(draw_truths(editor, split="validation", count=3, batch=2))
     run = {"hold_threshold": 0.0, "steps": 2}
-    trials = try_blocks(editor, truths=truths, seed=4, progress=False, **run)
-    assert [each.option for each in trials[:3]] == [(0,), (1,), (2,)]
+    trials = try_blocks(editor, truths=truths, seed=4, progress=False, heat_from="both", **run)
+    assert [each.option for each in trials[:3]] == [("both", (0,)), ("both", (1,)), ("both", (2,))]
     for trial in (trials[1], trials[-1]):
         sample = truths[1].samples[0]
-        result = editor.edit(sample.source, sample.instruction, seed=6, blocks=trial.option, **run)
+        heat_from, blocks = trial.option
+        result = editor.edit(sample.source, sample.instruction, seed=6, heat_from=heat_from, blocks=blocks, **run)
         alone = truths[1].localisation(result.mean_heat, 0)
         assert trial.values["localisation"][2] == pytest.approx(alone, abs=1e-3, nan_ok=True)
     assert any(not math.isnan(value) for value in trials[-1].values["localisation"]), "the test would say nothing"
@@ -83,10 +86,10 @@ def test_blocks_are_left_out_one_by_one(editor, monkeypatch):
     monkeypatch.setattr(choose, "heat_of", lambda maps, blocks: blocks)
     monkeypatch.setattr(choose.Truth, "localisation", lambda truth, heat, i: worth[heat])
     truths = list(draw_truths(editor, split="validation", count=2, batch=2))
-    trials = try_blocks(editor, truths=truths, seed=0, progress=False, steps=1)
-    assert [each.option for each in trials] == [(0,), (1,), (2,), (1, 2), (0, 2), (0, 1), (0, 1, 2)]
-    assert [each.values["localisation"][0] for each in trials] == [worth[each.option] for each in trials]
-    assert trials[best(trials, "localisation")].option == (0, 2), "the third block adds less than a tie"
+    trials = try_blocks(editor, truths=truths, seed=0, progress=False, heat_from="image", steps=1)
+    assert [each.option[1] for each in trials] == [(0,), (1,), (2,), (1, 2), (0, 2), (0, 1), (0, 1, 2)]
+    assert [each.values["localisation"][0] for each in trials] == [worth[each.option[1]] for each in trials]
+    assert trials[best(trials, "localisation")].option == ("image", (0, 2)), "the third block adds less than a tie"
 
 
 def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch):
@@ -97,13 +100,13 @@ def test_every_choice_is_in_force_for_the_next(editor, short_lists, monkeypatch)
         choose, "try_out", lambda *args, **options: passed.append(options) or original(*args, **options)
     )
     chosen, table = choose_settings(editor, count=2, calls=True, progress=False)
-    swept = {"guidance_scale": 3.0, "blocks": chosen["blocks"]}
+    swept = {"guidance_scale": 3.0, "heat_from": MAPPED[-1], "blocks": chosen["blocks"]}
     assert {name: chosen[name] for name in swept} == swept
     assert list(chosen) == [*swept, "hold_threshold", "hold", "hold_by"]
-    assert all(options.items() >= swept.items() for options in passed[-7:])
-    assert [options["hold_threshold"] for options in passed[:5]] == [0, 0, 0, 0.5, 0.5]
-    assert {options["hold_threshold"] for options in passed[-4:]} == {chosen["hold_threshold"]}
-    assert [trial.option for trial in table if trial.chosen][:2] == list(swept.values())
+    assert all(options.items() >= swept.items() for options in passed[-9:])
+    assert [options["hold_threshold"] for options in passed[:6]] == [0, 0, 0, 0.5, 0.5, 0.5]
+    assert {options["hold_threshold"] for options in passed[-3:]} == {chosen["hold_threshold"]}
+    assert [trial.option for trial in table if trial.chosen][:2] == [3.0, (MAPPED[-1], chosen["blocks"])]
     assert not any(trial.chosen for trial in table if trial.setting in ("steps", "strength"))
 
 
@@ -113,13 +116,13 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     before = lab.load(folder).defaults
     assert main(["--model", str(folder), "--count", "2", "--output", str(output), "--write", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("←") == 3
+    assert printed.count("←") == 4
     saved = json.loads(output.read_text(encoding="utf-8"))
     tried = [trial["setting"] for trial in saved["trials"]]
-    assert tried.count("guidance_scale") == 2 and tried.count("blocks") == 7 and tried.count("hold") == 5
+    assert tried.count("guidance_scale") == 2 and tried.count("heat from, blocks") == 21 and tried.count("hold") == 4
     assert saved["settings"]["split"] == "validation"
     after = lab.load(folder).defaults
-    for name in ("guidance_scale", "hold_threshold", "hold", "hold_by"):
+    for name in ("guidance_scale", "heat_from", "hold_threshold", "hold", "hold_by"):
         assert getattr(after, name) == saved["chosen"][name]
     assert list(after.blocks) == saved["chosen"]["blocks"] and after.image_size == before.image_size
 

@@ -40,7 +40,7 @@ def number(card):
 
 
 def test_rows_of_the_score_card(card):
-    holds = ["hold 0.3, released", "hold 0.3, commit"]  # the editor's own rule last; λ = 0 is "no hold", once
+    holds = ["hold 0.3, commit"]  # by the editor's own rule; λ = 0 is "no hold", once
     assert list(card.rows) == [COPY, TARGET, NO_HOLD, *holds, OTHER_WORDS] and card.settings["shown"] == holds[-1]
     assert all(len(row) == len(card.edits) == COUNT for row in card.rows.values())
     scored = card.values(COPY, "score")
@@ -83,7 +83,6 @@ def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, num
     others = paraphrases(sample, unseen=True)
     for row, threshold, rule, instruction in (
         (NO_HOLD, 0, "commit", sample.instruction),
-        ("hold 0.3, released", 0.3, "released", sample.instruction),
         ("hold 0.3, commit", 0.3, "commit", sample.instruction),
         (OTHER_WORDS, 0.3, "commit", others[number % len(others)]),
     ):
@@ -95,7 +94,7 @@ def test_an_edit_is_scored_against_the_truth_of_its_own_number(card, editor, num
         assert scores.localisation == pytest.approx(roc_auc(result.mean_heat[0], mask), abs=1e-3)
         assert scores.last_localisation == pytest.approx(roc_auc(result.last_heat[0], mask), abs=1e-3)
     decoded = [repr(card.rows[row]) for row in list(card.rows)[3:]]
-    assert len(set(decoded)) == 3, "hold rules and phrasings make a difference"
+    assert len(set(decoded)) == 2, "other words make a difference"
 
 
 def test_blocks_are_localised_as_if_each_were_captured_alone(card, editor, number):
@@ -224,8 +223,8 @@ def test_saved_files(card, tmp_path):
     known = [value for value in leaked if value is not None]
     assert mean["count"] == len(known) and mean["mean"] == pytest.approx(sum(known) / len(known))
     assert mean["low"] <= mean["mean"] <= mean["high"]
-    assert set(saved["seconds_per_edit"]) == {NO_HOLD, "hold 0.3, released", "hold 0.3, commit", OTHER_WORDS}
-    assert saved["best_block"] in range(3) and set(saved["holds"]) == {"hold 0.3, released", "hold 0.3, commit"}
+    assert set(saved["seconds_per_edit"]) == {NO_HOLD, "hold 0.3, commit", OTHER_WORDS}
+    assert saved["best_block"] in range(3) and set(saved["holds"]) == {"hold 0.3, commit"}
     assert len(saved["edits"][0]["rows"][NO_HOLD]["blocks"]) == 3 and saved["agreement"]["overall"]["count"] > 0
     text = paths[1].read_text(encoding="utf-8")
     assert COPY in text and f"is {saved['best_block']}" in text
@@ -267,7 +266,7 @@ def test_command(tiny_folder, tmp_path, capsys):
     options = ["--model", str(tiny_folder), "--count", "2", "--steps", "1", "--output", str(tmp_path)]
     assert main([*options, "--hold-threshold", "0.5", "--other-words"]) == 0
     printed = capsys.readouterr().out
-    assert "copy the source" in printed and "hold 0.5, released" in printed and OTHER_WORDS in printed
+    assert "copy the source" in printed and "hold 0.5, commit" in printed and OTHER_WORDS in printed
     assert json.loads((tmp_path / "scorecard.json").read_text(encoding="utf-8"))["settings"]["count"] == 2
     assert "CLIP-I" in printed and main([*options, "--clip", "none", "--hold-threshold", "0"]) == 0
     assert "tiny CLIP" in printed and "tiny CLIP" not in capsys.readouterr().out

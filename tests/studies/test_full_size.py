@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from math import prod
 
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, LabError, SettingError
 from editmgt_lab.studies.full_size import build as building
+from editmgt_lab.studies.full_size import growth
 from editmgt_lab.studies.full_size.__main__ import main
 from editmgt_lab.studies.full_size.build import build, in_all
 from editmgt_lab.studies.full_size.floor import floors
@@ -199,3 +201,52 @@ def test_a_plan_is_json(folder):
 def test_measuring_without_a_bar(folder, capsys):
     result = measure(folder, SMALL, size=32, steps=1, device=torch.device("cpu"), progress=False)
     assert result["settings"]["dtype"] == "float32" and capsys.readouterr().err == ""
+
+
+def test_growth_is_the_power_between_sizes():
+    taken = [growth.Taken(side, 2.0 * side**2, 10 * side**4, side**3) for side in (8, 16, 24)]
+    assert growth.exponents(taken, "seconds") == pytest.approx([1, 1])
+    assert growth.exponents(taken, "memory") == pytest.approx([2, 2])
+    assert growth.exponents(taken, "flops") == pytest.approx([1.5, 1.5])
+    text = growth.report(taken)
+    assert re.search(r"16² +512.00 +1.00 +1 +2.00 +0.000 +1.50", text)
+    assert "From 8² to 24² tokens, 9 times as many, a pass takes 9 times the time and 81 times the memory" in text
+    time_axes, memory_axes = growth.growth_figure(taken, "3 blocks").axes
+    assert [each.get_text() for each in memory_axes.texts] == ["2.00", "2.00"]
+    assert [list(line.get_ydata()) for line in time_axes.lines] == [
+        pytest.approx([128, 128 * 8, 128 * 27]), pytest.approx([128, 512, 1152])
+    ]  # fmt: skip
+
+
+def test_a_pass_over_more_tokens_takes_more():
+    small, large = growth.measure(SMALL.transformer, (8, 96), passes=1, device=torch.device("cpu"), progress=False)
+    assert large.seconds > small.seconds > 0 and large.memory > small.memory >= 0
+    assert large.memory > 5e6, "the logits alone are 96² of 32 numbers, the MLP's inside 4,864 rows of 128"
+    network, tokens = parts_of(SMALL)["editmgt"].network, torch.zeros(1, 8, 8, dtype=torch.long, device="meta")
+    widths = (256, SMALL.transformer.text_width), (SMALL.transformer.pooled_projection_dim,)
+    text = lab.TextCondition(*(torch.zeros(1, *width, device="meta") for width in widths))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(tokens, text, torch.zeros(1, device="meta"), source=tokens)
+    assert small.flops == counter.get_total_flops()
+
+
+def test_the_growth_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    output = tmp_path / "new" / "growth.json"
+    assert main(["--growth", "8", "--steps", "1", "--device", "cpu", "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert [size["side"] for size in result["sizes"]] == [8] and result["powers"]["seconds"] == []
+    assert "3 blocks" in result["about"] and "From 8² to 8² tokens" in capsys.readouterr().out
+    assert output.with_suffix(".png").stat().st_size > 10_000
+    for wrong in (["16", "8"], ["9"], ["0"], ["8", "8"]):
+        assert main(["--growth", *wrong, "--device", "cpu"]) == 2
+    assert "rising" in capsys.readouterr().err
+
+
+def test_a_process_that_is_ended_is_said(monkeypatch):
+    def ended(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(growth.ProcessPoolExecutor, "submit", ended)
+    with pytest.raises(SettingError, match="8² tokens was ended"):
+        growth.measure(SMALL.transformer, [8], device=torch.device("cpu"), progress=False)

@@ -61,12 +61,12 @@ def test_the_new_kind_changes_one_objects_size_and_nothing_else(number):
     same = np.asarray(sample.mask) == 0
     assert same.any() and not same.all()
     assert (np.asarray(sample.source)[same] == np.asarray(sample.target)[same]).mean() > 0.99
-    assert sample.instruction not in [s.instruction for s in (world.sample_edit(i) for i in range(50))]
+    assert sample.instruction not in [s.instruction for s in (world.sample_edit(i, size=64) for i in range(50))]
 
 
 def test_splits_never_meet():
-    seen = [sample_resize(number, split="train").source_scene for number in range(40)]
-    assert not [n for n in range(40) if sample_resize(n, split="validation").source_scene in seen]
+    seen = [sample_resize(number, split="train", size=64).source_scene for number in range(40)]
+    assert not [n for n in range(40) if sample_resize(n, split="validation", size=64).source_scene in seen]
 
 
 def test_sizes_are_nested_do_the_same_work_and_a_killed_run_goes_on(folder, tmp_path, trainings):

@@ -43,13 +43,13 @@ def enliven(module: nn.Module) -> None:
             parameter.normal_(std=max(0.2, parameter.std().item() if parameter.numel() > 1 else 0))
 
 
-def save_tiny(folder: Path) -> None:
+def save_tiny(folder: Path, recipe: Recipe = RECIPE) -> None:
     """An editor of random weights, in a folder as the recipe writes it."""
     torch.manual_seed(0)
-    transformer, vq = MaskedGenerativeTransformer(RECIPE.transformer), VQModel(RECIPE.vq)
+    transformer, vq = MaskedGenerativeTransformer(recipe.transformer), VQModel(recipe.vq)
     enliven(transformer)
     enliven(vq.quantize)
-    save_editor(folder, vq, build_text_encoder(RECIPE), transformer, RECIPE.image_size)
+    save_editor(folder, vq, build_text_encoder(recipe), transformer, recipe.image_size)
 
 
 def save_language_model(folder: Path, width: int) -> None:

@@ -16,10 +16,12 @@ from editmgt_lab.errors import TrainingError
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
 from editmgt_lab.training.objective import (
+    ask,
     code_likeness,
     edit_weights,
     hide,
     mask_ratio,
+    nearest_codes,
     step_index,
     token_losses,
 )
@@ -98,16 +100,30 @@ def test_a_local_edit_counts_more_than_a_wide_one_but_not_by_token():
     assert edit_weights(source, source).tolist() == [1, 1], "nothing changed is no division by zero"
 
 
+def test_what_is_asked_counts_as_if_all_were():
+    hidden, changed = torch.ones(2, 32, 32, dtype=torch.bool), torch.zeros(2, 32, 32, dtype=torch.bool)
+    hidden[0, :4], changed[0, :8] = False, True
+    counts = ask(hidden, changed, 0.25, torch.Generator().manual_seed(0))
+    assert (counts[~hidden] == 0).all() and (counts[hidden & changed] == 1).all()
+    assert counts[~changed].unique().tolist() == [0, 4]
+    assert counts[~changed].mean() == pytest.approx(1, abs=0.1)
+    assert torch.equal(ask(hidden, changed, 1.0), hidden.float())
+    lone = torch.zeros(1, 4, 4, dtype=torch.bool)
+    lone[0, 0, 0] = True
+    assert torch.equal(ask(lone, torch.zeros_like(lone), 1e-9), lone.float()), "one is asked at least"
+
+
 def test_a_code_that_looks_alike_is_nearly_right():
     codes = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 5.0]])
     likeness = code_likeness(codes)
     assert (likeness.diagonal().abs() < 1e-6).all() and torch.equal(likeness, likeness.T)
     sure = torch.full((4, 4), -20.0).fill_diagonal_(20.0)  # row i is sure of code i
-    exact, look = token_losses(sure, torch.zeros(4, dtype=torch.long), likeness)
+    looks = nearest_codes(codes, len(codes))
+    exact, look = token_losses(sure, torch.zeros(4, dtype=torch.long), *looks)
     assert exact[0] < 1e-6 and look[0] < 1e-6
     assert exact[1] > 30 and look[1] < 0.1, "wrong, but it looks the same"
     assert look[2] > 5 and look[3] > 5
-    even = token_losses(torch.zeros(1, 4), torch.tensor([2]), likeness)
+    even = token_losses(torch.zeros(1, 4), torch.tensor([2]), *looks)
     torch.testing.assert_close(even[0], torch.tensor([4.0]).log())
 
 
@@ -273,6 +289,39 @@ def test_vq_learns_and_resumes(tmp_path):
     assert torch.equal(trained.encode(images), again.encode(images))
     psnr = [json.loads(line)["psnr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert psnr[-1] > psnr[0] + 1
+
+
+def test_a_vq_model_that_was_killed_among_drawn_codes_ends_the_same(tmp_path, monkeypatch):
+    """Codes are redrawn in every step of the autoencoder, and later those that nothing chooses."""
+    monkeypatch.setattr("editmgt_lab.training.run.CHECKPOINT_SECONDS", 0)
+    config, drawn = replace(SMALL.vq, num_vq_embeddings=32), pictures(8, 64)
+    settings = dict(samples=64, batch_size=4, crop=32, learning_rate=2e-3, muon_learning_rate=0.01, device="cpu")
+
+    class Killed(Run):
+        def save(self, state):
+            super().save(state)
+            if state["done"] == 4:
+                raise KeyboardInterrupt
+
+    whole = train_vq(config, lambda: drawn, Run(tmp_path / "whole"), **settings).state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        train_vq(config, lambda: drawn, Killed(tmp_path / "killed"), **settings)
+    resumed = train_vq(config, lambda: drawn, Run(tmp_path / "killed"), **settings).state_dict()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_log_has_each_sample_once_though_a_run_was_killed(tmp_path):
+    killed = Run(tmp_path)
+    for done in (20, 40, 60):
+        killed.log(done=done, loss=1.0)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"done": 80, "lo')
+    resumed = Run(tmp_path)
+    for done in (40, 60):
+        resumed.log(done=done, loss=2.0)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [{"done": 20, "loss": 1.0}, {"done": 40, "loss": 2.0}, {"done": 60, "loss": 2.0}]
 
 
 def test_the_loss_of_pairs_asks_for_likeness_where_they_are_the_same():

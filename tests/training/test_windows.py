@@ -14,7 +14,7 @@ from editmgt_lab.images import to_tensor
 from editmgt_lab.training import progress
 from editmgt_lab.training.build import build_text_encoder
 from editmgt_lab.training.data import tokenize_edits
-from editmgt_lab.training.objective import code_likeness, nearest_codes, token_losses
+from editmgt_lab.training.objective import nearest_codes, token_losses
 from editmgt_lab.training.progress import edit_figures
 from editmgt_lab.training.recipe import SMALL
 from editmgt_lab.training.run import Run
@@ -60,7 +60,7 @@ def vq():
 @pytest.fixture(scope="module")
 def data(vq):
     encoder = build_text_encoder(RECIPE)
-    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7]) for seed in range(21)]
+    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7], size=64) for seed in range(21)]
     return {name: t.long() for name, t in tokenize_edits(vq, encoder, samples).items()}
 
 
@@ -68,7 +68,7 @@ def data(vq):
 def test_a_window_shows_the_whole_edit(category):
     found = []
     for seed in range(60):
-        sample = world.sample_edit(seed, category=category)
+        sample = world.sample_edit(seed, category=category, size=64)
         index = window_of(sample)
         found.append(index)
         if index == NOWHERE:
@@ -83,7 +83,7 @@ def test_a_window_shows_the_whole_edit(category):
 
 def test_a_moving_object_is_seen_leaving():
     for seed in range(20):
-        sample = world.sample_edit(seed, category="motion")
+        sample = world.sample_edit(seed, category="motion", size=64)
         old = next(item for item in sample.source_scene.items if item not in sample.target_scene.items)
         top, left = corners(16, 8)[window_of(sample)].tolist()
         assert left <= old.box[0] and old.box[2] <= left + 8 and top <= old.box[1] and old.box[3] <= top + 8
@@ -91,7 +91,7 @@ def test_a_moving_object_is_seen_leaving():
 
 def test_an_edit_of_everything_can_be_seen_anywhere():
     for category in ("background", "style"):
-        assert window_of(world.sample_edit(0, category=category)) == ANYWHERE
+        assert window_of(world.sample_edit(0, category=category, size=64)) == ANYWHERE
 
 
 def test_windows_of_tokens_and_labels_are_of_one_place(data):
@@ -105,7 +105,7 @@ def test_windows_of_tokens_and_labels_are_of_one_place(data):
 
 
 def test_targets_are_the_same_where_only_the_edit_is_encoded(vq, data):
-    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7]) for seed in range(21)]
+    samples = [world.sample_edit(seed, category=world.CATEGORIES[seed % 7], size=64) for seed in range(21)]
     masks = torch.cat([to_tensor(s.mask.convert("RGB"))[:, :1] for s in samples])
     whole = keep_unchanged(data["source"], encode(vq, [s.target for s in samples]), masks, vq.config.factor)
     assert (whole == data["target"]).float().mean() > 0.999
@@ -138,8 +138,8 @@ def test_only_the_nearest_codes_count():
     neighbours, likeness = nearest_codes(codes, 4)
     assert torch.equal(neighbours[:, 0], torch.arange(203)) and likeness[:, 0].abs().max() < 0.01
     logits, target = torch.randn(5, 203), torch.tensor([0, 1, 2, 100, 150])
-    few = token_losses(logits, target, likeness, neighbours)
-    every = token_losses(logits, target, code_likeness(codes))
+    few = token_losses(logits, target, neighbours, likeness)
+    every = token_losses(logits, target, *nearest_codes(codes, len(codes)))
     torch.testing.assert_close(few[0], every[0])
     assert (few[1] >= every[1] - 0.01).all() and (few[1] <= few[0] + 0.01).all()
 
@@ -173,7 +173,9 @@ def test_windows_first_then_whole_pictures_and_resumed(tmp_path, data, vq):
 
 @pytest.mark.parametrize("window", [16, 0])
 def test_progress_gives_a_copy_of_the_source_no_success(vq, monkeypatch, window):
-    samples = [world.sample_edit(seed, category=category) for category in world.CATEGORIES for seed in range(2)]
+    samples = [
+        world.sample_edit(seed, category=category, size=64) for category in world.CATEGORIES for seed in range(2)
+    ]
     answers = []
 
     def answer(model, texts, source, shape, recipe, *, origin, token_temperature):

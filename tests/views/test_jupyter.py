@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+import editmgt_lab as lab
 from tests.support.browser import answer_time, panel, point, slider_time, word_time
 from tests.support.jupyter import FRONTS, drag, opened_notebook, round_trip, run_cell, served, write_notebook
 
@@ -35,7 +36,9 @@ CELLS = {
     "long_run": "views.decode_player(editor, picture, instruction, steps=1000)",
     "long_edit": "views.playground(editor, picture, instruction, steps=1000)",
 }
-GRID = (16, 16)  # of the small model's tokens
+SMALL = lab.load()
+SIDE = lab.world.PIXELS // SMALL.vq.config.factor  # tokens
+TOKENS, POSITIONS = (SIDE, SIDE), (SIDE // 2, SIDE // 2)  # rows and columns
 LIMITS = {"recolour": 0.05, "hover": 0.05, "open": 3, "edit": 1}  # seconds, on two quiet cores
 SLACK = 10
 
@@ -85,7 +88,7 @@ def notebook(request, browser, server, times, tmp_path_factory):
 
 def test_token_lab_another_code_in_a_cell(notebook):
     output = notebook.open("token_lab")
-    point(panel(output, "picture"), 100, GRID, click=True)
+    point(panel(output, "picture"), 6 * SIDE + 4, TOKENS, click=True)
     expect(output.locator(".lab-detail h3")).to_have_text(re.compile(r"code \d+ at row 7, column 5"))
     decoded = output.locator(".lab-body img").nth(2)
     before = decoded.get_attribute("src")
@@ -113,10 +116,10 @@ def test_decode_player_steps_plays_and_explains_a_cell(notebook):
     expect(step).to_have_text("step 12 of 12")
     expect(picture).not_to_have_attribute("src", before)
     output.get_by_role("button", name="step 6", exact=True).click()
-    point(panel(output, "tokens"), 100, GRID, click=True)
+    point(panel(output, "tokens"), 6 * SIDE + 4, TOKENS, click=True)
     expect(output.locator(".lab-candidates > div")).not_to_have_count(0)
     notebook.measured("hover", "decode player", answer_time(panel(output, "tokens")) / 1000)
-    point(panel(output, "tokens"), 100, GRID)
+    point(panel(output, "tokens"), 6 * SIDE + 4, TOKENS)
     notebook.shoot(output, "decode_player")
 
 
@@ -130,7 +133,7 @@ def test_attention_explorer_a_word_and_a_patch(notebook):
     expect(say).to_contain_text(re.compile("Where “.+” looks"))
     word.click()  # keeps it, wherever the page scrolls to
     notebook.shoot(output, "attention_explorer_word")
-    point(panel(output, "picture"), 20, (8, 8))
+    point(panel(output, "picture"), 2 * POSITIONS[1] + 4, POSITIONS)
     expect(say).to_contain_text("Where the patch at row 3, column 5 looks")
     drag(notebook.page, output.get_by_role("slider"), 0.5)
     expect(output.locator(".lab-steps output")).to_have_text(re.compile("step [67] of 12"))
@@ -191,7 +194,7 @@ def test_playground_moves_lambda_chooses_scenes_and_opens_every_view(notebook):
     notebook.measured("edit", "playground", time.perf_counter() - began)
 
     before, text = held.get_attribute("src"), caption.inner_text()
-    drag(page, output.locator(".slider-container").first, 0.3)
+    drag(page, output.locator(".slider-container").first, (SMALL.defaults.hold_threshold + 0.3) % 1)
     expect(caption).not_to_have_text(text)
     expect(held).not_to_have_attribute("src", before)
     notebook.measured("recolour", "playground", round_trip(output.locator(".slider-container").first, held) / 1000)

@@ -78,6 +78,20 @@ def test_states_say_what_happened_to_each_cell(run, steps):
     assert all(state.any() for state in (masked, just, held)), "so that they could be wrong"
 
 
+def test_a_run_with_a_cache_says_what_each_step_computed(editor, picture, run):
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 16))
+    asked = (editor, picture(), INSTRUCTION)
+    cached = views.record(*asked, **SETTINGS | {"steps": 3}, mask=mask, refresh_every=2, progress=quiet)
+    shares = cached.computed.mean(axis=(1, 2))
+    assert cached.computed.dtype == np.uint8 and shares[0] == shares[2] == 1 and shares[1] <= 0.25
+    player, plain = views.decode_player(cached), views.decode_player(run)
+    captions = [axes.get_title() for part in player.figure().subfigs for axes in part.axes]
+    assert captions[-3:] == ["100% computed", f"{shares[1]:.0%} computed", "100% computed"]
+    assert len(plain.figure().subfigs) == 2 and run.computed.all(), "nothing to tell without a cache"
+    np.testing.assert_array_equal(player.arrays()["computed"], cached.computed)
+
+
 def test_candidates_are_the_ones_that_the_sampler_drew_from(editor, picture):
     """In the last step there is no noise: a token's confidence is the log of its probability."""
     run = views.record(editor, picture(), INSTRUCTION, **SETTINGS | {"hold_threshold": 0}, progress=quiet)

@@ -22,7 +22,7 @@ TITLES = {
 def run(editor, picture):
     return views.record(
         editor, picture(64, 48), "make the ball blue", attention=True, steps=6, seed=3, hold_threshold=0.1,
-        progress=lambda *_: None,
+        refresh_every=4, progress=lambda *_: None,
     )  # fmt: skip
 
 
@@ -126,6 +126,30 @@ def test_the_player_colours_by_confidence(browser, pages, run):
         assert sum(drawn(canvas, least, grid)[:3]) < 60 < 600 < sum(drawn(canvas, most, grid)[:3])
         if not competed.all():
             assert drawn(canvas, int(np.flatnonzero(~competed)[0]), grid)[3] == 0, "blank"
+
+
+def test_the_player_colours_by_what_was_computed(browser, pages, run):
+    grid = run.states.shape[1:]
+    assert run.computed[0].all() and not run.computed[-1].all()
+    with opened(browser, pages["decode_player"]) as page:
+        page.get_by_role("button", name="computed").click()
+        page.get_by_role("slider").fill("5")
+        counts = [int(count) for count in page.locator(".lab-legend:visible .lab-number").all_inner_texts()]
+        assert counts == np.bincount(run.computed[-1].ravel(), minlength=2).tolist()
+        canvas, shares = panel(page, "tokens"), page.locator(".lab-thumb .lab-shares")
+        colours = {}
+        for kind in (0, 1):
+            cells = np.flatnonzero(run.computed[-1] == kind)
+            colours[kind] = {tuple(drawn(canvas, int(cell), grid)) for cell in cells[:3]}
+            assert len(colours[kind]) == 1
+        assert colours[0] != colours[1]
+        widths = shares.locator("i:last-child").evaluate_all(
+            "parts => parts.map((part) => parseFloat(part.style.width))"
+        )
+        np.testing.assert_allclose(widths, 100 * run.computed.mean(axis=(1, 2)), atol=0.01)
+        point(canvas, int(np.flatnonzero(run.computed[-1] == 0)[0]), grid)
+        expect(page.locator(".lab-detail")).to_contain_text("from the cache")
+        assert panel(page, "from the cache").count() == 1, "read aloud"
 
 
 def test_the_player_answers_the_keyboard(browser, pages, run):

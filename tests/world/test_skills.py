@@ -14,7 +14,7 @@ SKILLS = tuple(world.SKILLS)
 
 @lru_cache
 def samples(name, split):
-    return [world.sample_skill(seed, name, split=split) for seed in range(60)]
+    return [world.sample_skill(seed, name, split=split, size=64) for seed in range(60)]
 
 
 def words(sample):
@@ -31,7 +31,7 @@ def test_a_style_an_object_and_a_verb_in_small_sets():
 
 @pytest.mark.parametrize("name", SKILLS)
 def test_a_seed_gives_the_same_pair_and_splits_share_none(name):
-    one, again = samples(name, "train")[7], world.sample_skill(7, name)
+    one, again = samples(name, "train")[7], world.sample_skill(7, name, size=64)
     assert (one.instruction, one.source_scene, one.target_scene) == (
         again.instruction,
         again.source_scene,
@@ -78,7 +78,7 @@ def test_the_new_is_kept_out_of_what_the_small_model_was_trained_on():
     assert not known & new and not set(world.KINDS + world.STYLES) & new
     for split in world.SPLITS:
         for seed in range(30):
-            assert not words(world.sample_edit(seed, split=split)) & new
+            assert not words(world.sample_edit(seed, split=split, size=64)) & new
     for name in SKILLS:
         assert all(words(sample) & new == words(sample) - known - {"up"} for sample in samples(name, "train"))
 
@@ -95,7 +95,8 @@ def test_no_style_of_the_world_passes_for_the_new_one():
     passed = []
     for sample in samples("blueprint", "test"):
         source, target = (np.asarray(picture, np.float32) for picture in (sample.source, sample.target))
-        styled = (np.asarray(world.render(replace(sample.source_scene, style=style)), int) for style in world.STYLES)
+        scenes = (replace(sample.source_scene, style=style) for style in world.STYLES)
+        styled = (np.asarray(world.render(scene, 64), int) for scene in scenes)
         nearest = min(np.abs(picture - target).mean() for picture in styled)
         passed.append(nearest <= 0.5 * np.abs(source - target).mean())  # half the way: a score of 5, a success
     assert np.mean(passed) <= 0.2

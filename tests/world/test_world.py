@@ -27,7 +27,7 @@ SLOTS |= {slot: SLOTS[slot] + BESIDE for slot in ("where", "goal")}
 
 @lru_cache
 def samples(split):
-    return [world.sample_edit(seed, split=split) for seed in range(300 if split == "test" else 150)]
+    return [world.sample_edit(seed, split=split, size=64) for seed in range(300 if split == "test" else 150)]
 
 
 def read(phrasing, instruction):
@@ -75,7 +75,7 @@ def test_categories_are_the_published_ones_and_all_reachable():
 
 
 def test_proportions_are_the_published_ones():
-    drawn = Counter(world.sample_edit(seed).category for seed in range(800))
+    drawn = Counter(world.sample_edit(seed, size=64).category for seed in range(800))
     total = sum(world.PROPORTIONS.values())
     for category, weight in world.PROPORTIONS.items():
         assert drawn[category] / 800 == pytest.approx(weight / total, abs=0.04)
@@ -180,7 +180,7 @@ def test_the_mask_covers_the_difference_and_little_else(size):
 
 
 def drawn(background, *items):
-    return np.asarray(world.render(world.Scene(background, items)), np.int16)
+    return np.asarray(world.render(world.Scene(background, items), 64), np.int16)
 
 
 def test_every_object_is_mostly_its_colour():
@@ -201,15 +201,16 @@ def test_every_colour_can_be_seen_on_every_background():
 
 def test_backgrounds_and_styles_differ_from_each_other():
     item = world.Item("cat", "orange", "center")
-    plain = [np.asarray(world.render(world.Scene(name, (item,))), float) for name in world.BACKGROUNDS]
-    styled = [np.asarray(world.render(world.Scene("meadow", (item,), name)), float) for name in (None, *world.STYLES)]
+    plain = [np.asarray(world.render(world.Scene(name, (item,)), 64), float) for name in world.BACKGROUNDS]
+    scenes = [world.Scene("meadow", (item,), name) for name in (None, *world.STYLES)]
+    styled = [np.asarray(world.render(scene, 64), float) for scene in scenes]
     for pictures in (plain, styled):
         for i, one in enumerate(pictures):
             assert all(np.abs(one - other).mean() > 12 for other in pictures[:i])
 
 
 def test_places_are_also_named_by_what_stands_beside_them():
-    drawn = [world.sample_edit(seed, category="add").instruction for seed in range(120)]
+    drawn = [world.sample_edit(seed, category="add", size=64).instruction for seed in range(120)]
     related = [text for text in drawn if any(beside in text for beside in BESIDE)]
     assert 0.1 < len(related) / len(drawn) < 0.4
     assert all(any(f"{relation} the " in text for text in related) for relation in RELATIONS.values())
@@ -257,6 +258,6 @@ def test_the_label_map_says_what_stands_where():
         assert np.unique(parts[top:bottom, left:right]).size == units, "each unit of a box is a part of its own"
     assert (parts < PARTS).sum() == sum((i.box[2] - i.box[0]) ** 2 for i in (fish, cat))
     assert (colours[kinds == names.index("snow")] == len(world.COLOURS)).all()
-    plain, drawn = (np.asarray(world.render(s), np.int16) for s in (world.Scene("snow", ()), scene))
+    plain, drawn = (np.asarray(world.render(s, 64), np.int16) for s in (world.Scene("snow", ()), scene))
     differs = (np.abs(plain - drawn).max(2) > 40).reshape(16, 4, 16, 4).mean((1, 3)) > 0.5
     assert (differs == (kinds < len(world.KINDS))).mean() > 0.97, "as the picture shows it"

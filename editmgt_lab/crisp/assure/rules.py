@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ...basics.folders import plain, write_text
 from ...errors import SettingError
 from ...world import CATEGORIES
 from ..bounds import Bounds
@@ -105,13 +106,13 @@ def broken_after(row: Row, bounds: CategoryBounds) -> list[Verdict]:
 def save_bounds(bounds: CategoryBounds, path: Path) -> None:
     """As JSON: category → measure → [low, high]."""
     told = {category: {name: [each.low, each.high] for name, each in of.items()} for category, of in bounds.items()}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(told, indent=1) + "\n")
 
 
 def load_bounds(path: Path) -> dict[str, dict[str, Bounds]]:
     """What save_bounds wrote, or a person. Raises SettingError."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json.loads(plain(path).read_text(encoding="utf-8"))
         bounds = {category: {name: Bounds(*pair) for name, pair in of.items()} for category, of in told.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise SettingError(

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ...basics.folders import plain
 from ...errors import CheckpointError
 from ...metrics.backbones import TextBackbone, load_clip
 from ..engine.operators import Operator, Row
@@ -43,7 +44,7 @@ class Aesthetic(Operator):
 def _loaded(folder: str) -> tuple[TextBackbone, torch.Tensor, torch.Tensor]:
     network = load_clip(folder)
     try:
-        head = load_file(Path(folder) / HEAD)
+        head = load_file(plain(Path(folder) / HEAD))
         return network, head["weight"].float().reshape(1, -1), head["bias"].float().reshape(1)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise CheckpointError(

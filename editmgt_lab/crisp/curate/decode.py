@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...basics.folders import plain
 from ...images import load_image
 
 PLAIN = ("PNG", "JPEG", "WEBP")  # kinds whose bytes are kept as they came, where nothing had to be done
@@ -33,7 +34,7 @@ def header_size(picture: bytes | Path | None) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a header only
-            with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as header:
+            with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else plain(picture)) as header:
                 return header.size
     except Exception:  # every format's parser has its own kinds of errors
         return None

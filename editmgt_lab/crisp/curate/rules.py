@@ -63,12 +63,12 @@ PHOTOGRAPHS = {
     "aesthetic": Bounds(low=4.5),
     "suitable": Bounds(low=1.0),
 }
-# The drawn world is small and calm, its brick walls repeat: chosen on scenes of the train split.
+# The drawn world is small and calm, its brick walls repeat: chosen on scenes of the train split, of 64 and of 256 px.
 DRAWN = PHOTOGRAPHS | {
     "short_side": Bounds(low=64),
     "entropy": Bounds(low=1.2),
-    "edges": Bounds(low=0.02, high=0.6),
-    "repetition": Bounds(high=0.9),
+    "edges": Bounds(low=0.006, high=0.6),
+    "repetition": Bounds(high=0.95),
 }
 
 

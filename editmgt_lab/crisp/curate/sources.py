@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...basics.folders import plain
 from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
 from ...errors import DataError, SettingError
 from ...plain_text import legible
@@ -177,7 +178,7 @@ def _numbered(rows: list[Raw], first: int) -> Callable[[], list[dict[str, Any]]]
 def _loaded(value: Any) -> bytes | None:
     """The bytes of a file; None where it cannot be read, which measuring then says."""
     try:
-        content = Path(value).read_bytes() if isinstance(value, (str, Path)) else value
+        content = plain(Path(value)).read_bytes() if isinstance(value, (str, Path)) else value
     except (OSError, ValueError):  # ValueError: of a name with a null in it
         return None
     return content if isinstance(content, (bytes, bytearray)) else None

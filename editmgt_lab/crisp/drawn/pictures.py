@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from tqdm.auto import tqdm
 
-from ...basics.folders import sweep, written_whole
+from ...basics.folders import write_text, written_whole
 from ...errors import SettingError
-from ...world import Item, Scene, render, sample_scene
+from ...world import PIXELS, Item, Scene, render, sample_scene
 from ..curate.decode import encoded
 
 TRUTH = "truth.jsonl"
@@ -29,7 +29,7 @@ SPOILED = {
 
 
 def draw(
-    folder: Path, count: int, *, split: str = "train", size: int = 64, first: int = 0, progress: bool = True
+    folder: Path, count: int, *, split: str = "train", size: int = PIXELS, first: int = 0, progress: bool = True
 ) -> Path:
     """Write `count` pictures into folder/pictures and what they are into folder/truth.jsonl; what is there stays.
 
@@ -38,8 +38,6 @@ def draw(
     if count < 1:
         raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
     pictures, lines = folder / "pictures", []
-    pictures.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
     scenes: deque[Scene] = deque(maxlen=200)  # that may be met again
     for number in tqdm(range(first, first + count), desc="draw", unit="picture", disable=not progress):
         dice = random.Random(f"crisp/pictures/{split}/{number}")
@@ -57,8 +55,7 @@ def draw(
                 unfinished.write_bytes(spoiled(scene, kind, size, dice))
         told = scene_to_dict(scene) if kind in (GOOD, "duplicate") else None
         lines.append(json.dumps({"name": path.name, "kind": kind, "scene": told}))
-    with written_whole(folder / TRUTH) as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / TRUTH, "\n".join(lines) + "\n")
     return pictures
 
 

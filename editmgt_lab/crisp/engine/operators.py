@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...errors import LabError
+from ...errors import DiskError, LabError
 from ...plain_text import legible
 from .runner import load_daft
 
@@ -65,11 +65,11 @@ class Operator:
     at_once: ClassVar[int] = 1
 
     def run(self, row: Row) -> Row | Sequence[Row]:
-        """The new columns of one row. Raises Drop, or anything else, which is this row's error."""
+        """The new columns of one row. Raises Drop, or anything else, which is this row's error, but a DiskError."""
         raise NotImplementedError
 
     def answer(self, row: Row) -> dict[str, Any]:
-        """{"values": a list of rows, "error": None}, or the other way round; never raises an Exception."""
+        """{"values": a list of rows, "error": None}, or the other way round; raises nothing but DiskError."""
         try:
             found = self.run(row)
             values = [dict(each) for each in found] if self.many else [dict(found)]
@@ -79,6 +79,8 @@ class Operator:
             return {"values": values, "error": None}
         except Drop as drop:
             verdicts = drop.verdicts
+        except DiskError:  # no row's fault
+            raise
         except LabError as error:
             verdicts = (Verdict(f"{BROKEN} in {self.name}: {error.problem}"),)
         except Exception as error:  # whatever a decoder, a model or a server may come up with

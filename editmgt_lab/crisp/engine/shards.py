@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...basics.folders import sweep, written_whole
+from ...basics.folders import write_text, written_whole
 
 DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(), "problem": pa.string()} | {
     "verdicts": pa.string()  # JSON: every rule that was broken, by how much
@@ -37,7 +37,7 @@ class Shard:
 
 
 class Store:
-    """A folder of shards. Raises DataError where the disk does not take one."""
+    """A folder of shards. Raises DiskError where the disk does not take one."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()  # Ray's workers need not run where this process does
@@ -57,8 +57,7 @@ class Store:
         for suffix, table in ((".parquet", kept), (".dropped.parquet", dropped)):
             with written_whole(self.path(shard.stage, shard.key, suffix)) as unfinished:
                 pq.write_table(table, unfinished, compression="zstd")
-        with written_whole(self.path(shard.stage, shard.key, ".json")) as unfinished:
-            unfinished.write_text(json.dumps(asdict(shard)), encoding="utf-8")
+        write_text(self.path(shard.stage, shard.key, ".json"), json.dumps(asdict(shard)))
 
     def path(self, stage: str, key: str, suffix: str) -> Path:
         return self.folder / stage / f"{key}{suffix}"
@@ -88,7 +87,3 @@ class Store:
                 seen[column] = dict(zip(heavy[f"{column}_id"], heavy[column], strict=True))
         for row in table.to_pylist():
             yield row | {column: found.get(row.get(f"{column}_id")) for column, found in seen.items()}
-
-    def sweep(self) -> None:
-        """Remove what killed runs left half written."""
-        sweep(self.folder)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ...basics.folders import written_whole
+from ...basics.folders import write_text
 from .keys import described, key_of
 from .operators import ERROR, Operator, apply
 from .runner import load_daft
@@ -99,9 +99,8 @@ class Stage:
     ) -> list[Shard]:
         """All shards, in order; those that the store has are not made again.
 
-        total: how many shards there are, for the bar. Raises DataError for a disk that is full; rows raise nothing.
+        total: how many shards there are, for the bar. Raises DiskError; rows raise nothing.
         """
-        store.sweep()
         shards = []
         with tqdm(inputs, desc=self.name, unit="shard", total=total, disable=not progress) as bar:
             for given in bar:
@@ -188,6 +187,5 @@ def write_manifest(store: Store, stages: Sequence[tuple[Stage, Sequence[Shard]]]
         for stage, shards in stages
     ]
     path = store.folder / "manifest.json"
-    with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(told, indent=1))
     return path

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ...basics.folders import written_whole
+from ...basics.folders import make_folder, not_written, write_text
 from ...errors import EndpointError
 from .http import Patience, check_address, post
 
@@ -92,8 +92,7 @@ class Client:
             again = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": wrong}]
             value = self._repaired(asked | {"messages": again}, schema)
         if kept:
-            with written_whole(kept) as unfinished:
-                unfinished.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+            write_text(kept, json.dumps(value, ensure_ascii=False))
         return value
 
     def cost(self) -> Cost:
@@ -135,9 +134,12 @@ class Client:
         if not self.cache:
             return
         numbers = {name: _count_of(usage, name) for name in COUNTED}
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with open(self.cache / SPENT, "ab", buffering=0) as file:  # one write: lines of two processes never mix
-            file.write(json.dumps(numbers).encode() + b"\n")
+        spent = make_folder(self.cache) / SPENT
+        try:
+            with spent.open("ab", buffering=0) as file:  # one write: lines of two processes never mix
+                file.write(json.dumps(numbers).encode() + b"\n")
+        except OSError as error:
+            raise not_written(spent, error) from error
 
     def _kept(self, asked: Mapping[str, Any]) -> Path | None:
         if not self.cache:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from ...basics.folders import written_whole
 from ...errors import DataError
 from ..pipeline import Run
 
@@ -31,14 +31,12 @@ def publish(run: Run, folder: Path, *, progress: bool = True) -> tuple[Path, Pat
     A loser is an edit that another candidate was preferred to or that breaks a rule of stage 4: rule, value, bound and
     by how much are of the first rule that it breaks, verdicts has all as JSON, chosen_img is the edit that passed for
     the same instruction (null where none did): with it the row is a preference pair. Whole or not at all: what was
-    there is replaced at the end. Raises DataError where no edit passed, and for a full disk.
+    there is replaced at the end. Raises DataError where no edit passed, DiskError for a full disk.
     """
     written = []
     for name, schema, rows in (("dataset", COLUMNS, _winners(run)), ("losers", LOSERS, _losers(run))):
-        unfinished = folder / f".{name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            unfinished.mkdir(parents=True)
+        with written_whole(folder / name) as unfinished:
+            unfinished.mkdir()
             count = _write(unfinished, schema, tqdm(rows, desc=name, unit="edit", disable=not progress))
             if name == "dataset" and not count:
                 raise DataError(
@@ -46,12 +44,6 @@ def publish(run: Run, folder: Path, *, progress: bool = True) -> tuple[Path, Pat
                     expected="one or more",
                     fix="look at the reasons in the dropped tables, and at the bounds",
                 )
-            shutil.rmtree(folder / name, ignore_errors=True)
-            unfinished.rename(folder / name)
-        except OSError as error:
-            raise DataError(
-                f"{folder / name} cannot be written: {error}", expected="a folder with room", fix="make room there"
-            ) from error
         written.append(folder / name)
     return written[0], written[1]
 

@@ -6,7 +6,6 @@ Resolution intervals of the long side, and the categories as a pie. Of pictures 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from ...data.pairs import EDITS, SCHEMAS
 from ...data.tables import picture_bytes, read_rows
 from ...errors import DataError, command
+from ...metrics.report import save_figure, save_json
 from ...plain_text import literal
 from ...world import CATEGORIES
 from ..curate.decode import header_size
@@ -123,9 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("  " + ", ".join(f"{name} {n}" for name, n in found.categories.items()))
     for low, high, n in found.intervals():
         print(f"  long side [{low}, {high}) px: {n}")
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    found.figure().savefig(chosen.output / "statistics.png", dpi=150)
-    (chosen.output / "statistics.json").write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    save_figure(found.figure(), chosen.output / "statistics.png", dpi=150)
+    save_json(found.to_dict(), chosen.output / "statistics.json")
     print("saved:", chosen.output / "statistics.png")
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...basics.folders import sweep, written_whole
+from ...basics.folders import remove, write_text, written_into, written_whole
 from ...basics.sizes import in_bytes
 from ...checkpoints import read_json
 from ...errors import CheckpointError
@@ -42,10 +42,9 @@ def build(folder: Path, sizes: Sizes, *, progress: bool = True) -> Path:
             f"{folder} holds something else", expected="a new folder, or one of this command", fix="name another one"
         )
     if begun and read_json(folder / PLAN) != plan:
-        shutil.rmtree(folder)
+        remove(folder)
     if (folder / FINISHED).exists():
         return folder
-    sweep(folder)
     parts = parts_of(sizes)
     files = {
         folder / name / file: (part, shapes) for name, part in parts.items() for file, shapes in shards(part).items()
@@ -65,8 +64,9 @@ def build(folder: Path, sizes: Sizes, *, progress: bool = True) -> Path:
     for name, part in parts.items():
         write_index(folder / name, part)
         write_json(folder / name / "config.json", part.config)
-    clip_tokenizer().save_pretrained(folder / "tokenizer")
-    gemma_tokenizer().save_pretrained(folder / "llm_encoder")
+    for name, tokenizer in (("tokenizer", clip_tokenizer()), ("llm_encoder", gemma_tokenizer())):
+        with written_into(folder / name) as unfinished:
+            tokenizer.save_pretrained(unfinished)
     scheduler = {
         "_class_name": "Scheduler", "mask_token_id": sizes.transformer.vocab_size - 1, "masking_schedule": "cosine"
     }  # fmt: skip
@@ -113,8 +113,7 @@ def write_index(folder: Path, part: Part) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ...checkpoints import data_folder
+from ...decoding import HOLDS
 from ...errors import command
 from ...finetuning import load_adapter
 from ...loading import load
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring(__doc__, count=200, counted="edits, each under all its holds", output=Path("outputs"), batch=2)
     parser.add_argument("--category", choices=CATEGORIES, help="one only; otherwise in the published proportions")
     parser.add_argument("--random-count", type=int, default=60, help="of them, edits to hold at random as well")
+    parser.add_argument("--hold", choices=HOLDS, default=HOLDS[0], help="the rule [%(default)s, the paper's]")
     parser.add_argument("--adapter", help="a folder, or one of data_samples/adapters; its name ends the files' names")
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))

@@ -28,7 +28,7 @@ from ...basics.fingerprints import weights_fingerprint
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import to_images, to_tensor
-from ...metrics.report import save_json
+from ...metrics.report import save_figure, save_json
 from ...metrics.truth import Truth, draw_truths
 from ..sweep import HEAT, MASK, RANDOM, Hold, Swept, sweep
 from .curves import METRICS, PASTE, PUBLISHED, LambdaCurves
@@ -58,6 +58,7 @@ def measure(
     thresholds: Sequence[float] = PUBLISHED["lambda"],
     batch: int = 2,
     seed: int = 0,
+    hold: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> tuple[LambdaCurves, dict[str, Example]]:
@@ -65,9 +66,11 @@ def measure(
 
     category: one, or None for all in the published proportions. random_count: the random hold is measured on so many of
     the first edits, in whole batches. thresholds: λ, rising from 0. batch: edits at a time, of no influence on their
-    results but rounding. options: as in `Editor.edit`; without any, the model's own. Raises SettingError.
+    results but rounding. hold: a rule in decoding.HOLDS, None is the model's own. options: as in `Editor.edit`; without
+    any, the model's own. Raises SettingError.
     """
     check_thresholds(thresholds)
+    weights, editor = weights_fingerprint(editor), editor.with_defaults(hold=hold or editor.defaults.hold)
     above = thresholds[1:]
     known: dict[str, dict[str, list[np.ndarray]]] = {}
     categories, examples, passes, alone = [], {}, 0, 0
@@ -78,9 +81,9 @@ def measure(
                 holds += [Hold(RANDOM, each) for each in above]
             swept = sweep(editor, truth, holds, seed=seed, **options)
             rows = pictures_of(editor, truth, swept, thresholds)
-            for hold, outputs in rows.items():
+            for held_by, outputs in rows.items():
                 for metric, values in scored(truth, outputs).items():
-                    known.setdefault(hold, {}).setdefault(metric, []).append(values)
+                    known.setdefault(held_by, {}).setdefault(metric, []).append(values)
             for name, values in missed_and_loose(truth, swept, len(thresholds), editor.vq.config.factor).items():
                 known[HEAT].setdefault(name, []).append(values)
             keep_falls(examples, truth, rows[HEAT], known[HEAT]["score"][-1])
@@ -93,7 +96,7 @@ def measure(
     task = truth.task(editor, seed, **options)
     used = {name: value for name, value in asdict(task.settings).items() if name not in ("hold_threshold", "seeds")}
     settings = {"split": split, "category": category or "all", "count": count, "random_count": random_count}
-    settings |= {"seed": seed, "weights": weights_fingerprint(editor)}
+    settings |= {"seed": seed, "weights": weights, "hold": editor.defaults.hold}
     settings |= used | {"passes": passes, "passes_alone": alone}
     return LambdaCurves(settings, tuple(categories), tuple(thresholds), values), examples
 
@@ -165,14 +168,13 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
 
 def save(curves: LambdaCurves, examples: dict[str, Example], folder: Path, name: str = "lambda_figure") -> list[Path]:
     """Write the figure as .png, .svg and .json, and as .png its controls and its categories; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     main = lambda_figure(curves, examples)
     figures = {"": main, "_controls": controls_figure(curves), "_categories": categories_figure(curves)}
     paths = [folder / f"{name}{ending}" for ending in (".json", ".svg")]
     save_json(curves.to_dict(), paths[0])
     with matplotlib.rc_context({"svg.hashsalt": "lambda"}):  # else its ids are random
-        main.savefig(paths[1], metadata={"Date": None})
+        save_figure(main, paths[1], metadata={"Date": None})
     for ending, figure in figures.items():
         paths.append(folder / f"{name}{ending}.png")
-        figure.savefig(paths[-1], dpi=150, metadata={"weights": curves.settings["weights"]})
+        save_figure(figure, paths[-1], dpi=150, metadata={"weights": curves.settings["weights"]})
     return paths

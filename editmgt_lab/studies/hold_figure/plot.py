@@ -63,7 +63,7 @@ def draw_examples(part: SubFigure, curves: LambdaCurves, examples: Mapping[str, 
         panels = [("source", example.source)]
         panels += [(f"λ = {curves.thresholds[i]:g}", example.pictures[i]) for i in places]
         for axes, (name, picture) in zip(row.subplots(1, len(panels)), panels, strict=True):
-            axes.imshow(picture, interpolation="nearest")
+            axes.imshow(picture, interpolation="antialiased")
             axes.set_title(name, fontsize=13)
             axes.axis("off")
 

@@ -9,7 +9,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from ... import world
-from ..build import build_tokenizer
+from ...basics.folders import written_into
+from ..build import build_tokenizer, save_tokenizer
 from .recipe import ClipRecipe
 
 
@@ -40,6 +41,6 @@ def build_clip(recipe: ClipRecipe) -> tuple[CLIPModel, CLIPTokenizer]:
 
 def save_clip(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
     """Write config.json, model.safetensors in half precision, and the tokenizer: what `load_clip` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with written_into(folder) as unfinished:
+        copy.deepcopy(model).to(torch.float16).save_pretrained(unfinished)
+    save_tokenizer(tokenizer, folder)

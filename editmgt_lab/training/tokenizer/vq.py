@@ -157,7 +157,7 @@ def train_vq(
         return {"vq": vq.state_dict(), "optimizers": optimizer_states, "average": average.state()}
 
     def step(done: int) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(seed + done)
+        generator = torch.manual_seed(seed + done)  # of all that a step draws, so that a resumed run draws the same
         images = crops(pictures, batch_size, crop, factor, generator, among=among).to(
             device, memory_format=torch.channels_last
         )

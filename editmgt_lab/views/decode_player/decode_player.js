@@ -5,7 +5,7 @@ const TITLE = "Decode player";
 function build(model, data, body) {
   const [rows, columns] = data.grid;
   const cells = rows * columns;
-  const names = ["states", "sampled", "confidence", "candidates", "probabilities", "taken", "codes", "patches"];
+  const names = ["states", "sampled", "confidence", "candidates", "probabilities", "taken", "computed", "codes", "patches"];
   const run = Object.fromEntries(names.map((name) => [name, unpack(data[name])]));
   const top = run.candidates.shape[3];
   const source = unpack(data.source_tokens);
@@ -16,28 +16,21 @@ function build(model, data, body) {
 
   const step = () => Math.min(model.get("step"), data.previews.length - 1);
   const at = (name, of = step()) => run[name].subarray(of * cells, (of + 1) * cells);
-  const read = (cell) => `${place(cell, columns)}, ${data.legend[at("states")[cell]][0]}`;
+  const kind = () => (model.get("colour_by") === "computed" ? "computed" : "states"); // what the legend is of
+  const read = (cell) => `${place(cell, columns)}, ${data.legends[kind()][at(kind())[cell]][0]}`;
   const reach = { rows, columns, ratio: data.ratio, read, hover, pick };
   const preview = new Panel({ title: "picture", ...reach });
   const states = new Panel({ title: "tokens", ...reach });
   const detail = h("div", { class: "lab-detail", "aria-live": "polite" });
-  const counts = data.legend.map(() => h("span", { class: "lab-number" }));
   const legend = h("div", { class: "lab-legend" });
-  data.legend.forEach(([name, colour], i) => {
-    legend.append(h("span", {}, h("i", { style: `background: rgb(${colour})` }), name, " ", counts[i]));
-  });
-  const views = ["state", "confidence"].map((name) =>
+  const views = ["state", "confidence", "computed"].map((name) =>
     h("button", { class: "lab-tab", onclick: () => (model.set("colour_by", name), model.save_changes()) }, name),
   );
   const strip = h("div", { class: "lab-strip", role: "group", "aria-label": "every step" });
   const frames = urls.map((url, index) => {
-    const shares = data.legend.map(([, colour], state) => {
-      const share = at("states", index).reduce((sum, each) => sum + (each === state), 0) / cells;
-      return h("i", { style: `width: ${100 * share}%; background: rgb(${colour})` });
-    });
     const name = `step ${index + 1}`;
     const frame = h("button", { class: "lab-thumb", "aria-label": name, title: name, onclick: () => go(index) });
-    frame.append(h("img", { src: url, alt: "" }), h("span", { class: "lab-shares" }, ...shares), String(index + 1));
+    frame.append(h("img", { src: url, alt: "" }), h("span", { class: "lab-shares" }), String(index + 1));
     return frame;
   });
   strip.append(...frames);
@@ -56,10 +49,16 @@ function build(model, data, body) {
     model.save_changes();
   }
 
-  /** Colours of the token panel: by state, or by confidence among the tokens that competed. */
+  /** The entries of the legend, [name, colour, how many cells of a step]. */
+  function counted(of) {
+    const values = at(kind(), of);
+    return data.legends[kind()].map(([name, colour], i) => [name, colour, values.reduce((sum, each) => sum + (each === i), 0)]);
+  }
+
+  /** Colours of the token panel: by a legend, or by confidence among the tokens that competed. */
   function colours() {
-    if (model.get("colour_by") === "state") {
-      return Uint8Array.from([...at("states")].flatMap((state) => data.legend[state][1]));
+    if (model.get("colour_by") !== "confidence") {
+      return Uint8Array.from([...at(kind())].flatMap((each) => data.legends[kind()][each][1]));
     }
     const confidence = [...at("confidence")];
     const least = Math.min(...confidence.filter(Number.isFinite));
@@ -72,12 +71,17 @@ function build(model, data, body) {
     preview.show(urls[step()]);
     states.show(null, colours());
     views.forEach((tab) => tab.setAttribute("aria-pressed", tab.textContent === model.get("colour_by")));
-    legend.hidden = model.get("colour_by") !== "state";
+    legend.hidden = model.get("colour_by") === "confidence";
     scale.hidden = !legend.hidden;
-    counts.forEach((count, state) => {
-      count.textContent = at("states").reduce((sum, each) => sum + (each === state), 0);
+    legend.replaceChildren(...counted(step()).map(([name, colour, count]) => {
+      const number = h("span", { class: "lab-number" }, String(count));
+      return h("span", {}, h("i", { style: `background: rgb(${colour})` }), name, " ", number);
+    }));
+    frames.forEach((frame, index) => {
+      frame.setAttribute("aria-current", index === step() ? "step" : "false");
+      const share = ([, colour, count]) => h("i", { style: `width: ${(100 * count) / cells}%; background: rgb(${colour})` });
+      frame.querySelector(".lab-shares").replaceChildren(...counted(index).map(share));
     });
-    frames.forEach((frame, index) => frame.setAttribute("aria-current", index === step() ? "step" : "false"));
     const current = frames[step()];
     strip.scrollLeft = current.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + current.clientWidth / 2;
     tell();
@@ -92,7 +96,7 @@ function build(model, data, body) {
   }
 
   function about(cell) {
-    const [state, colour] = data.legend[at("states")[cell]];
+    const [state, colour] = data.legends.states[at("states")[cell]];
     const confidence = at("confidence")[cell];
     const token = at("sampled")[cell];
     const competed = Number.isFinite(confidence);
@@ -109,9 +113,10 @@ function build(model, data, body) {
     }
     if (!rows.some((row) => row.ariaCurrent === "true")) rows.push(candidate(token, at("taken")[cell], token));
     const noise = competed ? `confidence ${confidence.toFixed(2).replace("-", "−")} (log p + noise)` : "did not compete in this step";
+    const cached = at("computed")[cell] ? "" : "; not computed, from the cache";
     return [
       h("h3", {}, h("i", { style: `background: rgb(${colour})` }), place(cell, columns)),
-      h("p", {}, `${state}: ${sayings[state]}; ${noise}`),
+      h("p", {}, `${state}: ${sayings[state]}; ${noise}${cached}`),
       h("div", { class: "lab-candidates", role: "list", "aria-label": "most probable tokens" }, ...rows),
     ];
   }

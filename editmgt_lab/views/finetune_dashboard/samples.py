@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...attention import capture_steps
 from ...consolidation import consolidate, over_steps
+from ...decoding import map_to_hold_by
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import Picture, fit_together, load_image
@@ -86,7 +87,7 @@ class Samples:
             if not heats:
                 # The first sample's maps; with guidance the second half of a pass has the text.
                 first = [step[-len(part) :][:1] for step in steps]
-                seen = over_steps(first) if editor.defaults.hold_by == "mean" else first[-1]
+                seen = map_to_hold_by(editor.defaults.hold_by, first[-1], over_steps(first))
                 heats = [consolidate(seen, words=rows)[0].float().cpu().numpy() for rows in self._rows.values()]
         return Edits(step, pictures, np.stack(heats))
 
@@ -161,7 +162,7 @@ def _fill(axes: Axes, shown: tuple[Any, str] | None) -> None:
     axes.set_axis_off()
     if shown:
         picture, caption = shown
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(picture, interpolation="antialiased")
         axes.set_title(caption, fontsize=10)
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ...decoding import map_to_hold_by
 from ...editor import Editor
 from ...errors import LabError
 from ...images import Picture, fit, load_image
@@ -201,7 +202,7 @@ class Playground(Saves, widgets.VBox):
                 raise Cancelled
             self.progress.value = step.index + 1
             if time.monotonic() - drawn >= FRAME:
-                heat = step.heat_so_far if self.editor.defaults.hold_by == "mean" else step.heat
+                heat = map_to_hold_by(self.editor.defaults.hold_by, step.heat, step.heat_so_far)
                 self._take(step.preview(), heat, ticket)
                 drawn = time.monotonic()
 

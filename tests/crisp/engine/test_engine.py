@@ -7,18 +7,20 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from editmgt_lab.basics.folders import write_text
 from editmgt_lab.crisp.engine import runner
 from editmgt_lab.crisp.engine.keys import described, key_of
 from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
-from editmgt_lab.errors import SettingError
+from editmgt_lab.errors import DiskError, SettingError
 from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
 
 
@@ -191,6 +193,25 @@ def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path, server):
         assert rows_of(made, again) == rows_of(store, stage)
         assert rows_of(made, again, dropped=True) == rows_of(store, stage, dropped=True)
     assert not list(killed.glob("*/.*.unfinished"))
+
+
+@dataclass(frozen=True)
+class Keeps(Operator):
+    """Writes where nothing can be written, as a cache of answers may."""
+
+    name: ClassVar[str] = "keeps"
+    takes: ClassVar[tuple[str, ...]] = ("id",)
+    gives: ClassVar[dict] = {"kept": pa.bool_()}
+
+    def run(self, row):
+        write_text(Path("/dev/null/answer"), row["id"])
+
+
+def test_a_full_disk_is_no_rows_fault(tmp_path):
+    given = Rows("key", pa.table({"id": ["a", "b"]}), {})
+    with pytest.raises(DiskError, match="cannot be written"):
+        Stage("one", (Keeps(),)).run([given], Store(tmp_path), progress=False)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_without_daft_or_ray_it_says_what_to_install(monkeypatch):

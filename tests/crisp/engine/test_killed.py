@@ -1,6 +1,7 @@
 """SIGKILL for the whole command, again and again, while it draws, works, writes and publishes."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -18,9 +19,10 @@ MOST_WAIT = 0.05  # s, from a file that was written to the kill
 def written(folder):
     """(file, time of its last change) of all that is whole."""
     found = set()
-    for path in folder.rglob("*"):
+    files = (Path(place) / name for place, _, names in os.walk(folder) for name in names)  # rglob stumbles over changes
+    for path in files:
         try:
-            if path.is_file() and ".unfinished" not in str(path):
+            if ".unfinished" not in str(path):
                 found.add((path.relative_to(folder), path.stat().st_mtime_ns))
         except OSError:  # moved away meanwhile
             continue

@@ -1,0 +1,126 @@
+"""A disk that is full, a folder that may not be written to, one that is deleted: an error that says so, and no loss."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .ending import Ended, Ending, run
+from .kills import Stage
+
+IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
+PAGE = 4096  # bytes
+PLENTY = 64 * 2**20  # bytes
+
+
+@dataclass
+class Outcome:
+    """Of the cases of one trouble. told: ended in a LabError; right: came to their end all the same; wrong: all else,
+    and what a run was lost after the trouble was over, one text each."""
+
+    told: int = 0
+    right: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, stage: Stage, trouble: str, ended: Ended) -> None:
+        if ended.status == 0:
+            self.right += 1
+        elif ended.status == 2 and "expected:" in ended.said and "Traceback" not in ended.said:
+            self.told += 1
+        else:
+            self.wrong.append(f"{stage.name}, {trouble}: ends with {ended.status}: {ended.said[-1500:]}")
+        stage.give()
+        again = run(stage.command, stage.place)
+        failed = [f"the rerun ends with {again.status}: {again.said[-1500:]}"] if again.status else []
+        wrong = failed or [each for part in stage.left() for each in part]
+        self.wrong += [f"{stage.name}, after {trouble}: {each}" for each in wrong]
+
+
+def full_disk(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
+    """A disk with room for a part of it. Needs root, for a small tmpfs."""
+    given, needed = room(stage.place), room(stage.expected)
+    size = round(given + dice.uniform(0, 0.9) * (needed - given))
+    with mounted(stage, size) as remount:
+        ended = run(stage.command, stage.place)
+        remount(f"size={PLENTY}")
+        outcome.add(stage, f"a disk of {size} bytes", ended)
+
+
+def room(folder: Path) -> int:
+    """Bytes that it takes, in whole pages, with one for the disk itself."""
+    pages = [max(1, -(-path.stat().st_size // PAGE)) for path in folder.rglob("*")]
+    return PAGE * (sum(pages) + 1)
+
+
+def read_only(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
+    """A run that is killed, and the same again where it may not write. Root may everywhere, but on a disk that is
+    mounted so."""
+    with mounted(stage, PLENTY) if IS_ROOT else forbidden(stage.place) as remount:
+        run(stage.command, stage.place, Ending(change=dice.randrange(stage.undisturbed.changes)))
+        remount("ro")
+        ended = run(stage.command, stage.place)
+        remount("rw")
+        outcome.add(stage, "a read-only folder", ended)
+
+
+def deleted(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
+    """All that lies there is removed in the middle of the run."""
+
+    def remove() -> None:
+        for path in stage.place.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+
+    change = dice.randrange(stage.undisturbed.changes)
+    ended = run(stage.command, stage.place, Ending(change=change, instead=remove))
+    outcome.add(stage, f"all was deleted at change {change}", ended)
+
+
+TROUBLES = {"full disk": full_disk, "read-only folder": read_only, "folder deleted": deleted}
+
+
+@contextmanager
+def mounted(stage: Stage, size: int) -> Iterator[Callable[[str], None]]:
+    """The stage's folder as a disk of its own; yields what changes how it is mounted."""
+
+    def mount(*arguments: str) -> None:
+        subprocess.run(["mount", *arguments, str(stage.place)], check=True)
+
+    stage.empty()
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+    try:
+        stage.give()
+        yield lambda options: mount("-o", f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(stage.place)], check=True)
+
+
+@contextmanager
+def forbidden(place: Path) -> Iterator[Callable[[str], None]]:
+    """The same of a folder's permissions."""
+
+    def change(options: str) -> None:
+        for folder in (place, *(path for path in place.rglob("*") if path.is_dir())):
+            folder.chmod(0o555 if options == "ro" else 0o755)
+
+    try:
+        yield change
+    finally:
+        change("rw")
+
+
+def disturb(stage: Stage, trouble: str, count: int, seed: int, outcome: Outcome) -> list[str]:
+    """So many cases of one trouble, counted in `outcome`; what was wrong in them."""
+    dice, before = random.Random(f"{seed}/{stage.name}/{trouble}"), len(outcome.wrong)
+    assert stage.undisturbed.status == 0
+    for _ in range(count):
+        stage.empty()
+        stage.give()
+        TROUBLES[trouble](stage, dice, outcome)
+    return outcome.wrong[before:]

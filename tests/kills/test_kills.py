@@ -1,0 +1,90 @@
+"""A few kills of each command, with every test run; and that what a careless command loses and leaves is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support import ROOT
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the commands run in forks")
+COMMANDS = ("train", "finetune", "benchmark", "figure", "training_size", "choose")
+
+
+def run(*arguments: str, module: str = "tests.kills") -> subprocess.CompletedProcess[str]:
+    """In a process that has no threads yet, so that it may fork."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_a_rerun_ends_as_if_there_had_been_no_kill():
+    ran = run("--count", "6", "--seed", "2026", "--troubles", "0", "--commands", *COMMANDS)
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
+    table = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines() if line.count("|") == 7]
+    assert [row[:2] for row in table[2:]] == [*([name, "1"] for name in COMMANDS), ["all", "6"]]
+
+
+def test_a_disk_that_takes_nothing_is_said_and_nothing_is_lost():
+    ran = run("--count", "0", "--seed", "2026", "--troubles", "1", "--commands", "finetune")
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
+    assert "| read-only folder | 1 | 0 | 0 |" in ran.stdout
+
+
+def test_what_a_careless_command_loses_and_leaves_is_found():
+    ran = run(module=__name__)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    found = json.loads(ran.stdout)
+    assert found["kills"] == 6
+    assert any("numbers.json is torn" in each for each in found["lost"])
+    assert any("of_process" in each for each in found["leftover"])
+
+
+def test_what_differs_is_told_and_times_are_not(tmp_path):
+    from tests.kills.compare import differences, torn, unfinished
+
+    for folder, seconds in ((tmp_path / "one", 1.5), (tmp_path / "two", 2.5)):
+        folder.mkdir()
+        (folder / "a.json").write_text(json.dumps({"seconds": seconds, "note": f"{seconds:.3f} s an edit", "score": 1}))
+        Image.effect_noise((32, 32), 50).save(folder / "a.png")
+    assert differences(tmp_path / "one", tmp_path / "two", timed=("a.png",)) == []
+    assert differences(tmp_path / "one", tmp_path / "two") == ["a.png is another"]
+    (tmp_path / "two" / "a.png").write_bytes((tmp_path / "two" / "a.png").read_bytes()[:300])
+    (tmp_path / "two" / "a.json").write_text(json.dumps({"seconds": 1.5, "note": "", "score": 2}))
+    (tmp_path / "two" / ".b.unfinished").touch()
+    assert [each.split(":")[0] for each in torn(tmp_path / "two")] == ["a.png is torn"]
+    assert unfinished(tmp_path / "two") == [".b.unfinished"]
+    assert "a.json is another" in differences(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two" / "a.json").unlink()
+    assert "a.json is missing" in differences(tmp_path / "one", tmp_path / "two")
+
+
+def main(arguments: list[str]) -> int:
+    """A careless command: it writes in place, and what it needs meanwhile has its process's number."""
+    meanwhile = Path(f"of_process_{os.getpid()}")
+    meanwhile.mkdir()
+    with open("numbers.json", "w") as file:
+        file.write("[1, ")
+        file.flush()
+        Path("between").mkdir(exist_ok=True)
+        file.write("2]")
+    meanwhile.rmdir()
+    return 0
+
+
+if __name__ == "__main__":
+    from tests.kills import kills
+    from tests.kills.commands import COMMANDS as ALL
+    from tests.kills.commands import Command
+
+    ALL["careless"] = Command("tests.kills.test_kills", "")
+    with kills.stages(["careless"]) as stages:
+        found = kills.kill(stages["careless"], 6, 0)
+    print(json.dumps({"kills": found.kills, "lost": found.lost, "leftover": found.leftover}))

@@ -1,0 +1,41 @@
+"""Long sessions, short: views leave nothing open, and what grows is found."""
+
+import nbformat
+import pytest
+
+from . import __main__ as long
+from .work import VIEWS, edits, notebook_runs, openings
+
+
+def seen(**last):
+    first = {"memory": 1000, "threads": 3, "widgets": 0}
+    return [first] * 19 + [first | last]
+
+
+def test_what_grew_is_named_and_memory_has_its_bound():
+    assert long.grown(seen(memory=1050)) == []
+    assert long.grown(seen(memory=1051, widgets=2)) == ["memory 1,000 → 1,051", "widgets 0 → 2"]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_that_is_closed_leaves_nothing_open(name):
+    first, *_, last = openings(name, 3)
+    assert long.grown([first | {"memory": 0}, last | {"memory": 0}]) == []
+
+
+def test_edits_leave_nothing_open():
+    first, *_, last = edits(12)
+    assert long.grown([first | {"memory": 0}, last | {"memory": 0}]) == []
+
+
+def test_a_notebook_is_run_again_in_one_kernel(tmp_path):
+    """Its cells leave a thread behind in every run, which only a kernel that stays can show."""
+    cell = nbformat.v4.new_code_cell("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "threads.ipynb")
+    first, second = notebook_runs(tmp_path / "threads.ipynb", 2)
+    assert second["threads"] == first["threads"] + 1 and first["memory"] > 0
+
+
+def test_the_figure_has_a_line_for_each_kind_of_work():
+    figure = long.memory_figure({"edits": seen(memory=1020), "views": seen(memory=990)})
+    assert [line.get_label().split(" (")[0] for line in figure.axes[0].lines][:2] == ["edits", "views"]

@@ -1,0 +1,130 @@
+"""A page is reloaded while its kernel works, two browsers look at one kernel, a kernel is restarted under a page."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, until, write_notebook
+
+CELLS = (
+    """
+import editmgt_lab as lab
+from editmgt_lab import views
+
+editor = lab.load()
+sample = lab.world.sample_edit(18, split="test", category="remove")
+picture, instruction = sample.source, sample.instruction
+""".strip(),
+    "views.decode_player(editor, picture, instruction, seed=0)",
+    "views.decode_player(editor, picture, instruction, steps=1000)",
+)
+STEPS, LONG = 1, 2  # cells
+
+
+@pytest.fixture(scope="module")
+def server(browser, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    for front in FRONTS:
+        write_notebook(folder / "notebooks" / f"{front}.ipynb", list(CELLS))
+    with served(folder) as address:
+        yield address
+
+
+@pytest.fixture(params=FRONTS)
+def notebook(request, browser, server):
+    """Opens a page on the notebook, in a browser window of its own."""
+
+    def opened():
+        return opened_notebook(browser, server, request.param, f"{request.param}.ipynb")
+
+    return opened
+
+
+def save(page, number):
+    """The notebook, with the widget that this cell has put out."""
+
+    def saved():
+        page.keyboard.press("Control+s")
+        cell = fetch(page, f"/api/contents/{name_of(page)}")["content"]["cells"][number]
+        return any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in cell["outputs"])
+
+    until(saved, "the notebook to be saved")
+
+
+def fetch(page, address, method="GET"):
+    """What the server answers to the page, as it answers to its menus."""
+    return page.evaluate(
+        """async ([address, method]) => {
+          const cookie = document.cookie.match(/_xsrf=([^;]*)/);
+          const headers = cookie ? { "X-XSRFToken": cookie[1] } : {};
+          const answer = await fetch(address, { method, headers });
+          if (!answer.ok) throw new Error(await answer.text());
+          return await answer.json();
+        }""",
+        [address, method],
+    )
+
+
+def name_of(page):
+    return page.url.partition("?")[0].rpartition("/")[2]
+
+
+def restart(page):
+    """The page's kernel."""
+    sessions = fetch(page, "/api/sessions")
+    kernel = next(each["kernel"]["id"] for each in sessions if each["path"] == name_of(page))
+    fetch(page, f"/api/kernels/{kernel}/restart", "POST")
+
+
+def output_of(page, number):
+    return page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
+
+
+def widget(output):
+    output.locator(".lab-body > *").first.wait_for()
+    return output.locator(".lab-steps output")
+
+
+def test_two_browsers_on_one_kernel(notebook):
+    with notebook() as page:
+        run_cell(page, 0)
+        step = widget(run_cell(page, STEPS))
+        expect(step).to_have_text("step 1 of 12")
+        save(page, STEPS)
+        with notebook() as other:
+            seen = widget(output_of(other, STEPS))
+            output_of(page, STEPS).get_by_role("button", name="one step on").click()
+            expect(step).to_have_text("step 2 of 12")
+            expect(seen).to_have_text("step 2 of 12")
+            output_of(other, STEPS).get_by_role("button", name="one step on").click()
+            expect(step).to_have_text("step 3 of 12")
+        output_of(page, STEPS).get_by_role("button", name="one step on").click()
+        expect(step).to_have_text("step 4 of 12")
+
+
+def test_a_page_is_reloaded_while_the_kernel_works(notebook):
+    with notebook() as page:
+        run_cell(page, 0)
+        output = run_cell(page, LONG, wait=False)
+        expect(output.get_by_role("button", name="Cancel")).to_be_visible()
+        save(page, LONG)
+        page.reload()
+        output = output_of(page, LONG)
+        expect(output.get_by_role("progressbar")).to_be_visible()
+        output.get_by_role("button", name="Cancel").click()
+        expect(output.get_by_text("cancelled")).to_be_visible()
+        step = widget(run_cell(page, STEPS))
+        expect(step).to_have_text("step 1 of 12")
+
+
+def test_a_kernel_is_restarted_under_an_open_page(notebook):
+    with notebook() as page:
+        run_cell(page, 0)
+        widget(run_cell(page, STEPS))
+        restart(page)
+        button = output_of(page, STEPS).get_by_role("button", name="one step on")
+        if button.count():  # of a widget whose kernel is gone
+            button.click()
+        run_cell(page, 0)
+        step = widget(run_cell(page, STEPS))
+        output_of(page, STEPS).get_by_role("button", name="one step on").click()
+        expect(step).to_have_text("step 2 of 12")
