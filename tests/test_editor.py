@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jedi
 import numpy as np
 import pytest
 import torch
@@ -435,8 +436,10 @@ def test_the_signatures_are_the_contract():
 
 
 @pytest.mark.parametrize("call", ["edit(image, 'x', ", "steps(image, 'x', "])
-def test_arguments_are_completed(editor, call):
+def test_arguments_are_completed(editor, call, monkeypatch, tmp_path):
+    monkeypatch.setattr(jedi.settings, "cache_directory", tmp_path)  # the user's may be half written by another process
     shell = InteractiveShell()
+    shell.Completer.debug = True  # says what jedi fell over, if it did, among the completions
     shell.user_ns["editor"] = editor
     for name in ("hold_threshold", "temperature", "focus", "mask", "seed"):
         code = f"editor.{call}{name[:3]}"

@@ -28,6 +28,7 @@ from ..crisp.pipeline import STAGES
 from ..errors import DataError, SettingError, command
 from ..metrics.report import align, save_figure, save_json
 from ..plain_text import literal
+from ..world import PIXELS
 from .bench import processor
 
 COUNTS = (200, 1000, 2000)
@@ -196,9 +197,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m editmgt_lab.studies.crisp_growth", description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="of scenes, rising %(default)s")
     parser.add_argument("--until", default=STAGES[-1], choices=STAGES, help="the last stage to run [%(default)s]")
+    parser.add_argument("--size", type=int, default=PIXELS, help="px of the drawn pictures [%(default)s]")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "crisp_growth", help="folder [%(default)s]")
     chosen = parser.parse_args(arguments)
-    taken = measure(chosen.counts, chosen.output, ["--until", chosen.until])
+    taken = measure(chosen.counts, chosen.output, ["--until", chosen.until, "--size", str(chosen.size)])
     print(table(taken), "", told(taken), f"saved: {chosen.output / 'growth.png'}", sep="\n")
 
 
