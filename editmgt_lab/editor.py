@@ -147,8 +147,9 @@ class Editor:
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
         heat_from: the picture in which the text's attention is mapped, "image" (masked at first), "source" or "both".
-        order: in which the tokens are decided, a name in decoding.ORDERS; revise: a token that has become less probable
-        than this is masked again, 0 revises nothing (see RegionHoldSampler).
+        order: in which the tokens are decided, a name in decoding.ORDERS; draw: how they are drawn, a name in DRAWS,
+        "race" as in the released code or "inverse", the faster one on a CPU; revise: a token that has become less
+        probable than this is masked again, 0 revises nothing (see RegionHoldSampler).
         refresh_every: k computes every position in every k-th step, and in the others only those that are still to be
         decided, which is faster and not exact (see FeatureCache); 1 is exact.
         mask: where the picture may change, of its aspect, as masks.read_mask reads it; elsewhere all tokens stay.
@@ -240,7 +241,8 @@ class Editor:
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
             self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order, revise=chosen.revise,
+            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order, draw=chosen.draw,
+            revise=chosen.revise,
         )  # fmt: skip
 
     def _prepared(self, task: Task) -> Prepared:

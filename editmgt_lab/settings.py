@@ -17,7 +17,7 @@ import torch
 from .attention import KEYS, MAPPED
 from .basics.folders import write_text
 from .checkpoints import read_json
-from .decoding import HOLD_BY, HOLDS, ORDERS
+from .decoding import DRAWS, HOLD_BY, HOLDS, ORDERS
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
@@ -111,6 +111,7 @@ class Settings:
     heat_padding: bool
     heat_from: str
     order: str
+    draw: str
     revise: float
     refresh_every: int
 
@@ -129,6 +130,7 @@ class Settings:
         blocks: int | Sequence[int] | None = None,
         seed: int | Sequence[int] | None = None,
         order: str = "confidence",
+        draw: str = "race",
         revise: float = 0.0,
         refresh_every: int = 1,
         heat_from: str | None = None,
@@ -158,6 +160,7 @@ class Settings:
             ("heat_keys", defaults.heat_keys, KEYS),
             ("heat_from", heat_from, MAPPED if defaults.heat_keys == "all" else MAPPED[:1]),
             ("order", order, list(ORDERS)),
+            ("draw", draw, list(DRAWS)),
         ):
             if not isinstance(value, str) or value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
@@ -178,6 +181,7 @@ class Settings:
             heat_padding=defaults.heat_padding,
             heat_from=heat_from,
             order=order,
+            draw=draw,
             revise=float(revise),
             refresh_every=int(refresh_every),
         )

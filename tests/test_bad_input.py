@@ -133,6 +133,7 @@ def test_a_focus_that_is_no_word(asleep, picture, focus):
         ("seed", [-1, 1.5, "0", 2**63, [1.5], True]),
         ("blocks", [[], [3], [-1], 3, ["1"], [0.5], "all"]),
         ("order", ["confident", None, 3, ["halton"]]),
+        ("draw", ["multinomial", None, 3, ["race"]]),
         ("revise", [-0.1, 1.1, math.nan, "0.1", True]),
         ("refresh_every", [0, -1, 1.5, math.inf, "2", True]),
     ],

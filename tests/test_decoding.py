@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import ORDERS, SCHEDULES, RegionHoldSampler, draw_tokens, guide
+from editmgt_lab.decoding import DRAWS, ORDERS, SCHEDULES, RegionHoldSampler, draw_tokens, guide
+from editmgt_lab.decoding.draws import ROWS, exponential_times, inverse
 from editmgt_lab.decoding.orders import halton_ranks, neighbours
-from editmgt_lab.decoding.sampler import ROWS, exponential_times
 from editmgt_lab.errors import SettingError, ShapeError
 
 MASK, CODEBOOK, STEPS = 20, 16, 7
@@ -277,6 +277,7 @@ def test_setting_errors():
         {"schedule": "square"},
         {"hold": "tight"},
         {"order": "alphabetical"},
+        {"draw": "straws"},
         {"revise": -0.1},
         {"revise": math.nan},
         {"temperature": (-1.0, 0.0)},
@@ -332,12 +333,30 @@ def test_times_are_the_numbers_of_exponential():
     assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))
 
 
-def test_rows_of_one_generator_share_its_draws():
-    probabilities = torch.full((1, 40, 50), 1 / 50)
+@pytest.mark.parametrize("draw", DRAWS)
+def test_rows_of_one_generator_share_its_draws(draw):
+    probabilities = torch.full((1, 2 * ROWS + 3, 50), 1 / 50)
     first, second = (torch.Generator().manual_seed(seed) for seed in (1, 2))
-    drawn = draw_tokens(probabilities.repeat(3, 1, 1), [first, second, first])
+    drawn = draw_tokens(probabilities.repeat(3, 1, 1), [first, second, first], draw)
     assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[:1], draw_tokens(probabilities, [torch.Generator().manual_seed(1)]))
+    assert torch.equal(drawn[:1], draw_tokens(probabilities, [torch.Generator().manual_seed(1)], draw))
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_codes_are_drawn_as_often_as_they_are_probable(draw):
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
+    drawn = draw_tokens(probabilities.expand(2, 10_000, 6), torch.Generator().manual_seed(0), draw)
+    shares = drawn.flatten().bincount(minlength=6) / 20_000
+    assert (shares[probabilities == 0] == 0).all()
+    assert torch.allclose(shares, probabilities, atol=0.015)  # over four standard deviations
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_the_least_and_the_largest_number_draw_a_probable_code(number, monkeypatch):
+    monkeypatch.setattr("editmgt_lab.decoding.draws.uniform_numbers", lambda like, _: torch.full_like(like, number))
+    totals = torch.linspace(0.9, 1.1, 1001).view(1, -1, 1)  # a sum of many roundings is not quite 1
+    drawn = inverse(torch.tensor([0.0, 0.25, 0.25, 0.5, 0.0]) * totals, None)
+    assert (drawn == (1 if number == 0 else 3)).all()
 
 
 def test_logits_that_are_no_numbers_are_refused():

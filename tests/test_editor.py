@@ -426,7 +426,7 @@ def test_the_signatures_are_the_contract():
     assert list(inspect.signature(lab.Editor.edit).parameters) == [*arguments, "on_step"]
     assert arguments == [
         "self", "image", "instruction", "hold_threshold", "strength", "steps", "guidance_scale", "temperature",
-        "token_temperature", "blocks", "seed", "order", "revise", "refresh_every", "heat_from", "focus",
+        "token_temperature", "blocks", "seed", "order", "draw", "revise", "refresh_every", "heat_from", "focus",
         "negative", "mask",
     ]  # fmt: skip
     for method in (lab.Editor.edit, lab.Editor.steps):

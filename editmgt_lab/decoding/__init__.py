@@ -1,5 +1,6 @@
 """Stage 5: logits become tokens, one part of the picture after the other; outside the edit the source is held."""
 
+from .draws import DRAWS, check_numbers, draw_tokens
 from .orders import ORDERS
 from .sampler import (
     HOLD_BY,
@@ -7,14 +8,12 @@ from .sampler import (
     SCHEDULES,
     Decision,
     RegionHoldSampler,
-    check_numbers,
     cosine_schedule,
-    draw_tokens,
     guide,
     map_to_hold_by,
 )
 
 __all__ = [
-    "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler", "check_numbers",
+    "DRAWS", "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler", "check_numbers",
     "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by",
 ]  # fmt: skip

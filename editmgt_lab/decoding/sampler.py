@@ -12,10 +12,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import SettingError, ShapeError
+from .draws import DRAWS, Generators, draw_tokens, gumbel_noise, may_look
 from .orders import ORDERS
 
 T = TypeVar("T")
-Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def cosine_schedule(progress: Tensor) -> Tensor:
@@ -31,7 +31,6 @@ def linear_schedule(progress: Tensor) -> Tensor:
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
 HOLDS = ("released", "commit", "agree")
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
-ROWS = 64  # that one race on the CPU has: what it makes stays in the processor's cache
 
 
 def map_to_hold_by(hold_by: str, of_step: T, so_far: T) -> T:
@@ -67,7 +66,8 @@ class RegionHoldSampler:
     mask_token_id: the id of masked tokens; steps: K; temperature: of the Gumbel noise on the confidence, first and last
     step, linear in between (a single number falls to 0.01, as in the released code); token_temperature: divides the
     logits before tokens are drawn from them, 1 as in the released code, less draws fewer of the unlikely ones;
-    schedule: a name in SCHEDULES; order: a name in ORDERS, in which the tokens are decided.
+    schedule: a name in SCHEDULES; order: a name in ORDERS, in which the tokens are decided; draw: a name in DRAWS, by
+    which they are drawn.
 
     hold="released": a masked position below the threshold takes the source token, then competes by that token's own
     confidence and may be masked again, so the hold leaks. hold="commit": all positions below the threshold are source
@@ -92,11 +92,14 @@ class RegionHoldSampler:
         schedule: str = "cosine",
         hold: str = "released",
         order: str = "confidence",
+        draw: str = "race",
         revise: float = 0.0,
     ):
         if steps < 1:
             raise SettingError(f"steps is {steps}", expected="1 or more", fix="12 to 36 are usual")
-        for name, value, known in (("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS)):
+        for name, value, known in (
+            ("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS), ("draw", draw, DRAWS)
+        ):  # fmt: skip
             if value not in known:
                 raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
         if not 0 <= revise <= 1:
@@ -109,7 +112,7 @@ class RegionHoldSampler:
                 f"token_temperature is {token_temperature}", expected="a number above 0", fix="1.0 is usual"
             )
         self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
-        self.token_temperature = token_temperature
+        self.token_temperature, self.draw = token_temperature, draw
         self.schedule, self.order, self.revise = SCHEDULES[schedule], ORDERS[order], revise
         self.temperatures = torch.linspace(first, last, steps).tolist()
 
@@ -157,7 +160,7 @@ class RegionHoldSampler:
         probabilities = scores.softmax(dim=-1)
         before = tokens.flatten(1)  # [B, N]
         unknown = before == self.mask_token_id
-        sampled = torch.where(unknown, draw_tokens(probabilities, generator), before)
+        sampled = torch.where(unknown, draw_tokens(probabilities, generator, self.draw), before)
 
         held = torch.zeros_like(unknown)
         if hold_threshold > 0:
@@ -243,71 +246,3 @@ class RegionHoldSampler:
                 expected="the token grid",
                 fix="consolidate captured maps, or resize the heat map",
             )
-
-
-def draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
-    """One token for each position. probabilities: [B, N, codebook]; returns [B, N].
-
-    A race: each code takes an exponential time over its probability, the first one wins. `torch.multinomial` draws the
-    same tokens with the same numbers, but for every row anew. Raises SettingError for what is not a number, if it is on
-    the CPU.
-    """
-    if may_look(probabilities):
-        check_numbers(probabilities)
-    one = generator is None or isinstance(generator, torch.Generator)
-    races = probabilities.flatten(0, 1).unsqueeze(0) if one else probabilities  # it draws row after row
-    at_once = ROWS if may_look(probabilities) else races.shape[1]
-    winners = [
-        (rows / for_each_generator(exponential_times, rows, generator)).argmax(dim=-1)
-        for rows in races.split(at_once, dim=1)
-    ]
-    return torch.cat(winners, dim=1).view(probabilities.shape[:2])
-
-
-def exponential_times(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Exponential noise in the shape of `like`: on the CPU too the numbers of `exponential_`, in half its time."""
-    device = like.device if generator is None else generator.device
-    if device.type != "cpu":
-        return torch.empty(like.shape, device=device).exponential_(generator=generator).to(like.device)
-    uniform = torch.empty(like.shape, dtype=torch.float64).uniform_(generator=generator)
-    return uniform.neg_().log1p_().neg_().float().to(like.device)
-
-
-def check_numbers(values: Tensor) -> None:
-    """Raises SettingError for values made of logits that are no numbers."""
-    if values.sum().isnan():
-        raise SettingError(
-            "the network's logits are not numbers", expected="finite logits", fix="load it with dtype=torch.float32"
-        )
-
-
-def may_look(values: Tensor) -> bool:
-    """Whether to read values is free: on any device but the CPU it would wait for all that is still to be computed."""
-    return values.device.type == "cpu"
-
-
-def gumbel_noise(like: Tensor, generator: Generators) -> Tensor:
-    """Gumbel noise in the shape of `like` [B, N]."""
-
-    def draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        device = rows.device if generator is None else generator.device
-        uniform = torch.zeros(rows.shape, device=device).uniform_(0, 1, generator=generator)
-        return -(-uniform.clamp(min=1e-20).log()).clamp(min=1e-20).log().to(rows.device)
-
-    return for_each_generator(draw, like, generator)
-
-
-def for_each_generator(draw: Callable, rows: Tensor, generator: Generators) -> Tensor:
-    """One generator draws for the whole batch; a list has one for each picture, whose draws then fit any batch.
-
-    draw: noise in the shape of the rows it gets, whatever their values. A generator that the list names again draws
-    once, for all of its rows.
-    """
-    if generator is None or isinstance(generator, torch.Generator):
-        return draw(rows, generator)
-    if len(generator) != len(rows):
-        raise SettingError(
-            f"{len(generator)} generators for {len(rows)} pictures", expected="one for each", fix="or pass a single one"
-        )
-    drawn = {id(each): draw(rows[:1], each) for each in {id(each): each for each in generator}.values()}
-    return torch.cat([drawn[id(each)] for each in generator])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from ..decoding import ORDERS
+from ..decoding import DRAWS, ORDERS
 from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_tensor
@@ -41,6 +41,7 @@ class Way(NamedTuple):
     order: str = "confidence"
     refresh_every: int = 1
     hold: str = "default"
+    draw: str = "race"
 
     def editor(self, editor: Editor) -> Editor:
         return editor if self.hold == "default" else editor.with_defaults(hold=self.hold)
@@ -53,10 +54,10 @@ class Way(NamedTuple):
 
     def __str__(self) -> str:
         cache = "no cache" if self.refresh_every == 1 else f"refreshed every {self.refresh_every}"
-        return f"{self.steps} steps, {self.order}, {cache}, hold {self.hold}"
+        return f"{self.steps} steps, {self.order}, {cache}, hold {self.hold}, draw {self.draw}"
 
 
-DEFAULT, FAST = Way(), Way(6, "halton", 3, "agree")
+DEFAULT, FAST = Way(), Way(6, "halton", 3, "agree", "inverse")
 AGREE_THRESHOLD = 0.2
 # One change at a time from the default and from the fast way, so that each one's share is seen.
 WAYS = tuple(
@@ -70,6 +71,7 @@ WAYS = tuple(
             *(FAST._replace(order=order) for order in ORDERS),
             *(FAST._replace(refresh_every=refresh) for refresh in REFRESH),
             *(FAST._replace(refresh_every=refresh, hold="default") for refresh in REFRESH),
+            *(way._replace(draw=draw) for way in (DEFAULT, FAST) for draw in DRAWS),
         ]
     )
 )
@@ -185,9 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the report, save it and the figure."""
     counted, output = "edits of every way", Path("outputs") / "speed.json"
     parser = measuring(__doc__, count=200, counted=counted, output=output, batch=8)
+    parser.add_argument("--fast-alone", action="store_true", help="only the default and the fast way")
     options = parser.parse_args(arguments)
     settings = {name: getattr(options, name) for name in ("split", "count", "batch", "seed")}
-    measured = measure(load(options.model), **settings)
+    measured = measure(load(options.model), (DEFAULT, FAST) if options.fast_alone else WAYS, **settings)
     print(report(measured))
     settings["model"] = options.model
     save_json({"settings": settings, "ways": [each.to_dict() for each in measured]}, options.output)

@@ -151,6 +151,7 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 and stage["peak"] > result["weights"] > 0 for stage in result["stages"])
     assert [stage["flops"] is None for stage in result["stages"]] == [True] + [False] * 5
+    assert re.search(r"To decide 64 tokens, .* [\d.]+ s drawn by race, [\d.]+ s drawn by inverse\.", said.out)
     last = said.out.splitlines()[-1]
     took = sum(stage["seconds"] for stage in result["stages"][1:])
     assert re.match(rf"2 steps of 3 blocks at 32² px took {took:.1f} s and .* GiB at most, .* beside the weights", last)

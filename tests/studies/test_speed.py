@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from editmgt_lab.decoding import ORDERS
+from editmgt_lab.decoding import DRAWS, ORDERS
 from editmgt_lab.errors import SettingError
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies import speed
 from editmgt_lab.studies.speed import DEFAULT, FAST, WAYS, Measured, Way, measure, report, speed_figure
 
-FEW = [DEFAULT, FAST, Way(4, "halton", 3, "agree")]
+FEW = [DEFAULT, FAST, Way(4, "halton", 3, "agree", "inverse")]
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,7 @@ def measured(editor):
 
 def test_the_ways_cover_orders_steps_cache_and_hold_once_each():
     assert len(set(WAYS)) == len(WAYS) and {DEFAULT, FAST} < set(WAYS)
+    assert {way.draw for way in WAYS if way._replace(draw="race") == DEFAULT} == set(DRAWS)
     assert {way.order for way in WAYS} == set(ORDERS) and {way.steps for way in WAYS} == set(speed.STEPS)
     assert {way.refresh_every for way in WAYS} == set(speed.REFRESH) and len({way.hold for way in WAYS}) == 2
     assert (DEFAULT.order, DEFAULT.refresh_every, DEFAULT.steps) == ("confidence", 1, 12)
@@ -30,8 +31,8 @@ def test_the_ways_cover_orders_steps_cache_and_hold_once_each():
 def test_every_way_is_the_plain_edit_with_its_options(editor, measured):
     scores = []
     for truth in draw_truths(editor, split="test", count=3, batch=3):
-        options = {"steps": 4, "order": "halton", "refresh_every": 3, "hold_threshold": 0.2, "heat_from": "source"}
-        result = truth.edit(editor.with_defaults(hold="agree"), 1, **options)
+        decoded = {"steps": 4, "order": "halton", "refresh_every": 3, "draw": "inverse"}
+        result = truth.edit(editor.with_defaults(hold="agree"), 1, **decoded, hold_threshold=0.2, heat_from="source")
         scores = truth.scores(to_tensor(result.images), result)
     found = measured[2].values
     for metric in speed.MEASURES:
@@ -57,11 +58,18 @@ def test_the_figure_marks_the_default(measured):
 
 def test_the_command_saves_table_and_figure(editor, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, "load", lambda model: editor)
-    monkeypatch.setattr(speed.measure, "__defaults__", (FEW,))
+    monkeypatch.setattr(speed, "WAYS", FEW)
     speed.main(["--count", "2", "--output", str(tmp_path / "speed.json")])
     saved = json.loads((tmp_path / "speed.json").read_text())
     assert [Way(**way["way"]) for way in saved["ways"]] == FEW and (tmp_path / "speed.png").stat().st_size > 10_000
     assert "of the default's time" in capsys.readouterr().out
+
+
+def test_the_fast_way_alone(editor, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(speed, "load", lambda model: editor)
+    speed.main(["--fast-alone", "--count", "2", "--output", str(tmp_path / "speed.json")])
+    saved = json.loads((tmp_path / "speed.json").read_text())
+    assert [Way(**way["way"]) for way in saved["ways"]] == [DEFAULT, FAST]
 
 
 def test_no_way_is_refused(editor):

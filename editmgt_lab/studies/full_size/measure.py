@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -17,6 +18,8 @@ from PIL import Image
 from ... import world
 from ...basics.progress import Tick, show
 from ...basics.sizes import bytes_of
+from ...decoding import DRAWS, RegionHoldSampler
+from ...editor import Editor
 from ...errors import SettingError
 from ...loading import load
 from ...metrics.report import align
@@ -124,7 +127,7 @@ def measure(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Load the checkpoint and edit one drawn picture of size² px. Returns computer, settings, weights (bytes of the
-    transformer and the VQ model) and stages, each as of `Stage`.
+    transformer and the VQ model), deciding (of a step, by each of DRAWS) and stages, each as of `Stage`.
 
     Raises SettingError for a size that the grid does not have.
     """
@@ -140,6 +143,7 @@ def measure(
     editor.watch = meter
     editor.edit(picture(size), INSTRUCTION, steps=steps, seed=0)
 
+    deciding = {draw: time_decision(editor, size // editor.vq.config.factor, draw) for draw in DRAWS}
     least = floors(parts_of(sizes), size, passes=2 if editor.defaults.guidance_scale > 1 else 1)
     kinds = STAGES | {f"step {i + 1} of {steps}": "step" for i in range(steps)}
     for stage in meter.stages:
@@ -151,8 +155,23 @@ def measure(
             "dtype": str(editor.transformer.dtype).removeprefix("torch."),
         },
         "weights": bytes_of(editor.transformer, editor.vq),
+        "deciding": {"tokens": (size // editor.vq.config.factor) ** 2, "seconds": deciding},
         "stages": [asdict(stage) for stage in meter.stages],
     }  # fmt: skip
+
+
+def time_decision(editor: Editor, side: int, draw: str, repetitions: int = 3) -> float:
+    """Median seconds in which a step decides side² masked tokens from random logits; `draw`: a name in DRAWS."""
+    codes, device, seconds = editor.transformer.config.codebook_size, editor.device, []
+    sampler = RegionHoldSampler(editor.mask_token_id, 2, draw=draw)
+    generator = torch.Generator(device).manual_seed(0)
+    logits = torch.randn(1, side, side, codes, generator=generator, device=device).permute(0, 3, 1, 2)  # its layout
+    masked = torch.full((1, side, side), editor.mask_token_id, device=device)
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        sampler.step(logits, masked, 0, generator=generator).cpu()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
 
 
 def picture(size: int) -> Image.Image:
@@ -176,4 +195,6 @@ def report(result: dict[str, Any]) -> str:
         f"{(peak - result['weights']) / 2**30:.2f} GiB beside the weights of transformer and VQ model "
         f"({result['weights'] / 2**30:.2f} GiB)."
     )
-    return "\n".join([*about, "", align(lines), "", sentence])
+    took = ", ".join(f"{seconds:.2f} s drawn by {draw}" for draw, seconds in result["deciding"]["seconds"].items())
+    deciding = f"To decide {result['deciding']['tokens']:,} tokens, part of every step, takes {took}."
+    return "\n".join([*about, "", align(lines), "", deciding, sentence])
