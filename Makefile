@@ -7,7 +7,7 @@ override IMAGE := $(value IMAGE)
 override INSTRUCTION := $(value INSTRUCTION)
 export IMAGE INSTRUCTION
 
-.PHONY: help lab demo test fuzz matrix long kills bench full-size benchmark evaluate captions choose speed figure ablations \
+.PHONY: help lab demo test fuzz matrix long kills flakes bench full-size benchmark evaluate captions choose speed figure ablations \
 	gallery finetune skills crisp filtering train clip notebooks
 
 help: ## show this list
@@ -37,6 +37,9 @@ kills: $(VENV)/installed-test ## kill every command at 100 random moments, fill 
 
 long: $(VENV)/installed-test ## a thousand edits, every view opened 200 times, a notebook run 50 times: does memory grow?
 	$(BIN)/python -m tests.long $(ARGS)
+
+flakes: $(VENV)/installed-test ## the whole suite 20 times, in another order each time, beside busy loops
+	$(BIN)/python -m tests.flakes $(ARGS)
 
 bench: $(VENV)/installed ## time an edit, with and without capture
 	$(BIN)/python -m editmgt_lab.studies.bench $(ARGS)
