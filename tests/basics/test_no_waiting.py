@@ -65,7 +65,7 @@ def on_meta(editor):
     [
         {"guidance_scale": 2.0, "strength": 1.3, "hold_threshold": 0.3},
         {"guidance_scale": 1.0, "strength": 0, "hold_threshold": 0.0},
-        {"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball"},
+        {"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball", "draw": "inverse"},
     ],
 )
 @torch.no_grad()
@@ -98,7 +98,8 @@ def test_what_waits_is_seen(on_meta, editor, picture):
 
 
 def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch):
-    monkeypatch.setattr("editmgt_lab.decoding.sampler.may_look", lambda values: False)
+    for module in ("draws", "sampler"):
+        monkeypatch.setattr(f"editmgt_lab.decoding.{module}.may_look", lambda values: False)
     forward = editor.transformer.mlm_layer.forward
     monkeypatch.setattr(editor.transformer.mlm_layer, "forward", lambda x: forward(x) * torch.nan)
     steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0)

@@ -4,7 +4,6 @@ import base64
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,7 @@ from editmgt_lab.crisp.models.client import Client, checked
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
 from editmgt_lab.errors import EndpointError, ImageError
-from tests.support import ROOT
+from tests.support import ROOT, until
 from tests.support.parquet import png
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -41,9 +40,8 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "crisp" / "chat_server.py"), str(self.folder), str(port)]
         )
-        while not (self.folder / "port").exists():
-            assert self.process.poll() is None
-            time.sleep(0.02)
+        until(lambda: (self.folder / "port").exists() or self.process.poll() is not None, "the server")
+        assert self.process.poll() is None
         return self
 
     def behave(self, *behaviour):

@@ -4,8 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from editmgt_lab.crisp.instruct.operators import Describe
 from editmgt_lab.crisp.models.client import Client
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import EndpointDescriber
+from tests.support import answers, until
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="transformers[serving] is not installed")
@@ -80,15 +79,7 @@ def served(folder, tmp_path_factory):
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        for _ in range(600):
-            assert process.poll() is None, said.read_text()[-3000:]
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"transformers serve did not start: {said.read_text()[-3000:]}")
+        until(lambda: answers(process, f"http://127.0.0.1:{port}/health", said), "transformers serve")
         yield f"http://127.0.0.1:{port}/v1", said
     finally:
         process.kill()

@@ -8,8 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, answers, until
 
 FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
 QUIET = (
@@ -50,7 +48,7 @@ def served(folder: Path) -> Iterator[str]:
             stdout=file, stderr=file, cwd=folder, env=os.environ | places | {"PYTHONPATH": paths},
         )  # fmt: skip
     try:
-        until(lambda: _answers(server, address, log), "the server to answer")
+        until(lambda: answers(server, f"{address}/api/status", log), "the server to answer")
         yield address
     finally:
         server.terminate()
@@ -58,23 +56,6 @@ def served(folder: Path) -> Iterator[str]:
             server.wait(30)
         except subprocess.TimeoutExpired:
             server.kill()
-
-
-def _answers(server: subprocess.Popen, address: str, log: Path) -> bool:
-    assert server.poll() is None, log.read_text()
-    try:
-        with urllib.request.urlopen(f"{address}/api/status", timeout=PATIENCE) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-def until(condition, what: str) -> None:
-    """Wait for a condition that no page can wait for."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
-        time.sleep(0.1)
 
 
 def write_notebook(path: Path, sources: Sequence[str]) -> None:

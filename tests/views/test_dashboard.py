@@ -19,7 +19,7 @@ from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
 from editmgt_lab.views.finetune_dashboard.finetune_dashboard import FinetuneDashboard
 from editmgt_lab.views.widget import HERE, SHARED, source
-from tests.support import PATIENCE
+from tests.support import PATIENCE, until
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 6, "batch": 2, "rank": 2, "validate_every": 3, "save_every": 2}
@@ -61,13 +61,6 @@ class Gate:
         return self.step()
 
 
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def told(dashboard, monkeypatch):
     """What the page is sent from now on, apart from traits."""
     sent = []
@@ -85,7 +78,7 @@ def test_a_training_from_the_first_step_to_the_last(fresh, picture, samples, mon
     sent = told(dashboard, monkeypatch)
     assert dashboard.state == "ready" and dashboard.data["samples"][1]["target"] is None
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "finished" and dashboard.status["done"] == 6 and dashboard.message == ""
     assert dashboard.status["left"] == 0
     losses = [entry["loss"] for entry in trained.history]
@@ -106,7 +99,7 @@ def test_the_samples_are_edited_by_the_editor_as_it_was_and_as_it_is(fresh, pict
     expected = {"before": fresh.edit(*asked, seed=0)}
     dashboard = views.finetune_dashboard(finetuner(fresh, picture, learning_rate=0.1), samples)
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     expected["now"] = fresh.edit(*asked, seed=0)
     words = dashboard.samples.words
     assert words == ["all words", *dict.fromkeys(samples[0].instruction.split())]
@@ -147,20 +140,20 @@ def test_watching_saving_and_pausing_change_nothing(tiny_folder, picture, sample
     gate, dashboard = Gate(watched), views.finetune_dashboard(watched, samples)
     dashboard.start()
     gate.go.release(2)
-    until(lambda: watched.done == 2)
+    until(lambda: watched.done == 2, "step 2")
     dashboard.pause()
     assert dashboard.state == "paused"
     saving = threading.Thread(target=dashboard.save, args=(tmp_path / "adapter",))
     saving.start()
     gate.go.release()  # the step that waits at the gate had begun
-    saving.join(20)
+    saving.join(PATIENCE)
     assert (tmp_path / "adapter").is_dir()
-    until(lambda: watched.done == 3)
+    until(lambda: watched.done == 3, "step 3")
     gate.go.release(100)
     time.sleep(0.1)
     assert watched.done == 3, "a pause holds"
     dashboard.resume()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert torch.equal(weights(alone), weights(watched))
 
 
@@ -170,15 +163,15 @@ def test_a_stop_keeps_what_was_learned_and_start_goes_on(fresh, picture, samples
     assert dashboard.folder == str(tmp_path / "run" / "adapter")
     dashboard.start()
     gate.go.release(3)
-    until(lambda: trained.done == 3)
+    until(lambda: trained.done == 3, "step 3")
     dashboard.stop()
     assert dashboard.state == "stopping"
     gate.go.release()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "stopped" and dashboard.status["done"] == dashboard.now["step"] in (3, 4)
     gate.go.release(10)
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "finished" and len(dashboard.curves) == 6
 
 
@@ -187,7 +180,7 @@ def test_a_stop_before_the_first_step_is_not_lost(fresh, picture, samples):
     dashboard = views.finetune_dashboard(trained, samples)
     dashboard.start()
     dashboard.stop()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "stopped" and trained.done < 500
 
 
@@ -201,13 +194,13 @@ def test_after_an_error_it_goes_on_from_the_last_checkpoint(fresh, picture, samp
     monkeypatch.setattr(trained.objective, "loss", broken)
     dashboard.start()
     with pytest.raises(lab.LabError, match="the loss of step 5"):
-        dashboard.wait(60)
+        dashboard.wait(PATIENCE)
     assert dashboard.state == "failed" and dashboard.wrong and "the loss of step 5" in dashboard.message
     assert len(dashboard.curves) == 5
     bad.clear()
     sent = told(dashboard, monkeypatch)
     dashboard._handle_custom_msg({"kind": "start"}, [])
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "finished" and dashboard.message == "" and not dashboard.wrong
     assert len(dashboard.curves) == 6 and [step for step, _ in dashboard.validations] == [3, 6]
     assert sent[0]["known"] == 0 and len(sent[0]["steps"]) == 4, "what was taken back, anew"
@@ -225,7 +218,7 @@ def test_it_opens_on_a_run_that_was_interrupted(tiny_folder, picture, samples, t
     for picture_, edit in zip(dashboard.samples.edits["before"].pictures, stopped.images, strict=True):
         np.testing.assert_array_equal(np.asarray(picture_), np.asarray(edit), "with averaged weights")
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert (dashboard.before["step"], dashboard.now["step"]) == (3, 6) and len(dashboard.curves) == 6
 
 
@@ -236,10 +229,10 @@ def test_a_full_disk_is_said_and_no_training_is_lost(fresh, picture, samples, tm
         full.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
         dashboard.start()
         with pytest.raises(lab.LabError, match="No space left"):
-            dashboard.wait(60)
+            dashboard.wait(PATIENCE)
     assert dashboard.state == "failed" and "No space left" in dashboard.message
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "finished"
 
 
@@ -248,7 +241,7 @@ def test_samples_that_cannot_be_edited_do_not_end_the_training(fresh, picture, s
     dashboard.pending.result(timeout=PATIENCE)
     monkeypatch.setattr(fresh, "edit", None)
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     assert dashboard.state == "finished" and dashboard.wrong and dashboard.message.startswith("TypeError")
     assert not dashboard.status["editing"]
 
@@ -258,7 +251,7 @@ def test_opened_again_it_is_the_same(fresh, picture, samples):
     gate, dashboard = Gate(trained), views.finetune_dashboard(trained, samples)
     dashboard.start()
     gate.go.release()
-    until(lambda: len(dashboard.curves) == 1)
+    until(lambda: len(dashboard.curves) == 1, "a step's losses")
     assert views.finetune_dashboard(trained, samples) is dashboard
     state = dashboard.get_state()  # what a page that opens asks for
     assert len(state["curves"]) == 1 and state["status"]["state"] == "training"
@@ -267,19 +260,19 @@ def test_opened_again_it_is_the_same(fresh, picture, samples):
     with pytest.raises(lab.LabError, match="another dashboard"):
         views.finetune_dashboard(other, samples)
     gate.go.release(10)
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     second = views.finetune_dashboard(other, samples)
     assert second is not dashboard and second.state == "ready"
     second.start()
     with pytest.raises(lab.LabError, match="another dashboard"):
         dashboard.start()
-    second.wait(60)
+    second.wait(PATIENCE)
 
 
 def test_a_page_that_missed_something_gets_it(fresh, picture, samples, monkeypatch):
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples)
     dashboard._handle_custom_msg({"kind": "start"}, [])
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     sent = told(dashboard, monkeypatch)
     dashboard._handle_custom_msg({"kind": "since", "known": 4}, [])
     assert sent == [{"kind": "steps", "known": 4, "steps": dashboard.curves[4:]}]
@@ -288,7 +281,7 @@ def test_a_page_that_missed_something_gets_it(fresh, picture, samples, monkeypat
 def test_an_adapter_is_saved_as_it_edits(fresh, tiny_folder, picture, samples, tmp_path):
     dashboard = views.finetune_dashboard(finetuner(fresh, picture, learning_rate=0.1), samples)
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     folder = dashboard.save(tmp_path / "mine" / "adapter")
     assert str(folder) in dashboard.saved and "adapter of step 6 saved" in dashboard.saved
     assert dashboard.save(folder) == folder, "its own it may write again"
@@ -301,7 +294,7 @@ def test_an_adapter_is_saved_as_it_edits(fresh, tiny_folder, picture, samples, t
 def test_an_editor_is_saved_whole(fresh, picture, samples, tmp_path):
     dashboard = views.finetune_dashboard(finetuner(fresh, picture, rank=0, learning_rate=0.01), samples)
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     again = lab.load(dashboard.save(tmp_path / "editor"), device="cpu")
     asked = picture(), INSTRUCTION
     assert torch.equal(again.edit(*asked, seed=1).tokens, fresh.edit(*asked, seed=1).tokens)
@@ -316,7 +309,7 @@ def test_a_folder_that_will_not_do_is_said(fresh, picture, samples, tmp_path, pl
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples)
     folder = str(tmp_path / place) if place.strip() else place
     dashboard._handle_custom_msg({"kind": "save", "folder": folder}, [])
-    until(lambda: dashboard.wrong)
+    until(lambda: dashboard.wrong, "what is wrong")
     assert said in dashboard.message and dashboard.saved == ""
 
 
@@ -332,7 +325,7 @@ def test_bad_samples_and_words_are_refused(fresh, picture, many, word, said):
 def finished(fresh, picture, samples):
     dashboard = views.finetune_dashboard(finetuner(fresh, picture), samples, word="the")
     dashboard.start()
-    dashboard.wait(60)
+    dashboard.wait(PATIENCE)
     return dashboard
 
 

@@ -12,8 +12,9 @@ from playwright.sync_api import expect
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs
+from tests.support import PATIENCE, until
 from tests.support.browser import drawn, opened, point
-from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, until, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
 
 STEPS = 20_000  # more than a test waits for
 SETUP = """
@@ -89,7 +90,7 @@ def dashboard(tiny_folder, picture):
         Finetuner(editor, pairs, settings, validation=pairs), [sample, (picture(64, 24), "make the ball blue")]
     )
     dashboard.start()
-    dashboard.wait(120)
+    dashboard.wait(PATIENCE)
     return dashboard
 
 

@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, until, write_notebook
+from tests.support import until
+from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
 
 CELLS = (
     """

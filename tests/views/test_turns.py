@@ -7,6 +7,7 @@ import pytest
 
 from editmgt_lab import views
 from editmgt_lab.views.turns import TURNS, Turns
+from tests.support import PATIENCE, until
 
 INSTRUCTION = "make the ball blue"
 
@@ -22,17 +23,17 @@ def test_newer_work_overtakes_older_where_it_gives_way(turns):
     def older(give_way):
         order.append("older begins")
         begun.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE)
         give_way()
         order.append("older goes on")
 
     first = turns.submit(older, threading.Event())
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     second = turns.submit(lambda give_way: order.append("newer"), threading.Event())
-    while not turns._waiting:
-        assert not second.done(), "two works at a time"
+    until(lambda: turns._waiting or second.done(), "the second to wait its turn")
+    assert not second.done(), "two works at a time"
     go.set()
-    first.result(20)
+    first.result(PATIENCE)
     assert order == ["older begins", "newer", "older goes on"]
 
 
@@ -41,25 +42,25 @@ def test_older_work_does_not_overtake_newer(turns):
 
     def newer(give_way):
         begun.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE)
         give_way()
         order.append("newer")
 
     rested = threading.Event()  # the older work's, whose pause ends once the newer one is under way
-    rested.wait = lambda pause: not begun.wait(20)
+    rested.wait = lambda pause: not begun.wait(PATIENCE)
     older = turns.submit(lambda give_way: order.append("older"), rested, pause=20)
     newest = turns.submit(newer, threading.Event())
-    while not turns._waiting:
-        assert not older.done(), "two works at a time"
+    until(lambda: turns._waiting or older.done(), "the older one to wait its turn")
+    assert not older.done(), "two works at a time"
     go.set()
-    newest.result(20)
-    older.result(20)
+    newest.result(PATIENCE)
+    older.result(PATIENCE)
     assert order == ["newer", "older"]
 
 
 def test_work_that_fails_gives_its_turn_back(turns):
     with pytest.raises(ZeroDivisionError):
-        turns.submit(lambda give_way: 1 / 0, threading.Event()).result(20)
+        turns.submit(lambda give_way: 1 / 0, threading.Event()).result(PATIENCE)
     assert turns.submit(lambda give_way: 1, threading.Event()).exception(20) is None
 
 
@@ -76,10 +77,10 @@ def test_the_playground_does_not_wait_for_another_views_long_work(editor, pictur
     playground = views.playground(editor, picture(), steps=3)
     dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=np.linspace(0, 3, 2000))
     playground.instruction.value = INSTRUCTION
-    playground.pending.result(60)
+    playground.pending.result(PATIENCE)
     assert playground.result is not None and dial.busy and not dial.pending.done()
     dial.cancel()
-    dial.pending.result(60)
+    dial.pending.result(PATIENCE)
     assert len(dial.edits) < 2000
 
 
@@ -99,13 +100,13 @@ def test_what_is_overtaken_comes_out_as_if_alone(editor, picture):
         def steps(self, *arguments, **chosen):
             for step in editor.steps(*arguments, **chosen):
                 self.others.append(views.decode_player(editor, picture(seed=1), "remove the ball", steps=2))
-                while not TURNS._waiting:
-                    assert not self.others[-1].pending.done(), "two works at a time"
+                until(lambda: TURNS._waiting or self.others[-1].pending.done(), "the other to wait its turn")
+                assert not self.others[-1].pending.done(), "two works at a time"
                 yield step
 
     interrupted = Interrupted()
     explorer = views.attention_explorer(interrupted, picture(), INSTRUCTION, **settings)
-    explorer.pending.result(60)
+    explorer.pending.result(PATIENCE)
     assert len(interrupted.others) == 4 and all(other.run for other in interrupted.others)
     expected = alone.arrays()
     for name, array in explorer.run.arrays().items():

@@ -104,13 +104,13 @@ def test_the_player_plays_steps_and_explains_a_cell(browser, pages, run, screens
 def test_the_player_plays_to_the_end_and_pauses(browser, pages):
     with opened(browser, pages["decode_player"]) as page:
         page.get_by_role("button", name="play").click()
-        expect(page.locator(".lab-steps output")).to_have_text("step 2 of 6", timeout=3000)
+        expect(page.locator(".lab-steps output")).to_have_text("step 2 of 6")
         page.get_by_role("button", name="pause").click()
         page.wait_for_timeout(900)
         expect(page.locator(".lab-steps output")).to_have_text(re.compile("step [23] of 6"))
         page.get_by_role("button", name="one step on").click()
         page.get_by_role("button", name="play").click()
-        expect(page.locator(".lab-steps output")).to_have_text("step 6 of 6", timeout=6000)
+        expect(page.locator(".lab-steps output")).to_have_text("step 6 of 6")
         expect(page.get_by_role("button", name="play")).to_be_visible()
 
 
