@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .basics.checks import whole_numbers
 from .caching import Layout
 from .errors import SettingError
 
@@ -258,12 +259,18 @@ def capture_attention(
 
 @contextmanager
 def capture_steps(
-    transformer: nn.Module, blocks: Sequence[int], mapped: str = "image"
+    transformer: nn.Module, blocks: Sequence[int], keys: str = "all", mapped: str = "image"
 ) -> Iterator[list[CapturedAttention]]:
     """Record `blocks` as `capture_attention` does, but of every pass: inside the context each adds one to the list."""
     steps: list[CapturedAttention] = []
-    with capture_attention(transformer, blocks, mapped=mapped) as captured:
-        hook = transformer.register_forward_hook(lambda *_: steps.append(captured[:]))
+    mine = threading.get_ident()  # others may use the network meanwhile
+
+    def keep(*_: Any) -> None:
+        if threading.get_ident() == mine:
+            steps.append(captured[:])
+
+    with capture_attention(transformer, blocks, keys, mapped=mapped) as captured:
+        hook = transformer.register_forward_hook(keep)
         try:
             yield steps
         finally:
@@ -293,8 +300,8 @@ def capture_memory(
     return len(blocks) * batch * heads * text * rows * columns * transformer.dtype.itemsize
 
 
-def check_blocks(transformer: nn.Module, blocks: Sequence[int]) -> list[int]:
-    blocks, total = list(dict.fromkeys(blocks)), len(transformer.blocks)
+def check_blocks(transformer: nn.Module, blocks: int | Sequence[int]) -> list[int]:
+    blocks, total = list(dict.fromkeys(whole_numbers(blocks, "blocks"))), len(transformer.blocks)
     if not blocks or not all(0 <= block < total for block in blocks):
         raise SettingError(
             f"cannot capture blocks {blocks}",

@@ -24,13 +24,19 @@ Words = Sequence[int] | Tensor
 
 
 def consolidate(
-    maps: Maps, *, words: Words | None = None, smooth: bool = True, grid: tuple[int, int] | None = None
+    maps: Maps,
+    *,
+    words: Words | None = None,
+    smooth: bool = True,
+    grid: tuple[int, int] | None = None,
+    heat_padding: bool = False,
 ) -> Tensor:
     """Many text → image maps become one heat map: the paper's multi-layer attention consolidation.
 
     maps: what `capture_attention` gave, or a sequence of [B, heads, L, N], or one [B, blocks, heads, L, N].
     words: the text rows to localise by: row numbers for every picture alike, or bool [B, L]; None takes all rows,
-    without the padding if `maps` knows it. grid: rows and columns of N for plain tensors, a square if left out.
+    without the padding if `maps` knows it, or with it (`heat_padding`, as in the released code). grid: rows and columns
+    of N for plain tensors, a square if left out.
 
     Mean over blocks, heads and words → 0…1 per picture → `smooth` → bicubic to the token grid. Returns [B, h, w] in
     [0, 1], on the token grid for captured maps and on the position grid for plain tensors. Every picture spans 0…1
@@ -40,7 +46,8 @@ def consolidate(
     """
     padding = token_grid = None
     if isinstance(maps, CapturedAttention):
-        padding, grid, token_grid = maps.padding, maps.grid, maps.token_grid
+        grid, token_grid = maps.grid, maps.token_grid
+        padding = None if heat_padding else maps.padding
         maps = [maps.text_to_image(block) for block in maps.blocks]
     elif isinstance(maps, Tensor):
         maps = list(maps.unbind(1)) if maps.ndim == 5 else [maps]

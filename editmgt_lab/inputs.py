@@ -85,7 +85,9 @@ def spread(value: Any, count: int, name: str, others: str = "pictures") -> list:
 
 
 def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
-    """Raises TextError for what is no text, or has no words."""
+    """Raises TextError for what is no text, or has no words, and for none at all."""
+    if not texts:
+        raise TextError("no text", expected="one text or a list of them", fix="pass one")
     for text in texts:
         if not isinstance(text, str):
             problem = f"an instruction is a {type(text).__name__}"

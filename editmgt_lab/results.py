@@ -24,9 +24,10 @@ class DecodeStep:
 
     tokens: after the step; masked: bool, those that are still to be filled (they hold the mask token); confidence: by
     which the tokens competed, infinite where one did not have to; heat: the consolidated attention in [0, 1], from this
-    step's forward pass; heat_so_far: over all steps up to this one; held: bool, those that take the source's token, by
-    the hold or by the mask; sampled: the tokens before the least confident were masked again; computed: bool, those
-    that this step's pass computed; the others came from the cache.
+    step's forward pass; heat_so_far: over all steps up to this one; held: bool, those that the hold names, or the mask
+    (with hold="released" one that was decided before keeps its token, see RegionHoldSampler); sampled: the tokens
+    before the least confident were masked again; computed: bool, those that this step's pass computed; the others came
+    from the cache.
     """
 
     index: int

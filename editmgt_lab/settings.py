@@ -8,22 +8,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .attention import KEYS, MAPPED
+from .basics.checks import check_name, check_number, whole_numbers
 from .basics.folders import write_text
 from .checkpoints import read_json
-from .decoding import DRAWS, HOLD_BY, HOLDS, ORDERS
+from .decoding import COLDEST, DRAWS, HOLD_BY, HOLDS, MOST_STEPS, ORDERS, temperatures
 from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
-COLDEST = 0.01  # token temperature; what is drawn is then nearly always the most probable token
 LARGEST = 8192  # px, image_size: the side of the largest picture that is taken
-MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
 
 
@@ -143,14 +142,14 @@ class Settings:
         token_temperature = defaults.token_temperature if token_temperature is None else token_temperature
         blocks = defaults.blocks if blocks is None else blocks
         heat_from = defaults.heat_from if heat_from is None else heat_from
-        _check(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
-        _check(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 a little closer to the source")
-        _check(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
-        _check(token_temperature, "token_temperature", COLDEST, math.inf, "1 is as the network says, less is surer")
-        _check(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
-        _check(defaults.image_size, "image_size", 1, LARGEST, "it is the side of the model's square in px", whole=True)
-        _check(revise, "revise", 0, 1, "0 revises nothing; 0.01 masks what has become very improbable again")
-        _check(refresh_every, "refresh_every", 1, MOST_STEPS, "1 computes all in every step; 3 is faster", whole=True)
+        check_number(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
+        check_number(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 closer to the source")
+        check_number(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
+        check_number(token_temperature, "token_temperature", COLDEST, math.inf, "1 as the network says, less is surer")
+        check_number(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
+        check_number(defaults.image_size, "image_size", 1, LARGEST, "the side of the model's square in px", whole=True)
+        check_number(revise, "revise", 0, 1, "0 revises nothing; 0.01 masks what has become very improbable again")
+        check_number(refresh_every, "refresh_every", 1, MOST_STEPS, "1 computes all, always; 3 is faster", whole=True)
         for name in ("bias_text", "smooth", "heat_padding"):
             if not isinstance(value := getattr(defaults, name), bool):
                 raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
@@ -159,19 +158,18 @@ class Settings:
             ("hold_by", defaults.hold_by, HOLD_BY),
             ("heat_keys", defaults.heat_keys, KEYS),
             ("heat_from", heat_from, MAPPED if defaults.heat_keys == "all" else MAPPED[:1]),
-            ("order", order, list(ORDERS)),
-            ("draw", draw, list(DRAWS)),
+            ("order", order, ORDERS),
+            ("draw", draw, DRAWS),
         ):
-            if not isinstance(value, str) or value not in known:
-                raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
+            check_name(value, name, known)
         return cls(
             hold_threshold=float(hold_threshold),
             strength=float(strength),
             steps=int(steps),
             guidance_scale=float(guidance_scale),
-            temperature=_pair(temperature),
+            temperature=temperatures(temperature),
             token_temperature=float(token_temperature),
-            blocks=_whole_numbers(blocks, "blocks"),
+            blocks=whole_numbers(blocks, "blocks"),
             seeds=_seeds(seed, pictures),
             hold=defaults.hold,
             hold_by=defaults.hold_by,
@@ -207,39 +205,10 @@ def choose_device(device: torch.device | str | None) -> torch.device:
         ) from error
 
 
-def _check(value: Any, name: str, low: float, high: float, fix: str, *, whole: bool = False) -> None:
-    kind = Integral if whole else Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not (_finite(value) and low <= value <= high):
-        noun = "a whole number" if whole else "a number"
-        span = f"{low} or more" if high == math.inf else f"from {low} to {high:g}"
-        raise SettingError(f"{name} is {value!r}", expected=f"{noun}, {span}", fix=fix)
-
-
-def _finite(value: Real) -> bool:
-    """Whether the networks have such a number; NaN is none."""
-    return abs(value) <= torch.finfo(torch.float32).max
-
-
-def _pair(temperature: Any) -> tuple[float, float]:
-    first, last = temperature if isinstance(temperature, (tuple, list)) and len(temperature) == 2 else [temperature] * 2
-    for value in (first, last):
-        _check(value, "temperature", 0, math.inf, "pass those of the first and the last step; (2.0, 0.0) is usual")
-    return float(first), float(last)
-
-
-def _whole_numbers(values: Any, name: str) -> tuple[int, ...]:
-    values = [values] if isinstance(values, Integral) else values
-    if not isinstance(values, (Sequence, range)) or not all(
-        isinstance(value, Integral) and not isinstance(value, bool) for value in values
-    ):
-        raise SettingError(f"{name} is {values!r}", expected="a whole number or a list of them", fix="pass numbers")
-    return tuple(int(value) for value in values)
-
-
 def _seeds(seed: Any, pictures: int) -> tuple[int, ...]:
     if seed is None:
         return tuple(torch.randint(2**31, (pictures,)).tolist())
-    seeds = _whole_numbers(seed, "seed")
+    seeds = whole_numbers(seed, "seed")
     if isinstance(seed, Integral):
         seeds *= pictures
     if len(seeds) != pictures:
@@ -247,5 +216,5 @@ def _seeds(seed: Any, pictures: int) -> tuple[int, ...]:
             f"{len(seeds)} seeds for {pictures} pictures", expected="one for each, or one for all", fix="pass one"
         )
     for value in seeds:
-        _check(value, "seed", 0, 2**63 - 1, "any number will do: the same one repeats a picture", whole=True)
+        check_number(value, "seed", 0, 2**63 - 1, "any number will do: the same one repeats a picture", whole=True)
     return seeds

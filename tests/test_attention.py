@@ -3,6 +3,7 @@
 import math
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from editmgt_lab.attention import (
     attention_probabilities,
     capture_attention,
     capture_memory,
+    capture_steps,
     injection_bias,
     joint_attention,
     position_ids,
@@ -294,6 +296,15 @@ def test_another_threads_pass_is_not_captured(transformer):
         other.start()
         other.join()
     assert torch.equal(captured.text_to_image(0), before)
+
+
+def test_another_threads_pass_is_no_step(transformer):
+    tokens, text, timestep, source = inputs()
+    with capture_steps(transformer, [0]) as steps, ThreadPoolExecutor(1) as other:
+        other.submit(transformer, source, text, timestep, source=tokens).result()  # before the first step of its own
+        transformer(tokens, text, timestep, source=source)
+        other.submit(transformer, source, text, timestep, source=tokens).result()
+    assert len(steps) == 1
 
 
 def test_contexts_nest_and_the_newest_pass_wins(transformer):

@@ -128,7 +128,7 @@ def test_a_focus_that_is_no_word(asleep, picture, focus):
         ("strength", [-0.1, 10.5, math.nan, math.inf, "1", [1.0]]),
         ("steps", [0, -1, 1.5, math.nan, "12", True]),
         ("guidance_scale", [0, 0.99, -3, math.nan, math.inf, "6"]),
-        ("temperature", [-1.0, (2.0, -0.1), (1.0, 2.0, 3.0), math.nan, "hot"]),
+        ("temperature", [(1.0,), -1.0, (2.0, -0.1), (1.0, 2.0, 3.0), math.nan, "hot"]),
         ("token_temperature", [0, -1.0, math.nan, math.inf, "cold"]),
         ("seed", [-1, 1.5, "0", 2**63, [1.5], True]),
         ("blocks", [[], [3], [-1], 3, ["1"], [0.5], "all"]),

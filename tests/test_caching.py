@@ -108,8 +108,15 @@ def test_a_step_says_what_it_computed(editor, picture):
 
 
 def test_text_to_image_can_be_cached_too(editor):
-    task = editor.prepare(lab.editor.NO_SOURCE, "a ball", hold_threshold=0, steps=4, seed=1, refresh_every=2)
-    assert [step.masked.any().item() for step in editor.decode(task)] == [True, True, True, False]
+    def decode(refresh_every):
+        settings = {"hold_threshold": 0, "steps": 12, "seed": 1, "refresh_every": refresh_every}
+        return list(editor.decode(editor.prepare(lab.editor.NO_SOURCE, "a ball", **settings)))
+
+    exact, cached = decode(1), decode(4)
+    assert torch.equal(exact[0].tokens, cached[0].tokens)  # of the first pass both computed all
+    assert all(step.computed.all() for step in (*exact, *cached[::4])) and not cached[-1].computed.all()
+    settled = ~cached[-1].computed
+    assert torch.equal(cached[-1].tokens[settled], cached[-2].tokens[settled]) and not cached[-1].masked.any()
 
 
 def test_less_than_every_pass_is_refused():
@@ -130,7 +137,7 @@ def test_recorded_maps_of_settled_patches_are_those_last_computed(editor, pictur
     assert same[:, 2:].all() and not same[:, :2].any()
 
 
-def test_heat_from_the_source_is_another_map_and_text_to_image_has_none(editor, picture):
+def test_heat_from_the_source_is_another_map(editor, picture):
     over_image, over_source = (
         editor.edit(picture(), INSTRUCTIONS[0], steps=1, seed=0, hold_threshold=0, heat_from=each)
         for each in ("image", "source")

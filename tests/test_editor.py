@@ -20,7 +20,8 @@ import editmgt_lab as lab
 from editmgt_lab.blocks import Prepared
 from editmgt_lab.checkpoints import save
 from editmgt_lab.consolidation import over_steps
-from editmgt_lab.errors import CheckpointError, SettingError
+from editmgt_lab.decoding import RegionHoldSampler
+from editmgt_lab.errors import CheckpointError, SettingError, TextError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
 from editmgt_lab.views import demo
@@ -445,6 +446,18 @@ def test_arguments_are_completed(editor, call, monkeypatch, tmp_path):
         code = f"editor.{call}{name[:3]}"
         with provisionalcompleter():
             assert f"{name}=" in [each.text for each in shell.Completer.completions(code, len(code))]
+
+
+def test_one_temperature_falls_as_in_the_sampler(editor, picture):
+    task = editor.prepare(picture(), INSTRUCTION, temperature=2.0, steps=3)
+    assert task.settings.temperature == (2.0, 0.01)
+    assert editor._sampler(task.settings).temperatures == RegionHoldSampler(MASK, 3, temperature=2.0).temperatures
+
+
+def test_no_text_is_refused(editor):
+    for ask in (editor.generate, editor.encode_text):
+        with pytest.raises(TextError, match="no text"):
+            ask([])
 
 
 def test_an_unknown_argument_is_refused(editor, picture):

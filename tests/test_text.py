@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -51,6 +54,23 @@ def test_clip_alone(clip):
     output = clip.clip(input_ids=ids, output_hidden_states=True)
     assert torch.equal(condition.tokens[:1], output.hidden_states[-2])
     torch.testing.assert_close(condition.pooled[:1], output.text_embeds)
+
+
+def test_threads_take_turns_at_the_tokenizer(clip, monkeypatch):
+    """It is told anew in every call what to cut off, so that two calls at once would take each other's lengths."""
+    ask, inside = clip.clip_tokenizer, threading.Semaphore(1)
+
+    class Alone:
+        def __call__(self, *texts, **how):
+            assert inside.acquire(blocking=False), "two calls at once"
+            time.sleep(0.002)  # an invitation to others
+            inside.release()
+            return ask(*texts, **how)
+
+    monkeypatch.setattr(clip, "clip_tokenizer", Alone())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda count: clip.tokenize([INSTRUCTION] * count), [1, 2, 3, 4] * 3))
+    assert [len(each[0]["input_ids"]) for each in found] == [1, 2, 3, 4] * 3
 
 
 @torch.no_grad()

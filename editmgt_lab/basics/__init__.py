@@ -1,1 +1,1 @@
-"""What many rooms need beside errors: data types, folders, fingerprints, words in any script."""
+"""What many rooms need beside errors: data types, checks of settings, folders, fingerprints, words in any script."""

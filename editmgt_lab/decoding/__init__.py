@@ -3,17 +3,20 @@
 from .draws import DRAWS, check_numbers, draw_tokens
 from .orders import ORDERS
 from .sampler import (
+    COLDEST,
     HOLD_BY,
     HOLDS,
+    MOST_STEPS,
     SCHEDULES,
     Decision,
     RegionHoldSampler,
     cosine_schedule,
     guide,
     map_to_hold_by,
+    temperatures,
 )
 
 __all__ = [
-    "DRAWS", "HOLDS", "HOLD_BY", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler", "check_numbers",
-    "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by",
+    "COLDEST", "DRAWS", "HOLDS", "HOLD_BY", "MOST_STEPS", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler",
+    "check_numbers", "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by", "temperatures",
 ]  # fmt: skip

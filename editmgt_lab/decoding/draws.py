@@ -29,7 +29,7 @@ def inverse(probabilities: Tensor, generator: Generators) -> Tensor:
     """
     cumulative = probabilities.cumsum(dim=-1)
     drawn = for_each_generator(uniform_numbers, probabilities[..., :1], generator) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, drawn, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, drawn, right=True).squeeze(-1).clamp(max=cumulative.shape[-1] - 1)
 
 
 DRAWS: dict[str, Draw] = {"race": race, "inverse": inverse}

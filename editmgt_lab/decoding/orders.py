@@ -24,7 +24,7 @@ def halton(log_probability: Tensor, noise: Tensor, known: Tensor, temperature: f
     that they depend on each other as little as can be, and there is no noise to set (Halton scheduler, arXiv
     2503.17076).
     """
-    return -halton_ranks(*known.shape[1:]).to(log_probability).expand(known.shape)
+    return -halton_ranks(*known.shape[1:]).to(log_probability, non_blocking=True).expand(known.shape)
 
 
 def random(log_probability: Tensor, noise: Tensor, known: Tensor, temperature: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..basics.checks import check_name, check_number
 from ..errors import SettingError, ShapeError
 from .draws import DRAWS, Generators, draw_tokens, gumbel_noise, may_look
 from .orders import ORDERS
@@ -30,7 +31,18 @@ def linear_schedule(progress: Tensor) -> Tensor:
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine_schedule, "linear": linear_schedule}
 HOLDS = ("released", "commit", "agree")
+COLDEST = 0.01  # token temperature; what is drawn is then nearly always the most probable token
+MOST_STEPS = 10_000  # more than any grid here has tokens to decide
 HOLD_BY = ("step", "mean")  # which heat map a step holds by: its own, or the one over all steps so far
+
+
+def temperatures(value: float | tuple[float, float]) -> tuple[float, float]:
+    """Of the noise on the confidence, in the first and the last step; a single number falls to 0.01, as in the released
+    code. Raises SettingError."""
+    first, last = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, 0.01)
+    for each in (first, last):
+        check_number(each, "temperature", 0, math.inf, "pass those of the first and the last step; (2.0, 0.0) is usual")
+    return float(first), float(last)
 
 
 def map_to_hold_by(hold_by: str, of_step: T, so_far: T) -> T:
@@ -95,26 +107,17 @@ class RegionHoldSampler:
         draw: str = "race",
         revise: float = 0.0,
     ):
-        if steps < 1:
-            raise SettingError(f"steps is {steps}", expected="1 or more", fix="12 to 36 are usual")
+        check_number(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         for name, value, known in (
             ("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS), ("draw", draw, DRAWS)
         ):  # fmt: skip
-            if value not in known:
-                raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
-        if not 0 <= revise <= 1:
-            raise SettingError(f"revise is {revise}", expected="a probability", fix="0 revises nothing")
-        first, last = temperature if isinstance(temperature, Sequence) else (temperature, 0.01)
-        if not all(math.isfinite(t) and t >= 0 for t in (first, last)):
-            raise SettingError(f"temperature is {temperature}", expected="finite, 0 or more", fix="(2.0, 0.0) is usual")
-        if not (math.isfinite(token_temperature) and token_temperature > 0):
-            raise SettingError(
-                f"token_temperature is {token_temperature}", expected="a number above 0", fix="1.0 is usual"
-            )
+            check_name(value, name, known)
+        check_number(revise, "revise", 0, 1, "0 revises nothing")
+        check_number(token_temperature, "token_temperature", COLDEST, math.inf, "1.0 is usual")
         self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
         self.token_temperature, self.draw = token_temperature, draw
         self.schedule, self.order, self.revise = SCHEDULES[schedule], ORDERS[order], revise
-        self.temperatures = torch.linspace(first, last, steps).tolist()
+        self.temperatures = torch.linspace(*temperatures(temperature), steps).tolist()
 
     def step(
         self,
@@ -180,7 +183,7 @@ class RegionHoldSampler:
         if index < self.steps - 1:
             grids = [each.view_as(tokens) for each in (priority, gumbel_noise(chosen, generator), ~competing)]
             priority = self.order(*grids, temperature=self.temperatures[index]).flatten(1)
-        priority = priority.where(competing, math.inf)
+        priority = priority.where(competing, math.inf) + 0 * chosen  # what is no number stays none, whatever the order
         if index < self.steps - 1:
             places = (~committed).sum(dim=1, keepdim=True)
             doubted = ~unknown & ~committed & ~held & (chosen < self.revise)

@@ -108,7 +108,7 @@ class Truth:
         """The answer, and what every decoding step captured of all blocks, in the picture that the editor maps;
         `heat_of` makes heat maps of it."""
         blocks, mapped = range(len(editor.transformer.blocks)), options.get("heat_from") or editor.defaults.heat_from
-        with capture_steps(editor.transformer, blocks, mapped) as steps:
+        with capture_steps(editor.transformer, blocks, editor.defaults.heat_keys, mapped) as steps:
             result = self.edit(editor, seed, **options)
         return result, [step[-len(self.samples) :] for step in steps]  # with guidance the second half has the text
 
@@ -147,11 +147,11 @@ def draw_truths(
         yield Truth.of(editor, numbers, samples)
 
 
-def heat_of(steps: Sequence[CapturedAttention], blocks: Sequence[int]) -> Tensor:
-    """The heat map [B, h, w] over these steps that these of the captured blocks would have given."""
+def heat_of(editor: Editor, steps: Sequence[CapturedAttention], blocks: Sequence[int]) -> Tensor:
+    """The heat map [B, h, w] over these steps that the editor would have made of these of the captured blocks."""
     part = over_steps(steps)
     part.blocks = tuple(blocks)
-    return consolidate(part).cpu()
+    return consolidate(part, smooth=editor.defaults.smooth, heat_padding=editor.defaults.heat_padding).cpu()
 
 
 def picture_size(editor: Editor) -> int:

@@ -179,7 +179,7 @@ def try_blocks(
     def localise(blocks: tuple[int, ...]) -> Trial:
         values: list[float] = []
         for truth, steps in zip(truths, answers, strict=True):
-            heat = heat_of(steps, blocks)
+            heat = heat_of(editor, steps, blocks)
             values += [truth.localisation(heat, i) for i in range(len(truth.samples))]
         return Trial("heat from, blocks", (heat_from, blocks), {"localisation": values}, seconds)
 

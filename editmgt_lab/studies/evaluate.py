@@ -92,7 +92,7 @@ def evaluate(
                 began = time.perf_counter()
                 if row == NO_HOLD:
                     result, maps = truth.edit_with_maps(way.editor, seed, **asked)
-                    heats = [heat_of(maps, [block]) for block in blocks]
+                    heats = [heat_of(way.editor, maps, [block]) for block in blocks]
                 else:
                     result, heats = truth.edit(way.editor, seed, **asked), []
                 card.seconds[row] += (time.perf_counter() - began) / count

@@ -43,7 +43,8 @@ class Hold(NamedTuple):
 @dataclass(frozen=True)
 class Swept:
     """B edits under H holds. tokens: long [H, B, h, w]; heat: [H, B, h, w], and held: bool [H, B, h, w], of the last
-    step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU.
+    step; counts: how many cells were held in each step, [steps, H, B]. All on the CPU. Where the hold is to agree with
+    the network, held are of the cells that a rule names those in which it did.
 
     passes: how many edits went through the network, over all steps; alone: how many would have, one hold at a time.
     """
@@ -61,9 +62,11 @@ class Swept:
 def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **options: Any) -> Swept:
     """Decode every edit of the batch under every hold; edit i decodes with seed + i, whatever the hold.
 
-    options: as in `Editor.edit`, but for λ. Raises SettingError, for a random hold also where the hold by heat at its λ
-    is not among the holds.
+    options: as in `Editor.edit`, but for λ, and without a cache. Raises SettingError, for a random hold also where the
+    hold by heat at its λ is not among the holds.
     """
+    if options.get("refresh_every", 1) != 1:
+        raise SettingError("a sweep with refresh_every", expected="exact passes, which holds share", fix="leave it out")
     holds = tuple(holds)
     check_holds(holds)
     task = truth.task(editor, seed, hold_threshold=0.0, **options)
@@ -86,12 +89,12 @@ def sweep(editor: Editor, truth: Truth, holds: Sequence[Hold], *, seed: int, **o
         logits, attention = (torch.cat(parts)[state] for parts in zip(*predicted, strict=True))
         attended = attended + attention
         heat = editor._heat(map_to_hold_by(settings.hold_by, attention, attended), task)
-        held = where_held(holds, heat.unflatten(0, (len(holds), pictures)), edited, shuffles)
+        offered = where_held(holds, heat.unflatten(0, (len(holds), pictures)), edited, shuffles)
         decision = sampler.decide(
-            logits, tokens, index, heat=(~held).flatten(0, 1).float(), hold_threshold=0.5, source=source, fixed=fixed,
-            generator=generators,
+            logits, tokens, index, heat=(~offered).flatten(0, 1).float(), hold_threshold=0.5, source=source,
+            fixed=fixed, generator=generators,
         )  # fmt: skip
-        tokens = decision.tokens
+        tokens, held = decision.tokens, decision.held.unflatten(0, (len(holds), pictures))
         counts.append(held.flatten(2).sum(dim=-1))
         passes += len(states)
     fields = (each.unflatten(0, (len(holds), pictures)) for each in (tokens, heat))

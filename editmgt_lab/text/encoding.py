@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from ..errors import CheckpointError, TextError
 from ..plain_text import one_line
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
+TOKENIZING = threading.Lock()  # a tokenizer is told anew in every call what to cut off and where to pad
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,14 @@ def _check_ids(ids: Tensor, model: nn.Module) -> None:
 
 def padded(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Tensor]:
     """`input_ids`, `attention_mask` [B, length] and `offset_mapping` of the texts, longer ones cut off."""
-    return tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True,
-        return_tensors="pt",
-    )  # fmt: skip
+    with TOKENIZING:
+        return tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True,
+            return_tensors="pt",
+        )  # fmt: skip
 
 
 def token_count(tokenizer: Any, text: str) -> int:
     """Tokens of a whole text, special ones included."""
-    return len(tokenizer(text, verbose=False).input_ids)
+    with TOKENIZING:
+        return len(tokenizer(text, verbose=False).input_ids)

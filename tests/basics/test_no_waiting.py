@@ -13,6 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from editmgt_lab.decoding import DRAWS, ORDERS
 from editmgt_lab.errors import SettingError
 
 INSTRUCTION = "make the ball blue"
@@ -66,6 +67,7 @@ def on_meta(editor):
         {"guidance_scale": 2.0, "strength": 1.3, "hold_threshold": 0.3},
         {"guidance_scale": 1.0, "strength": 0, "hold_threshold": 0.0},
         {"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball", "draw": "inverse"},
+        *({"order": order, "hold_threshold": 0.3} for order in ORDERS),
     ],
 )
 @torch.no_grad()
@@ -97,11 +99,13 @@ def test_what_waits_is_seen(on_meta, editor, picture):
             read(task.start)
 
 
-def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch):
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_logits_that_are_no_numbers_are_refused_where_no_value_is_looked_at(editor, picture, monkeypatch, order, draw):
     for module in ("draws", "sampler"):
         monkeypatch.setattr(f"editmgt_lab.decoding.{module}.may_look", lambda values: False)
     forward = editor.transformer.mlm_layer.forward
     monkeypatch.setattr(editor.transformer.mlm_layer, "forward", lambda x: forward(x) * torch.nan)
-    steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0)
+    steps = editor.steps(picture(), INSTRUCTION, steps=3, hold_threshold=0, order=order, draw=draw)
     with pytest.raises(SettingError, match="not numbers"):
         next(steps)

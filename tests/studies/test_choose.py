@@ -83,7 +83,7 @@ def test_sets_of_blocks_are_measured_as_if_captured_alone(editor):
 
 def test_blocks_are_left_out_one_by_one(editor, monkeypatch):
     worth = {(0,): 0.6, (1,): 0.7, (2,): 0.5, (0, 1): 0.65, (0, 2): 0.8, (1, 2): 0.75, (0, 1, 2): 0.801}
-    monkeypatch.setattr(choose, "heat_of", lambda maps, blocks: blocks)
+    monkeypatch.setattr(choose, "heat_of", lambda editor, maps, blocks: blocks)
     monkeypatch.setattr(choose.Truth, "localisation", lambda truth, heat, i: worth[heat])
     truths = list(draw_truths(editor, split="validation", count=2, batch=2))
     trials = try_blocks(editor, truths=truths, seed=0, progress=False, heat_from="image", steps=1)

@@ -104,6 +104,20 @@ def test_what_is_equal_goes_through_the_network_once(editor, truth):
     assert torch.equal(twice.tokens[0], twice.tokens[2])
 
 
+def test_a_hold_that_has_to_agree_holds_what_the_edit_holds(editor, truth):
+    own = editor.with_defaults(hold="agree")
+    swept = sweep(own, truth, [Hold(HEAT, 0.0), Hold(HEAT, 0.6)], seed=7, **OPTIONS)
+    result = truth.edit(own, 7, hold_threshold=0.6, **OPTIONS)
+    assert torch.equal(swept.tokens[1], result.tokens) and torch.equal(swept.held[1], result.held)
+    assert (swept.counts[-1, 1] == result.held.flatten(1).sum(1)).all()
+    assert result.held.sum() < (swept.heat[1] < 0.6).sum(), "or nothing was to be seen here"
+
+
+def test_a_sweep_has_no_cache(editor, truth):
+    with pytest.raises(SettingError, match="refresh_every"):
+        sweep(editor, truth, [Hold(HEAT, 0.0)], seed=7, refresh_every=3)
+
+
 def test_rows_are_told_apart_by_picture_and_tokens():
     tokens = torch.tensor([[[1, 2]], [[1, 2]], [[1, 3]], [[1, 2]]])
     rows, state = distinct(torch.tensor([0, 1, 0, 0]), tokens)

@@ -81,14 +81,18 @@ class Samples:
         together = len({sample.source.size for sample in self.shown}) == 1
         pictures, heats = [], []
         for part in [self.shown] if together else [[sample] for sample in self.shown]:
-            with capture_steps(editor.transformer, editor.defaults.blocks) as steps:
+            made_of = editor.defaults
+            with capture_steps(editor.transformer, made_of.blocks, made_of.heat_keys, made_of.heat_from) as steps:
                 asked = [sample.image for sample in part], [sample.instruction for sample in part]
                 pictures += editor.edit(*asked, seed=0).images
             if not heats:
                 # The first sample's maps; with guidance the second half of a pass has the text.
                 first = [step[-len(part) :][:1] for step in steps]
-                seen = map_to_hold_by(editor.defaults.hold_by, first[-1], over_steps(first))
-                heats = [consolidate(seen, words=rows)[0].float().cpu().numpy() for rows in self._rows.values()]
+                seen = map_to_hold_by(made_of.hold_by, first[-1], over_steps(first))
+                as_held = {"smooth": made_of.smooth, "heat_padding": made_of.heat_padding}
+                heats = [
+                    consolidate(seen, words=rows, **as_held)[0].float().cpu().numpy() for rows in self._rows.values()
+                ]
         return Edits(step, pictures, np.stack(heats))
 
     def packed(self) -> dict[str, Any]:
