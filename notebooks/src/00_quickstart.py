@@ -34,8 +34,9 @@ for name, version in {
 # ## One edit
 #
 # The small model that comes with the lab was trained on a *drawn world*: scenes of drawn objects for which we know not
-# only the instruction, but also the picture that it should lead to. The scene below is from the test split: no scene
-# like it was ever trained on.
+# only the instruction, but also the picture that it should lead to. The scene below is from the test split. That split
+# has seeds of its own, (colour, object) pairs that training never shows (one colour of four kinds of objects in five),
+# and phrasings that training never uses (two for every kind of edit).
 
 # %%
 editor = lab.load().with_defaults(hold="released", hold_threshold=0.05)  # the rule is the paper's
@@ -50,9 +51,12 @@ views.edit_figure(result)
 # `editor.edit("cat.jpg", "make the background snow")`. The small model only knows its drawn world, so draw, or expect
 # surprises.
 #
-# λ lies between 0, which holds nothing, and 1; unless you say otherwise it is the editor's own. Here is the same edit
+# λ lies between 0, which holds nothing, and 1; unless you say otherwise it is the editor's own. Here we have set that
+# to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.2 and
+# a rule of its own (`agree`), by which a token is held only where the network itself draws it. Below is the same edit
 # with a larger λ, which holds more, and with a second seed: other random numbers, so the heat map differs a little,
-# too.
+# too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be; so is
+# the green speck above.
 
 # %%
 print("the editor's own λ:", editor.defaults.hold_threshold)
@@ -133,9 +137,10 @@ views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)
 # ## Stage 5: step by step, the surest tokens first
 #
 # All image tokens start out masked. In each step the transformer guesses all of them, the guesses that it is most
-# confident of are kept, and the rest are masked again: a few cells at first, many in the end. Where the heat is below
-# λ, the guess is replaced by the source's token. Whether that is settled at once, or has to compete with the guesses
-# until late and stays grey meanwhile, is a matter of the rule by which a model holds: `06_region_hold` compares them.
+# confident of are kept, and the rest are masked again: few are kept at first, many per step in the end. Where the heat
+# is below λ, the guess is replaced by the source's token. Whether that is settled at once, or has to compete with the
+# guesses until late and stays grey meanwhile, is a matter of the rule by which a model holds: `06_region_hold` compares
+# them.
 
 # %%
 views.steps_figure(steps)
@@ -320,9 +325,10 @@ def check_threshold(threshold):
 #
 # ## With the full model
 #
-# The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with
-# 24 GB or more. Only the name of the model changes, and pictures may be photographs. It is a download of several
-# gigabytes, so the cell is only text here: copy it into a new one.
+# The same lines load the released model, about a billion parameters and a language model beside it, on a GPU with 16 GB
+# or more: the paper reports 13.8 GB for an edit, which has not been tried here. Only the name of the model changes, and
+# pictures may be photographs. It is a download of several gigabytes, so the cell is only text here: copy it into a new
+# one.
 #
 # ```python
 # editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)

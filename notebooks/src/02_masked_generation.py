@@ -3,8 +3,8 @@
 #
 # **The claim: a picture has to be filled in over several steps. Guessed all at once, its parts do not agree.** That is
 # all that masked generation is: guess everything, keep some of it, forget the rest, guess again. You will write that
-# loop, watch its schedule, temperatures and guidance, and test the claim. And you will meet a surprise: which tokens
-# are kept first matters less than one would think.
+# loop, watch its schedule, temperatures and guidance, and test the claim. And you will meet a surprise: strictly
+# keeping the surest tokens first is worse; the order needs noise.
 #
 # About 12 minutes to read, under two minutes to run on a laptop's CPU.
 
@@ -40,7 +40,7 @@ views.panels_figure([[(result.image, "generated"), (told, "a scene that it tells
 #
 # Start with a grid of mask tokens. In every step the transformer gives, for every cell, a score to each code of the
 # codebook. Divided by a *token temperature* and put through a softmax, the scores are probabilities. Draw a token for
-# each masked cell, keep the surest, mask the others again.
+# each masked cell, keep the surest, by a confidence with some noise in it, mask the others again.
 
 # %%
 K, MASK, T = 12, editor.mask_token_id, editor.defaults.token_temperature
@@ -86,7 +86,8 @@ print(inspect.getsource(RegionHoldSampler.decide).split('"""')[2])
 # ## The schedule
 #
 # How many cells stay masked after step *k* of *K*? The cosine keeps nearly all of them at first, when little is known,
-# and fills in quickly at the end, when almost everything is given. A straight line would commit too much, too early.
+# and fills in quickly at the end, when almost everything is given. The straight line is there to compare the shapes; no
+# picture is made by it. By it more cells would be decided early, when little is known.
 
 # %%
 progress = torch.linspace(0, 1, K + 1)
@@ -100,7 +101,8 @@ views.curves_figure([("steps done", "cells still masked", curves)])
 # Are the steps worth anything, and the order? We make twelve scenes in three ways, with the same network and the same
 # captions:
 #
-# - **surest first**, the loop above, in 12 steps;
+# - **surest first, with noise** (the tables say *surest first*), the loop above, in 12 steps: the noise on the
+#   confidence begins at a *temperature* of 2, and falls to 0;
 # - **at random**, 12 steps on the same schedule, but which cells are kept is a matter of luck;
 # - **control: all at once**, one single step.
 #
@@ -153,16 +155,17 @@ assert scores["surest first, 12 steps"] > scores["control: all at once"] + 0.15,
 
 # %% [markdown]
 # *All at once* fails since each cell is drawn as if the others had not been decided, so neighbours disagree. And the
-# order? Compare the first two rows. Being sure is not the same as being useful: a network is surest of what is plain,
-# which tells the least about the rest. With two dozen objects a difference of two or three is chance, so we claim
-# nothing here but that the surest first are no clear winners in the small model.
+# order? The first two rows find the same, all of the two dozen objects. But they are hardly two orders: at a
+# temperature of 2 the row called *surest first* keeps what the noise says, more than what the network is sure of. What
+# strictly the surest first would do, at a temperature of 0, is measured further below.
 #
 # ## Four orders
 #
 # An order is a function that gives every cell a priority; the sampler keeps the highest. The library has four.
-# **confidence** is the surest first. **halton** follows a sequence that spreads over the grid as evenly as can be,
-# whatever the network says. **frontier** grows from what is known, the surest of its neighbours first. **random** is
-# the control. Here they make the picture from above: the darker a cell, the earlier it was decided for good.
+# **confidence** is the surest first, with noise of a temperature of 2. **halton** follows a sequence that spreads over
+# the grid as evenly as can be, whatever the network says. **frontier** grows from what is known, the surest of its
+# neighbours first. **random** is the control. Here they make the picture from above: the darker a cell, the earlier it
+# was decided for good.
 
 # %%
 runs = {name: views.record(editor, None, caption, order=name, seed=0, progress=lambda *_: None) for name in ORDERS}
@@ -201,16 +204,20 @@ assert np.mean(list(in_four.values())) > scores["control: all at once"] + 0.05, 
 
 # %% [markdown]
 # So the orders do what they say, and even four steps are worth more than one. Which is best is another matter: here
-# they lie a few objects apart, and that is chance. How they do in edits, over 200 of them, is what
-# `make speed` measures.
+# they lie one object apart, and that is chance. How they do in edits, over 200 of them, is what `make speed` measures.
 #
 # ## Steps and temperatures
 #
-# More steps help, up to a point. Then there are two temperatures, and it is easy to take one for the other. The
-# **temperature** is that of the noise on the confidence: how strictly the surest go first. 0 is strict, very high is
-# the random order above. The **token temperature** is that of the draw: at 1 a code is drawn as often as the network
-# thinks it likely, so codes that it gives one chance in a hundred stand in some ten of the 1024 cells. A lower one
-# keeps to what is likely.
+# More steps help, here up to the 12 that were tried: in the left panel below 1, 2, 4 and 12 of them find 70, 87, 96 and
+# 100% of the objects. Then there are two temperatures, and it is easy to take one for the other. The **temperature** is
+# that of the noise on the confidence: how strictly the surest go first. 0 is strict, very high is the random order
+# above. The **token temperature** is that of the draw: at 1 a code is drawn as often as the network thinks it likely,
+# so codes that it gives one chance in a hundred stand in some ten of the 1024 cells. A lower one keeps to what is
+# likely.
+#
+# The right panel is the surprise. Strictly the surest first, at a temperature of 0, four steps find 74% of the objects,
+# hardly more than one step does; at 2 and at 16 they find 96%. Being sure is not the same as being useful: a network is
+# surest of what is plain, which tells the least about the rest. It is one seed and 23 objects, 17 of them against 22.
 
 # %%
 at_one = generate(4, token_temperature=1.0)

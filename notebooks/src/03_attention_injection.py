@@ -1,10 +1,12 @@
 # %% [markdown]
 # # Stage 3: how text to image becomes editing
 #
-# **The claim: no parameter makes an editor out of a text-to-image network. It is enough to let it look at the source's
-# tokens, and one number, the **strength γ**, says how hard it looks.** At γ = 0 the network makes pictures from text
-# alone; as γ grows it keeps more and more of the source, and far above 1 it forgets what it was asked to do. You will
-# build the joint attention and its bias by hand, turn γ, and check that it is really the *right* source that matters.
+# **The claim: no new parameter makes an editor out of a text-to-image network. It is enough to let it look at the
+# source's tokens, and one number, the strength γ, says how hard it looks.** That is not to say “no training”: the
+# weights are the same for both, and were trained on edits too, beside captions. At γ = 0 the network makes pictures
+# from text alone; as γ grows it keeps, on the whole, more and more of the source, and far above 1 it forgets what it
+# was asked to do. You will build the joint attention and its bias by hand, turn γ, and check that it is really the
+# *right* source that matters.
 #
 # About 15 minutes to read, under two minutes to run on a laptop's CPU, 15 more for the exercises.
 
@@ -121,9 +123,9 @@ torch.testing.assert_close(biased, by_hand / by_hand.sum())
 # %% [markdown]
 # ## γ at its ends
 #
-# At γ = 0 the source is left out, and what remains is text to image, exactly. Just above 0 the two forms differ. With
-# the released bias nobody looks at the source any more. With the paper's bias the *text* still does, and tells the
-# image.
+# At γ = 0 the source is left out, and what remains is text to image, exactly. Just above 0, here at a millionth, the
+# two forms differ. With the released bias nobody looks at the source any more. With the paper's bias the *text* still
+# does, and tells the image.
 
 # %%
 zero = transformer(masked, text, torch.tensor([11.0]), source=source, strength=0.0)
@@ -146,12 +148,15 @@ views.panels_figure([row[:5], [*row[5:], (sample.target, "target")]], [f"“{ins
 
 # %% [markdown]
 # An instruction is no caption, so what text to image makes of it at γ = 0 is anything. A trace of γ brings the
-# background, through the text, as we have just seen; then come the objects; around 1, where the network was trained,
-# the edit is done; and where the source is all that it sees, the edit goes wrong.
+# background; then come the objects, and not at once as they were: at 0.1 butterfly and snail are green as well, and at
+# 0.1 and 0.3 the balloon is a tree. Around 1, where the network was trained, the edit is done, though ragged; at 3 the
+# balloon has a few green patches, and at 10, where the source is nearly all that it sees, it stays white.
 #
-# Now the numbers, on six edits of all kinds in half the steps, with both forms of the bias. **L1 to the source** is how
-# much changes at all: the mean difference over pixels and channels, if black is 0 and white is 1. The **edit score** is
-# how much of the asked change was made, 0 … 10. At γ = 0 and at γ = 1 the two forms are one. This cell takes longest.
+# Now the numbers, on six edits of four kinds (two are replaced, two added, one recoloured, one restyled) in half the
+# steps, with both forms of the bias. **L1 to the source** is how much changes at all: the mean difference over pixels
+# and channels, if black is 0 and white is 1. The **edit score** is how much of the asked change was made, 0 … 10. It is
+# not 0 at γ = 0, but about 2.8: a picture made without the source can still lie nearer to the target than the source
+# does, where the two differ. At γ = 0 and at γ = 1 the two forms are one. This cell takes longest.
 
 # %%
 samples = [lab.world.sample_edit(seed, split="test") for seed in range(6)]
@@ -187,8 +192,9 @@ views.curves_figure(panels)
 
 # %% [markdown]
 # The left curves fall: more and more of the source. The right ones rise and fall again: too little of it and the rest
-# of the picture is not there, too much and nothing is changed. The steps along γ are not even; mind that when you
-# compare slopes.
+# of the picture is not there, too much and little is changed. These are means; one edit alone need not fall at every
+# step. In the strip of the dial below, the L1 is 0.037 at γ = 0.01, where there is nothing but the background, and
+# 0.053 at 0.1, where green things stand on it. The steps along γ are not even; mind that when you compare slopes.
 #
 # ## The control: another source
 #

@@ -73,7 +73,11 @@ for name, part in zip(("text", "image", "source"), parts, strict=True):
     print(f"  {name:7}{part.sum(-1).mean():.0%}")
 
 # %% [markdown]
-# That is what `capture_attention` does, and no more: it computes the text's rows only, and keeps their image part.
+# The shares are means over all 32 rows of the text, of which 26 are padding here: it is a row of the text, padding
+# included, that looks so, and not a word alone.
+#
+# The softmax by hand is what `capture_attention` does, and no more: it computes the text's rows only, and keeps their
+# image part.
 
 # %%
 print(inspect.getsource(Recorder.record))
@@ -148,9 +152,9 @@ assert auc.max() > shuffled.max() + 0.1, "some map knows the place, and that is 
 assert auc.min() < auc.max() - 0.2, "but not every map does"
 
 # %% [markdown]
-# Choosing a block because it did best *here* would be cheating a little: with 36 maps the best one is also a lucky one.
-# The blocks that the lab's editor uses were chosen on other edits, the validation split's; the next notebook does the
-# same.
+# (0.53 is the mean of the 36 localisations, not the localisation of a mean map.) Choosing a block because it did best
+# *here* would be cheating a little: with 36 maps the best one is also a lucky one. The blocks that the lab's editor
+# uses were chosen on other edits, the validation split's; the next notebook does the same.
 #
 # ## Image or source?
 #
@@ -196,8 +200,9 @@ views.panels_figure([row], [f"block {best[0]}, the mean of its heads, word by wo
 
 # %% [markdown]
 # One would expect “the” to look nowhere. But the rows of text look at each other, too, in the text encoder and in every
-# block, so that each comes to know the whole instruction, and words that say nothing of a place point at one all the
-# same. That is why averaging over words does little harm.
+# block, so that each comes to know the whole instruction, and words that say nothing of a place may point at one all
+# the same. This picture alone does not show much: there is one object on a plain sky, and any map that likes objects
+# would look right. `05_consolidation` compares the words over two dozen edits.
 #
 # A word that is not in the instruction is an error that says so. In the released code it gives a map of nothing, and
 # silently no hold:
@@ -227,8 +232,8 @@ views.curves_figure(
 )  # fmt: skip
 
 # %% [markdown]
-# Every curve of the second kind lies above the first: what the source received was dealt out again among text and
-# image.
+# The second curve lies above the first, since what the source received was dealt out again among text and image; but at
+# blocks 4 and 7 the two coincide, near 0: there next to nothing of the text's attention is on the image either way.
 #
 # ## Touch it: the attention explorer
 #
