@@ -55,10 +55,15 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET, None)
     return notebook
+
+
+def _is_progress(output: NotebookNode) -> bool:
+    """Whether nothing of it is left without a kernel but words on how far something had come."""
+    return output.get("name") == "stderr" or output.get("data", {}).keys() == {WIDGET, "text/plain"}
 
 
 def main(names: list[str]) -> None:

@@ -52,6 +52,7 @@ def test_it_can_be_read_without_a_kernel(name):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert not [output for output in outputs if build.WIDGET in output.get("data", {})]
+    assert not [output for output in outputs if "0%|" in output.get("data", {}).get("text/plain", "")], "a bar, frozen"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run in order, from the top"
     drawing = [cell for cell in code if re.search(r"^views\.\w+\(", cell.source, re.MULTILINE)]
