@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -140,12 +141,16 @@ def test_learning_rate_warms_up_holds_and_ends_at_zero():
     assert scale[900] < scale[500] < 1
 
 
-def test_batches_resume_where_they_stopped():
-    whole = batches(10, 2, 0, seed=3)
-    first = [next(whole) for _ in range(9)]
-    again = batches(10, 2, 14, seed=3)
-    assert all(torch.equal(next(again), expected) for expected in first[7:])
-    assert sorted(torch.cat(first[:5]).tolist()) == list(range(10))
+@pytest.mark.parametrize("batch", [2, 4])  # one that divides the samples, and one that leaves some of them out
+@pytest.mark.parametrize("begun", [0, 6])  # the second stage begins where the first one left off
+def test_batches_resume_where_they_stopped(batch, begun):
+    whole = list(islice(batches(10, batch, begun, seed=3), 12))
+    for number in range(12):
+        again = batches(10, batch, begun + number * batch, seed=3)
+        assert all(torch.equal(next(again), expected) for expected in whole[number:]), number
+    if begun == 0:
+        epoch = torch.cat(whole[: 10 // batch]).tolist()
+        assert len(epoch) == len({*epoch}) == 10 // batch * batch and {*epoch} <= {*range(10)}
 
 
 def test_every_word_of_the_world_is_one_token_and_others_are_spelled_out(text_encoder):
