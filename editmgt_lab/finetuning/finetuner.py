@@ -141,13 +141,14 @@ class Finetuner:
                 self._going.wait()
                 if self._cancelled:
                     break
-                with self._alone():
+                with self._alone():  # for the checkpoint too: in between_steps the weights are the averaged ones
                     entry = self._step()
+                    if self.done % self.settings.save_every == 0:
+                        self._save()
                 progress.update()
                 progress.set_postfix(loss=f"{entry['loss']:.3f}")
-                if self.done % self.settings.save_every == 0:
-                    self._save()
-            self._save()
+            with self._alone():
+                self._save()
         finally:
             progress.close()
             self.model.eval()

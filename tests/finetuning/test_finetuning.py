@@ -26,7 +26,8 @@ from editmgt_lab.finetuning import (
 from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
-from tests.support import ROOT
+from editmgt_lab.training.run import Run
+from tests.support import PATIENCE, ROOT, until
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)
 PROCESS = "tests.finetuning.process"
@@ -251,6 +252,44 @@ def test_an_interrupted_run_goes_on_exactly(tuned, tmp_path, rank):
     second.run()
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
     assert [entry["loss"] for entry in whole.history] == [entry["loss"] for entry in second.history]
+
+
+@pytest.mark.parametrize("save_every", [1, 5])  # after the step, and at the end alone
+def test_who_looks_between_steps_changes_no_checkpoint(tuned, tmp_path, monkeypatch, save_every):
+    """Somebody waits for the step under way, and comes in before all that the training does behind it."""
+    tuner = tuned(folder=tmp_path, change={"steps": 1, "save_every": save_every})
+    step, alone, state = tuner._step, tuner._alone, tmp_path / "state.pt"
+    inside, turns, left = threading.Event(), [], []
+
+    def look():
+        with tuner.between_steps():
+            inside.set()
+            until(lambda: state.exists() or len(turns) == 2, "a checkpoint, or whoever wants to write it")
+
+    def step_that_is_waited_for():
+        looker.start()
+        until(tuner._turn.locked, "somebody who waits for the step")
+        entry = step()
+        left.extend(p.detach().clone() for p in tuner.trained)
+        return entry
+
+    def turn():
+        turns.append(None)
+        return alone()
+
+    class Bar(finetuner.tqdm):
+        def update(self, n=1):
+            assert inside.wait(PATIENCE)
+            return super().update(n)
+
+    looker = threading.Thread(target=look)
+    tuner._step, tuner._alone = step_that_is_waited_for, turn
+    monkeypatch.setattr(finetuner, "tqdm", Bar)
+    tuner.run()
+    looker.join(PATIENCE)
+    kept = Run(tmp_path).load()
+    assert all(torch.equal(a, b) for a, b in zip(kept["weights"], left, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(kept["average"], left, strict=True)), "what would be wrong"
 
 
 def test_twenty_kills_change_nothing(tiny_folder, tmp_path):
