@@ -313,6 +313,19 @@ def test_another_run_in_the_folder(tuned, tmp_path):
     assert (tmp_path / "state.pt").read_bytes() == state
 
 
+def test_a_refused_checkpoint_leaves_the_editor_as_it_was(tuned, editor, tmp_path):
+    tuned(folder=tmp_path / "other").run()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "state.pt").write_bytes(b"no state")
+    own = copy.deepcopy(editor)
+    for place in ("other", "damaged"):
+        with pytest.raises(CheckpointError):
+            tuned(folder=tmp_path / place, change={"rank": 2}, editor=own)
+    assert list(own.transformer.state_dict()) == list(editor.transformer.state_dict())
+    assert all(p.requires_grad for p in own.transformer.parameters())
+    tuned(folder=tmp_path / "own", change={"rank": 2}, editor=own).run()
+
+
 # What can go wrong
 
 
