@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from editmgt_lab import world
 from editmgt_lab.errors import TrainingError
+from editmgt_lab.training.__main__ import main
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
 from editmgt_lab.training.objective import (
@@ -376,3 +377,20 @@ def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder
     for name in ("editmgt/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
         assert (tmp_path / name).is_file()
     assert {"vocab.json", "tokenizer.json"} & {path.name for path in (tmp_path / "tokenizer").iterdir()}
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "small"])
+@pytest.mark.parametrize("only", ["decoder", "tokens", "transformer", "save"])
+def test_a_stage_that_has_nothing_to_go_on_from_says_what_to_run(tmp_path, capsys, recipe, only):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--recipe", recipe, "--only", only, "--device", "cpu", *places]) == 2
+    assert "no state of the stage 'vq'" in (said := capsys.readouterr().err) and "--only vq" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_editor_is_not_saved_before_its_transformer_was_trained(tmp_path, capsys, tiny_folder):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--recipe", "tiny", "--only", "save", "--device", "cpu", "--start", str(tiny_folder), *places]) == 2
+    said = capsys.readouterr().err
+    assert "no state of the stage 'transformer'" in said and "--only transformer" in said
+    assert not (tmp_path / "out").exists()
