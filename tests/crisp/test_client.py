@@ -250,3 +250,17 @@ def test_checked_says_where_an_answer_is_wrong():
         checked('{"n": "x"}', SCHEMA)
     with pytest.raises(ValueError, match="it is no JSON"):
         checked("n = 1", SCHEMA)
+
+
+def test_checked_takes_no_number_that_is_none():
+    schema = {"type": "object", "properties": {"n": {"type": "number", "minimum": 0, "maximum": 10}}}
+    assert checked('{"n": 7.5}', schema) == {"n": 7.5}
+    for said in ('{"n": NaN}', '```json\n{"n": NaN}\n```', '{"n": Infinity}', '{"n": -Infinity}'):
+        with pytest.raises(ValueError, match="it is no JSON .*(NaN|Infinity) is no number"):
+            checked(said, schema)
+
+
+def test_checked_takes_a_text_that_has_fences():
+    schema = {"type": "object", "properties": {"why": {"type": "string"}}, "required": ["why"]}
+    said = '{"why": "a sign says ```hello```"}'
+    assert checked(said, schema) == {"why": "a sign says ```hello```"}
