@@ -218,17 +218,38 @@ def test_the_average_is_what_is_kept(tuned):
 
 def test_pause_resume_and_cancel(tuned):
     tuner = tuned(change={"steps": 100_000})
+    gate, resting, step, going = threading.Semaphore(0), threading.Event(), tuner._step, tuner._going.wait
+
+    def one_step():
+        assert gate.acquire(timeout=PATIENCE)
+        return step()
+
+    def rest():
+        if tuner.paused:
+            resting.set()
+        going()
+
+    def reached(condition, what):
+        until(lambda: condition() or not thread.is_alive(), what)
+        assert thread.is_alive()
+
+    tuner._step, tuner._going.wait = one_step, rest
     tuner.pause()
     thread = threading.Thread(target=tuner.run)
     thread.start()
-    thread.join(0.3)
-    assert thread.is_alive() and tuner.done == 0
+    reached(resting.is_set, "a rest before the first step")
+    gate.release(2)
     tuner.resume()
-    while tuner.done < 3:
-        thread.join(0.01)
+    reached(lambda: tuner.done == 2, "two steps")
+    resting.clear()
+    tuner.pause()
+    gate.release()
+    reached(resting.is_set, "a rest before the next step, or behind the one under way")
+    done = tuner.done
+    gate.release(10)
     tuner.cancel()
-    thread.join(30)
-    assert not thread.is_alive() and 3 <= tuner.done < 100_000
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and tuner.done == done and done in (2, 3)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
