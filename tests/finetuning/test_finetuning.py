@@ -314,10 +314,10 @@ def test_who_looks_between_steps_changes_no_checkpoint(tuned, tmp_path, monkeypa
 
 
 def test_twenty_kills_change_nothing(tiny_folder, tmp_path):
-    """Killed at random moments, also while a checkpoint is written: what comes out is bit for bit the same."""
+    """Killed in steps, between them and in every part of a write: what comes out is bit for bit the same."""
     run = subprocess.run(
         [sys.executable, "-m", PROCESS, "kills", tiny_folder, tmp_path],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     told = json.loads(run.stdout)
