@@ -66,6 +66,7 @@ class Finetuner:
                 fix="load it anew, or take the adapter off: finetuning.remove_adapter(editor.transformer)",
             )
         self.run_folder = Run(folder, self._made_of(), other_code=other_code) if folder else None
+        kept = self._kept()  # what is refused is refused before the editor is touched
         self._going, self._cancelled = threading.Event(), False
         self._going.set()
         self._turn, self._stepping = threading.Lock(), threading.RLock()
@@ -88,7 +89,7 @@ class Finetuner:
         self.average = [p.detach().clone() for p in self.trained]
         optimizer = torch.optim.AdamW(self.trained, lr=self.settings.learning_rate, betas=(0.9, 0.98))
         self.model, self.optimizer = self.accelerator.prepare(editor.transformer, optimizer)
-        self.restore()
+        self._go_back_to(kept)
 
     # From another thread
 
@@ -141,13 +142,14 @@ class Finetuner:
                 self._going.wait()
                 if self._cancelled:
                     break
-                with self._alone():
+                with self._alone():  # for the checkpoint too: in between_steps the weights are the averaged ones
                     entry = self._step()
+                    if self.done % self.settings.save_every == 0:
+                        self._save()
                 progress.update()
                 progress.set_postfix(loss=f"{entry['loss']:.3f}")
-                if self.done % self.settings.save_every == 0:
-                    self._save()
-            self._save()
+            with self._alone():
+                self._save()
         finally:
             progress.close()
             self.model.eval()
@@ -300,7 +302,12 @@ class Finetuner:
 
     def restore(self) -> None:
         """Go back to the last checkpoint, where there is one, from which `run` goes on. Raises CheckpointError."""
-        state = self.run_folder.load() if self.run_folder else None
+        self._go_back_to(self._kept())
+
+    def _kept(self) -> dict[str, Any] | None:
+        return self.run_folder.load() if self.run_folder else None
+
+    def _go_back_to(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
         self.done, self.history = state["done"], state["history"]

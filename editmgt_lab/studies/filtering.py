@@ -69,11 +69,14 @@ class Taught:
 
 
 def pipeline(folder: Path, scenes: int, size: int) -> tuple[Run, dict[str, Any]]:
-    """The pipeline with the sloppy editor over `scenes` pictures of the train split, and their truth; resumable."""
+    """The pipeline with the sloppy editor over `scenes` pictures of the train split, and their truth; resumable.
+
+    Of a folder that has more pictures the first ones are taken.
+    """
     start()
     place = draw(folder / "scenes", scenes, size=size)
     plan = plan_of(parser().parse_args(["--editor", "sloppy", "--size", str(size)]))
-    return run(Source(str(place)), plan, folder / "shards"), read_truth(folder / "scenes")
+    return run(Source(str(place), scenes), plan, folder / "shards"), read_truth(folder / "scenes")
 
 
 def pairs_of(made: Run, truths: Mapping[str, Any]) -> dict[str, list[Pair]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import remove
-from ..errors import command
+from ..errors import TrainingError, command
 from ..loading import load
 from ..transformer import MaskedGenerativeTransformer
 from ..vq import VQModel
@@ -53,9 +53,11 @@ def make_vq(
     vq = start
     if vq is None:
         run = stage("vq")
+        if not trains:
+            _state(run)
         vq = train_vq(recipe.vq, draw, run, samples=recipe.vq_samples if trains else 0, **settings)
         if recipe.codes:
-            vq = thinned(vq, run.load()["average"]["count"], recipe.codes)
+            vq = thinned(vq, _state(run)["average"]["count"], recipe.codes)
     if recipe.tune_samples:
         settings |= {name: settings[name] / 2 for name in ("learning_rate", "muon_learning_rate")}
         samples = recipe.tune_samples if trains else 0
@@ -69,6 +71,18 @@ def make_vq(
             **settings,
         )
     return vq
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """What a stage has kept, which a later one goes on from. Raises TrainingError where it has not begun."""
+    if (state := run.load()) is None:
+        stage = run.folder.name
+        raise TrainingError(
+            f"{run.folder} holds no state of the stage {stage!r}",
+            expected="what that stage has kept, finished or not",
+            fix=f"run it first, --only {stage} or all without --only, or name the --folder that has it",
+        )
+    return state
 
 
 def train(
@@ -95,7 +109,8 @@ def train(
     transformer is learned anew; words: an editor whose text encoder is where to start. anew: forget what `folder` has
     of it; other_code: go on with it although code or libraries have changed.
 
-    Raises CheckpointError where the folder was begun with another recipe or start.
+    Raises CheckpointError where the folder was begun with another recipe or start, TrainingError where `only` has
+    nothing to go on from.
     """
     numbers = asdict(recipe)
     of_stage = {
@@ -152,7 +167,7 @@ def train(
         transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
         start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
     if only == "save":
-        average = Run(folder / "transformer").load()["average"]
+        average = _state(Run(folder / "transformer"))["average"]
         for name, module in (("transformer", transformer), ("text_encoder", text_encoder)):
             own = {key.removeprefix(name + "."): value for key, value in average.items() if key.startswith(name + ".")}
             module.load_state_dict(own)

@@ -129,8 +129,8 @@ def token_cache(
 
 
 def batches(count: int, batch: int, done: int, seed: int) -> Iterator[Tensor]:
-    """Endless batches of indices, every sample once an epoch, continuing after `done` samples. Raises TrainingError for
-    fewer samples than a batch.
+    """Endless batches of indices, every sample at most once an epoch, continuing after `done` samples. Raises
+    TrainingError for fewer samples than a batch.
     """
     if count < batch:
         raise TrainingError(
@@ -138,9 +138,9 @@ def batches(count: int, batch: int, done: int, seed: int) -> Iterator[Tensor]:
             expected="at least a batch",
             fix="draw more pairs, or set --batch",
         )
-    epoch, offset = divmod(done, count)
+    epoch, first = divmod(done // batch, count // batch)  # in whole batches, as an epoch has them
     while True:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
-        for start in range(offset, count - batch + 1, batch):
-            yield order[start : start + batch]
-        epoch, offset = epoch + 1, 0
+        for number in range(first, count // batch):
+            yield order[number * batch :][:batch]
+        epoch, first = epoch + 1, 0

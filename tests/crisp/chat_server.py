@@ -1,7 +1,8 @@
 """A chat server to test the client with, as a process of its own: `python -m tests.crisp.chat_server FOLDER`.
 
 It writes its port to FOLDER/port and every question to FOLDER/asked.jsonl. How it behaves, call by call, stands in
-FOLDER/behaviour: a JSON list of what to do, the last of which goes on for ever. "ok" answers what FOLDER/answer holds.
+FOLDER/behaviour: a JSON list of what to do, the last of which goes on for ever. "ok" answers what FOLDER/answer holds,
+"slow" nothing.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 LOCK, CALLS = threading.Lock(), [0]
+NEVER = 1e6  # s: longer than anybody's patience
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         if done == "die":
             os._exit(1)
         if done == "slow":
-            time.sleep(3)
+            time.sleep(NEVER)
         if done == "hang up":
             self.connection.close()
             return
@@ -50,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "http://127.0.0.1:1/stolen")
             self.end_headers()
             return
-        said = (FOLDER / "answer").read_text() if done in ("ok", "slow", "fenced") else done
+        said = (FOLDER / "answer").read_text() if done in ("ok", "fenced") else done
         said = f"Here it is:\n```json\n{said}\n```" if done == "fenced" else said
         told = {"choices": [{"message": {"role": "assistant", "content": said}}],
                 "usage": {"prompt_tokens": 100, "completion_tokens": 7}}  # fmt: skip

@@ -5,6 +5,8 @@ import random
 import re
 import sys
 import tarfile
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from editmgt_lab.crisp.bounds import Bounds, with_settings
-from editmgt_lab.crisp.curate import measures, text
+from editmgt_lab.crisp.curate import decode, measures, text
 from editmgt_lab.crisp.curate.aesthetic import Aesthetic
+from editmgt_lab.crisp.curate.decode import header_size
 from editmgt_lab.crisp.curate.duplicates import near_duplicates
 from editmgt_lab.crisp.curate.rules import DRAWN, MEASURED, PHOTOGRAPHS, RULES, Curate, Measure, broken_rules
 from editmgt_lab.crisp.curate.sources import Source
@@ -27,6 +30,7 @@ from editmgt_lab.crisp.engine.stages import ROWS, Stage
 from editmgt_lab.errors import DataError, SettingError
 from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.world import render, sample_scene
+from tests.support import PATIENCE
 from tests.support.backbones import save_clip
 from tests.support.parquet import IMAGE, column, png, write
 
@@ -298,3 +302,40 @@ def test_a_watermark_changes_the_picture_and_nothing_else_of_it():
     marked = watermarked(scene, "SAMPLE", random.Random(0))
     changed = (np.asarray(marked) != np.asarray(scene)).any(-1).mean()
     assert 0.01 < changed < 0.3
+
+
+def test_a_header_says_the_size_of_whatever_pillow_opens(tmp_path, monkeypatch):
+    for number, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "MPO")):
+        content = as_file(Image.new("RGB", (20 + number, 10)), kind)
+        (file := tmp_path / f"{number}.png").write_bytes(content)
+        assert header_size(content) == header_size(file) == Image.open(file).size == (20 + number, 10), kind
+        assert header_size(content[:6]) is None
+    assert header_size(b"no picture") is header_size(b"") is header_size(None) is header_size(tmp_path) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    sizes = [header_size(png(Image.new("RGB", (side, 10)))) for side in (10, 20, 21)]
+    assert sizes == [(10, 10), (20, 10), None], "up to twice as many pixels Pillow opens, and warns"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert header_size(png(Image.new("RGB", (21, 10)))) == (21, 10)
+
+
+def test_headers_read_by_two_threads_leave_the_warnings_alone(tmp_path, monkeypatch):
+    """The first one that begins ends first: whoever put back what it found would put back the other's."""
+    (file := tmp_path / "a.png").write_bytes(png(Image.new("RGB", (6, 4))))
+    entered, seen = [threading.Event(), threading.Event()], []
+
+    def waiting(path):
+        seen.append(path)
+        entered[len(seen) - 1].set()
+        assert entered[1].wait(PATIENCE)
+        if threading.current_thread() is second:
+            first.join(PATIENCE)
+        return path
+
+    monkeypatch.setattr(decode, "plain", waiting)
+    sizes, before = [], list(warnings.filters)
+    first, second = (threading.Thread(target=lambda: sizes.append(header_size(file))) for _ in range(2))
+    first.start()
+    assert entered[0].wait(PATIENCE)
+    second.start()
+    second.join(PATIENCE)
+    assert sizes == [(6, 4)] * 2 and warnings.filters == before

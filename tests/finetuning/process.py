@@ -6,7 +6,8 @@ import os
 import random
 import signal
 import sys
-import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from editmgt_lab.training.run import Run
 from tests.finetuning.test_finetuning import QUICK, random_pairs
 
 KILLS = 20
+WRITING = ("a write begun", "half written", "written, not in its place")
+MOMENTS = ("a step begun", "a step done", *WRITING)
+MOST = 5  # steps or writes of a process before it is killed
 SETTINGS = {**vars(QUICK), "steps": 12, "save_every": 1}
 
 
@@ -31,22 +35,33 @@ def gradients(folder: str, output: str) -> None:
         torch.save(found | {"gradients": [p.grad for p in tuner.trained]}, output)
 
 
-def train(folder: str, run: Path) -> None:
-    """A run to its end, slowed down where it writes, so that a kill can meet it there."""
+def train(folder: str, run: Path, moment: str = "", number: int = 0) -> None:
+    """A run to its end, or to one of its MOMENTS: the `number`-th of this process, which kills itself then."""
     torch.set_num_threads(1)
-    write = torch.save
+    write, step, reached = torch.save, Finetuner._step, Counter()
 
-    def slow(state, file):
-        write(state, file)
-        time.sleep(0.05)
-        file.seek(0)
+    def at(here):
+        reached[here] += 1
+        if (here, reached[here]) == (moment, number):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def save(state, file):
+        at("a write begun")
         file.write(b"torn!")
         file.flush()
-        time.sleep(0.05)
+        at("half written")
         file.seek(0)
         write(state, file)
+        file.flush()
+        at("written, not in its place")
 
-    torch.save = slow
+    def one_step(self):
+        at("a step begun")
+        entry = step(self)
+        at("a step done")
+        return entry
+
+    torch.save, Finetuner._step = save, one_step
     editor = lab.load(folder, device="cpu")
     Finetuner(editor, random_pairs(editor), type(QUICK)(**SETTINGS), folder=run).run()
 
@@ -69,19 +84,18 @@ def forked(work) -> int:
 def kills(folder: str, output: str) -> None:
     """Train undisturbed, and killed KILLS times; print what came of both."""
     undisturbed, killed = Path(output) / "undisturbed", Path(output) / "killed"
-    started = time.monotonic()
     assert os.waitpid(forked(lambda: train(folder, undisturbed)), 0)[1] == 0
-    whole = time.monotonic() - started
     draw, count, writing = random.Random(0), 0, 0
     while count < KILLS:
-        child = forked(lambda: train(folder, killed))
-        time.sleep(draw.uniform(0.2, 0.6) * whole)
-        writing += any(killed.glob(".state.pt.*"))
-        os.kill(child, signal.SIGKILL)
-        if os.waitpid(child, 0)[1] == signal.SIGKILL:
+        moment, number = draw.choice(MOMENTS), draw.randint(1, MOST)
+        status = os.waitpid(forked(partial(train, folder, killed, moment, number)), 0)[1]
+        if status == signal.SIGKILL:
             count += 1
+            torn = any(killed.glob(".state.pt.*"))  # the next to write removes what a kill has left
+            assert torn or moment not in WRITING
+            writing += moment in WRITING
         else:  # it had come to its end: another run is killed from its beginning
-            assert digest(killed) == digest(undisturbed)
+            assert status == 0 and digest(killed) == digest(undisturbed)
             (killed / "state.pt").unlink()
     assert os.waitpid(forked(lambda: train(folder, killed)), 0)[1] == 0
     told = {"kills": count, "while writing": writing}

@@ -26,7 +26,8 @@ from editmgt_lab.finetuning import (
 from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
-from tests.support import ROOT
+from editmgt_lab.training.run import Run
+from tests.support import PATIENCE, ROOT, until
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)
 PROCESS = "tests.finetuning.process"
@@ -217,17 +218,38 @@ def test_the_average_is_what_is_kept(tuned):
 
 def test_pause_resume_and_cancel(tuned):
     tuner = tuned(change={"steps": 100_000})
+    gate, resting, step, going = threading.Semaphore(0), threading.Event(), tuner._step, tuner._going.wait
+
+    def one_step():
+        assert gate.acquire(timeout=PATIENCE)
+        return step()
+
+    def rest():
+        if tuner.paused:
+            resting.set()
+        going()
+
+    def reached(condition, what):
+        until(lambda: condition() or not thread.is_alive(), what)
+        assert thread.is_alive()
+
+    tuner._step, tuner._going.wait = one_step, rest
     tuner.pause()
     thread = threading.Thread(target=tuner.run)
     thread.start()
-    thread.join(0.3)
-    assert thread.is_alive() and tuner.done == 0
+    reached(resting.is_set, "a rest before the first step")
+    gate.release(2)
     tuner.resume()
-    while tuner.done < 3:
-        thread.join(0.01)
+    reached(lambda: tuner.done == 2, "two steps")
+    resting.clear()
+    tuner.pause()
+    gate.release()
+    reached(resting.is_set, "a rest before the next step, or behind the one under way")
+    done = tuner.done
+    gate.release(10)
     tuner.cancel()
-    thread.join(30)
-    assert not thread.is_alive() and 3 <= tuner.done < 100_000
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and tuner.done == done and done in (2, 3)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -253,11 +275,49 @@ def test_an_interrupted_run_goes_on_exactly(tuned, tmp_path, rank):
     assert [entry["loss"] for entry in whole.history] == [entry["loss"] for entry in second.history]
 
 
+@pytest.mark.parametrize("save_every", [1, 5])  # after the step, and at the end alone
+def test_who_looks_between_steps_changes_no_checkpoint(tuned, tmp_path, monkeypatch, save_every):
+    """Somebody waits for the step under way, and comes in before all that the training does behind it."""
+    tuner = tuned(folder=tmp_path, change={"steps": 1, "save_every": save_every})
+    step, alone, state = tuner._step, tuner._alone, tmp_path / "state.pt"
+    inside, turns, left = threading.Event(), [], []
+
+    def look():
+        with tuner.between_steps():
+            inside.set()
+            until(lambda: state.exists() or len(turns) == 2, "a checkpoint, or whoever wants to write it")
+
+    def step_that_is_waited_for():
+        looker.start()
+        until(tuner._turn.locked, "somebody who waits for the step")
+        entry = step()
+        left.extend(p.detach().clone() for p in tuner.trained)
+        return entry
+
+    def turn():
+        turns.append(None)
+        return alone()
+
+    class Bar(finetuner.tqdm):
+        def update(self, n=1):
+            assert inside.wait(PATIENCE)
+            return super().update(n)
+
+    looker = threading.Thread(target=look)
+    tuner._step, tuner._alone = step_that_is_waited_for, turn
+    monkeypatch.setattr(finetuner, "tqdm", Bar)
+    tuner.run()
+    looker.join(PATIENCE)
+    kept = Run(tmp_path).load()
+    assert all(torch.equal(a, b) for a, b in zip(kept["weights"], left, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(kept["average"], left, strict=True)), "what would be wrong"
+
+
 def test_twenty_kills_change_nothing(tiny_folder, tmp_path):
-    """Killed at random moments, also while a checkpoint is written: what comes out is bit for bit the same."""
+    """Killed in steps, between them and in every part of a write: what comes out is bit for bit the same."""
     run = subprocess.run(
         [sys.executable, "-m", PROCESS, "kills", tiny_folder, tmp_path],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     told = json.loads(run.stdout)
@@ -272,6 +332,19 @@ def test_another_run_in_the_folder(tuned, tmp_path):
     with pytest.raises(CheckpointError, match="learning_rate"):
         tuned(folder=tmp_path, change={"learning_rate": 0.5})
     assert (tmp_path / "state.pt").read_bytes() == state
+
+
+def test_a_refused_checkpoint_leaves_the_editor_as_it_was(tuned, editor, tmp_path):
+    tuned(folder=tmp_path / "other").run()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "state.pt").write_bytes(b"no state")
+    own = copy.deepcopy(editor)
+    for place in ("other", "damaged"):
+        with pytest.raises(CheckpointError):
+            tuned(folder=tmp_path / place, change={"rank": 2}, editor=own)
+    assert list(own.transformer.state_dict()) == list(editor.transformer.state_dict())
+    assert all(p.requires_grad for p in own.transformer.parameters())
+    tuned(folder=tmp_path / "own", change={"rank": 2}, editor=own).run()
 
 
 # What can go wrong

@@ -20,8 +20,20 @@ FAST = replace(filtering.SETTINGS, steps=2, batch=2)
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return filtering.pairs_of(*filtering.pipeline(tmp_path_factory.mktemp("filtering"), 20, 64))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("filtering")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    return filtering.pairs_of(*filtering.pipeline(folder, 20, 64))
+
+
+def test_fewer_scenes_in_the_same_folder_are_the_first_of_them(folder, pairs):
+    made, truths = filtering.pipeline(folder, 12, 64)
+    assert made.counts()["measure"]["came"] == len(truths) == 12
+    fewer = filtering.pairs_of(made, truths)
+    assert 0 < len(fewer[TRUE]) < len(pairs[TRUE])
 
 
 def test_the_pairs_are_as_many_of_each_and_the_true_ones_have_no_fault(pairs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 
 from editmgt_lab import world
 from editmgt_lab.errors import TrainingError
+from editmgt_lab.training.__main__ import main
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
 from editmgt_lab.training.objective import (
@@ -140,12 +142,16 @@ def test_learning_rate_warms_up_holds_and_ends_at_zero():
     assert scale[900] < scale[500] < 1
 
 
-def test_batches_resume_where_they_stopped():
-    whole = batches(10, 2, 0, seed=3)
-    first = [next(whole) for _ in range(9)]
-    again = batches(10, 2, 14, seed=3)
-    assert all(torch.equal(next(again), expected) for expected in first[7:])
-    assert sorted(torch.cat(first[:5]).tolist()) == list(range(10))
+@pytest.mark.parametrize("batch", [2, 4])  # one that divides the samples, and one that leaves some of them out
+@pytest.mark.parametrize("begun", [0, 6])  # the second stage begins where the first one left off
+def test_batches_resume_where_they_stopped(batch, begun):
+    whole = list(islice(batches(10, batch, begun, seed=3), 12))
+    for number in range(12):
+        again = batches(10, batch, begun + number * batch, seed=3)
+        assert all(torch.equal(next(again), expected) for expected in whole[number:]), number
+    if begun == 0:
+        epoch = torch.cat(whole[: 10 // batch]).tolist()
+        assert len(epoch) == len({*epoch}) == 10 // batch * batch and {*epoch} <= {*range(10)}
 
 
 def test_every_word_of_the_world_is_one_token_and_others_are_spelled_out(text_encoder):
@@ -371,3 +377,20 @@ def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder
     for name in ("editmgt/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
         assert (tmp_path / name).is_file()
     assert {"vocab.json", "tokenizer.json"} & {path.name for path in (tmp_path / "tokenizer").iterdir()}
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "small"])
+@pytest.mark.parametrize("only", ["decoder", "tokens", "transformer", "save"])
+def test_a_stage_that_has_nothing_to_go_on_from_says_what_to_run(tmp_path, capsys, recipe, only):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--recipe", recipe, "--only", only, "--device", "cpu", *places]) == 2
+    assert "no state of the stage 'vq'" in (said := capsys.readouterr().err) and "--only vq" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_editor_is_not_saved_before_its_transformer_was_trained(tmp_path, capsys, tiny_folder):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--recipe", "tiny", "--only", "save", "--device", "cpu", "--start", str(tiny_folder), *places]) == 2
+    said = capsys.readouterr().err
+    assert "no state of the stage 'transformer'" in said and "--only transformer" in said
+    assert not (tmp_path / "out").exists()

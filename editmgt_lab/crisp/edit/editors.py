@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +68,19 @@ class LabEditor:
         return result.geometry.paste_back(result.image, image)
 
 
+def one_at_a_time(load: Callable[..., Any]) -> Callable[..., Any]:
+    """For a cached loader: lru_cache lets two threads that ask at the same time load the same model twice."""
+    lock = threading.Lock()
+
+    @wraps(load)
+    def locked(*asked: Any) -> Any:
+        with lock:
+            return load(*asked)
+
+    return locked
+
+
+@one_at_a_time
 @lru_cache(maxsize=2)
 def _lab(model: str) -> Editor:
     return load(model)
@@ -125,6 +140,7 @@ def _pipeline_class(name: str) -> Any:
     return found
 
 
+@one_at_a_time
 @lru_cache(maxsize=1)
 def _pipeline(name: str, folder: str, device: str | None) -> Any:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

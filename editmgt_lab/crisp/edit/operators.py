@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -39,7 +40,10 @@ class Candidates(Operator):
 
 @dataclass(frozen=True)
 class Edit(Operator):
-    """picture, instruction → output, by the editor that the row names; an editor that fails costs its candidate."""
+    """picture, instruction → output, by the editor that the row names; an editor that fails costs its candidate.
+
+    Each editor is asked for as many edits at once as its own `at_once` says, one where it says nothing.
+    """
 
     name: ClassVar[str] = "edit"
     takes: ClassVar[tuple[str, ...]] = ("id", "picture", "instruction", "editor", "seed")
@@ -57,13 +61,26 @@ class Edit(Operator):
 
     @property
     def at_once(self) -> int:  # type: ignore[override]
-        return max(getattr(editor, "at_once", 1) for editor in self.editors)
+        return max(map(_at_once, self.editors))
 
     def run(self, row: Row) -> dict[str, Any]:
         editor = next(each for each in self.editors if each.name == row["editor"])
         picture = opened(row["picture"])
-        output = editor.edit(picture, row["instruction"], row["seed"])
+        with _turn(editor):
+            output = editor.edit(picture, row["instruction"], row["seed"])
         return {"output_id": row["id"], "output": encoded(output.convert("RGB"))}
+
+
+_turns: dict[tuple[str, int], Semaphore] = {}  # of this process: operators travel to others, and no lock does
+
+
+def _turn(editor: PictureEditor) -> Semaphore:
+    at_once = _at_once(editor)
+    return _turns.setdefault((editor.name, at_once), Semaphore(at_once))
+
+
+def _at_once(editor: PictureEditor) -> int:
+    return getattr(editor, "at_once", 1)
 
 
 @dataclass(frozen=True)

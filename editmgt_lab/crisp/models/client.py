@@ -167,14 +167,24 @@ def checked(said: str, schema: Mapping[str, Any]) -> Any:
     import jsonschema
 
     fenced = re.search(r"```(?:json)?\s*(.*?)```", said, re.DOTALL)
-    try:
-        value = json.loads(fenced[1] if fenced else said)
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+    texts = [said, fenced[1]] if fenced else [said]  # as it stands first: a text in it may have fences of its own
+    for text in texts:
+        try:
+            value = json.loads(text, parse_constant=_refused)
+            break
+        except (RecursionError, ValueError) as error:
+            problem = error
+    else:
+        raise ValueError(f"it is no JSON ({problem})")
     error = next(iter(sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=str)), None)
     if error:
         raise ValueError(f"{error.json_path}: {error.message[:200]}")
     return value
+
+
+def _refused(constant: str) -> float:
+    """Python takes NaN and Infinity for JSON, and NaN for a number within all bounds."""
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _data_url(picture: Image.Image) -> str:
