@@ -173,9 +173,10 @@ class Playground(Saves, widgets.VBox):
 
     def cancel(self) -> None:
         """Stop before the next decoding step; the pictures stay as they are."""
-        self.ticket.set()
-        self._say("cancelled")
-        self._rest()
+        with self._changing:  # so that an edit whose turn comes right now says nothing after it
+            self.ticket.set()
+            self._say("cancelled")
+            self._rest()
 
     def _moved(self, _: Any) -> None:
         self.redraw("held")
@@ -207,7 +208,10 @@ class Playground(Saves, widgets.VBox):
                 drawn = time.monotonic()
 
         try:
-            self._say("working …")
+            with self._changing:
+                if ticket.is_set():
+                    return
+                self._say("working …")
             self._finish(self.editor.edit(self.image, instruction, on_step=on_step, **settings), ticket)
         except Cancelled:
             return
