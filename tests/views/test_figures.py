@@ -293,6 +293,16 @@ def test_cancel_stops_before_the_next_step(slow, picture):
     assert opened.cancel_button.disabled and opened.progress.value == 0
 
 
+def test_closing_stops_the_edit_under_way(slow, picture):
+    opened = views.playground(slow, picture(), INSTRUCTION, steps=5)
+    assert slow.begun.wait(PATIENCE)
+    opened.close()
+    slow.release()
+    opened.pending.result(timeout=PATIENCE)
+    assert len(slow.seen) <= 1, "the step that was under way, no other"
+    assert opened.result is None and opened.comm is None
+
+
 def test_previews_are_live_and_not_drawn_faster_than_one_can_see(slow, picture, monkeypatch):
     drawn = []
     monkeypatch.setattr(views.Playground, "redraw", lambda self, *names: drawn.append((names, self.edited)))

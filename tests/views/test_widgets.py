@@ -302,6 +302,16 @@ def test_cancel_stops_and_says_so(editor, picture):
     assert player.data == {} and player.message == "cancelled"
 
 
+def test_closing_a_view_stops_its_work(editor, picture):
+    gate = Gate(editor)
+    player = views.decode_player(gate, picture(), INSTRUCTION, steps=300)
+    assert gate.begun.wait(PATIENCE)
+    player.close()
+    gate.go.release(1000)
+    player.pending.result(timeout=PATIENCE)
+    assert player.run is None and player.ticket.is_set()
+
+
 def test_errors_are_shown_in_the_widget(editor, picture, tmp_path, monkeypatch):
     player = views.decode_player(editor, picture(), "ball " * 500)
     player.pending.result(timeout=PATIENCE)
