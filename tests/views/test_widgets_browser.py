@@ -45,7 +45,8 @@ def dial(editor, picture):
 
 @pytest.fixture(scope="module")
 def studio(editor, picture):
-    studio = views.hold_studio(editor, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
+    careful = editor.with_defaults(hold="agree")  # which holds less than lies below λ
+    studio = views.hold_studio(careful, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
     studio.pending.result(timeout=PATIENCE)
     return studio
 
@@ -282,6 +283,13 @@ def test_the_studio_colours_what_lambda_holds(browser, pages, studio, screenshot
         rows = page.locator(".lab-table tbody tr")
         expect(rows).to_have_count(2)
         expect(page.locator(".lab-table tr[aria-current=true]")).to_contain_text("0.40")
+        slider.fill("0.4")
+        really = studio.made[0.4]["by heat"].held[0].numpy().ravel()
+        released = np.flatnonzero(~really & (studio.heat.ravel() < 0.4))
+        assert 0 < really.mean() < 0.09 and len(released)
+        said = f"{really.mean():.1%} held, in blue"
+        expect(page.locator("figcaption", has_text="in blue")).to_contain_text(said)
+        assert drawn(held, int(np.flatnonzero(really)[0]), grid)[3] > 100 > drawn(held, int(released[0]), grid)[3]
         rows.first.click()
         expect(page.locator(".lab-steps output")).to_have_text("λ = 0.00")
         slider.fill("0.3")

@@ -1,4 +1,5 @@
-"""The hold studio: move λ, see at once what would be held, and on release what comes of it, beside a random hold."""
+"""The hold studio: move λ, see at once what is below it, and on release what is held and what comes of it, beside a
+random hold."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def hold_studio(
 
 
 class HoldStudio(LabWidget):
-    """threshold: λ on the slider; results: what was made so far, by λ: what is held, and for a hold by heat and one at
-    random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
+    """threshold: λ on the slider; results: what was made so far, by λ: the share and the cells held, and for a hold by
+    heat and one at random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
@@ -118,6 +119,7 @@ class HoldStudio(LabWidget):
             {
                 "threshold": threshold,
                 "held": float(edits["by heat"].held.float().mean()),
+                "cells": packed(edits["by heat"].held[0].byte().numpy()),
                 "pictures": [png(edits[way].image) for way in WAYS],
                 "numbers": [self.numbers(edits[way]) for way in WAYS],
             }
