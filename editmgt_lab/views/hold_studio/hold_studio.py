@@ -62,7 +62,7 @@ class HoldStudio(LabWidget):
         self.instruction = instruction or (image.instruction if self.truth else "")
         self.settings = {"seed": 0} | settings
         self.made: dict[float, dict[str, EditResult]] = {}
-        self.begin(lambda progress: self._open(progress, threshold))
+        self.hold(threshold)
 
     def hold(self, threshold: float) -> Future:
         """Make the edit at another λ and its control, beside the page, unless they are there already."""
@@ -73,7 +73,7 @@ class HoldStudio(LabWidget):
         if content.get("kind") == "hold":
             self.hold(asked(content, "threshold", float))
 
-    def _open(self, progress: Progress, threshold: float) -> None:
+    def _open(self, progress: Progress) -> None:
         free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)
         self.source, self.heat = free.source, free.heat[0].numpy()
         self.before = self.editor.detokenize(free.source_tokens)[0]  # L1 counts from what the tokenizer shows
@@ -83,9 +83,10 @@ class HoldStudio(LabWidget):
             self.mask = torch.from_numpy(np.asarray(self.truth.mask) > 127)
         self.made = {0.0: dict.fromkeys(WAYS, free)}
         self._show()
-        self._make(progress, threshold)
 
     def _make(self, progress: Progress, threshold: float) -> None:
+        if not self.data:  # nor is it there yet where the work before was cancelled
+            self._open(progress)
         threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
