@@ -119,6 +119,23 @@ def test_text_to_image_is_recorded_too(editor):
     assert "source" not in views.attention_explorer(run).arrays()
 
 
+@pytest.mark.parametrize(
+    "asked, said",
+    [({"focus": "zebra"}, "zebra"), ({"negative": 7}, "int"), ({"mask": Image.new("L", (32, 32), 255)}, "a mask"),
+     ({"hold_threshold": 0.4}, "hold_threshold is 0.4")],
+)  # fmt: skip
+def test_what_text_to_image_cannot_take_is_refused(editor, asked, said):
+    with pytest.raises(lab.LabError, match=said):
+        views.record(editor, None, "a ball", steps=1, seed=1, progress=quiet, **asked)
+
+
+def test_text_to_image_takes_a_negative_text_and_says_that_nothing_is_held(editor):
+    settings = {"steps": 3, "seed": 1, "guidance_scale": 3.0, "progress": quiet}
+    plain, other = (views.record(editor, None, "a red ball", **settings, negative=text) for text in ("", "a hat"))
+    assert not np.array_equal(plain.sampled, other.sampled)
+    assert editor.defaults.hold_threshold > 0 and plain.described()["hold_threshold"] == 0
+
+
 def test_a_finished_edit_is_repeated_with_its_settings(editor, picture):
     result = editor.edit([picture()] * 2, INSTRUCTION, steps=3, seed=[5, 6], hold_threshold=0.3, strength=2.0)
     run = views.record(editor, result, progress=quiet)
