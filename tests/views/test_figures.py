@@ -17,6 +17,8 @@ from editmgt_lab import views
 from editmgt_lab.consolidation import stretch
 from editmgt_lab.views.figures import block_heat, busiest, code_colours, row_names, state_colours
 from editmgt_lab.views.overlays import enlarge, heat_overlay, held_overlay, spread
+from editmgt_lab.views.playground.playground import PAUSE
+from editmgt_lab.views.turns import TURNS
 from editmgt_lab.world.samples import SAMPLES, draw_samples
 from tests.support import PATIENCE
 
@@ -324,15 +326,30 @@ def test_recolouring_follows_the_hand(finished):
 
 
 def test_a_moved_slider_asks_for_one_edit_once_it_rests(slow, picture, monkeypatch):
-    monkeypatch.setattr(sys.modules[views.Playground.__module__], "PAUSE", 3)  # longer than a busy computer takes
     opened = views.playground(slow, picture(), steps=2)
     opened.instruction.value = INSTRUCTION
     slow.release()
     opened.pending.result(timeout=PATIENCE)
     slow.seen.clear()
+    rests, over, works = [], threading.Event(), []
+
+    class Rested:
+        """Turns whose rests end all at once, by `over`."""
+
+        @staticmethod
+        def submit(work, ticket, pause=0):
+            rests.append(pause)
+            ticket.wait = lambda pause: over.wait(PATIENCE) and ticket.is_set()
+            works.append(TURNS.submit(work, ticket, pause))
+            return works[-1]
+
+    monkeypatch.setattr(sys.modules[views.Playground.__module__], "TURNS", Rested)
     for value in (0.5, 0.6, 0.7):
         opened.hold_threshold.value = value
-    opened.pending.result(timeout=PATIENCE)
+    assert rests == [PAUSE] * 3
+    over.set()
+    for work in works:
+        work.result(timeout=PATIENCE)
     assert slow.seen == [(INSTRUCTION, 0.7, 0), (INSTRUCTION, 0.7, 1)]
 
 
