@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -119,9 +118,7 @@ def _full_range(array: np.ndarray) -> int:
 
 def _open(file: Any, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file)
+        image = Image.open(file)  # Pillow warns of what is too large, and _decode refuses it
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, f"over {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except Exception as error:  # every format's parser has its own kinds of errors

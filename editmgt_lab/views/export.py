@@ -58,7 +58,7 @@ class Saves:
     """A view that can be saved, and that leaves a picture where there is no kernel.
 
     A kind of it says what its `figure()`, `arrays()` and `described()` are, and why there may be `nothing()` to save;
-    `pending` is the work that is waited for.
+    `pending` is the work that is waited for, which `cancel` stops.
     """
 
     pending: Future
@@ -79,9 +79,15 @@ class Saves:
         """Why there is nothing to save yet; empty where there is something."""
         raise NotImplementedError
 
+    def cancel(self) -> None:
+        """Stop the work under way."""
+        raise NotImplementedError
+
     def close(self) -> None:
-        """Close the page and all that it is made of; ipywidgets alone would leave its boxes' children, layouts and
-        styles open."""
+        """Stop the work under way, and close the page and all that it is made of; ipywidgets alone would leave its
+        boxes' children, layouts and styles open."""
+        if self.comm is not None and not self.pending.done():
+            self.cancel()
         for part in [*parts_of(self)] if self.comm is not None else ():
             part.close()
         super().close()

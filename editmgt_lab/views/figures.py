@@ -149,7 +149,7 @@ def attention_figure(
 def consolidation_figure(
     image: Image.Image, raw: Tensor, smoothed: Tensor, *, hold_threshold: float | None = None
 ) -> Figure:
-    """Stage 4: the mean of the blocks' maps, the same after the filter, over the picture, and what λ makes of it.
+    """Stage 4: the mean of the blocks' maps, the same after the filter, over the picture, and what lies below λ.
 
     image: as it was fitted; raw, smoothed: [h, w] in [0, 1].
     """
@@ -161,8 +161,8 @@ def consolidation_figure(
     figure.colorbar(drawn, ax=axes[1], fraction=0.046, ticks=[0, 0.5, 1])
     _show(axes[2], heat_overlay(image, smoothed.cpu().numpy()), "over the picture")
     if hold_threshold:
-        held = smoothed.cpu().numpy() < hold_threshold
-        _show(axes[3], held_overlay(image, held), f"below λ = {hold_threshold:g}: held (blue)")
+        below = smoothed.cpu().numpy() < hold_threshold  # of which a hold may take a part, see RegionHoldSampler
+        _show(axes[3], held_overlay(image, below), f"below λ = {hold_threshold:g} (blue)")
     return figure
 
 

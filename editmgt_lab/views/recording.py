@@ -99,17 +99,22 @@ def record(
 
     image: a picture, or a finished edit that is then repeated with its instruction and settings. attention: record the
     maps of these blocks, True for all of them; their memory is stated before anything runs. settings: as in
-    `Editor.steps`; an edit that had a mask, focus words or a negative text needs them again.
+    `Editor.steps`; an edit that had a mask, focus words or a negative text needs them again. A picture from the text
+    alone has nothing to hold: λ is 0.
 
-    Raises a LabError for whatever `Editor.steps` refuses, for maps that are too large, and for a finished edit that
-    another result comes out of.
+    Raises a LabError for whatever `Editor.steps` refuses, for a mask or a λ above 0 without a picture, for maps that
+    are too large, and for a finished edit that another result comes out of.
     """
     result = image if isinstance(image, EditResult) else None
     if result is not None:
         image, instruction, settings = _repeated(result, instruction, settings)
     check_texts([instruction])
     text = {name: settings.pop(name) for name in ("mask", "focus", "negative") if name in settings}
+    if image is None and settings.get("hold_threshold") is None:
+        settings["hold_threshold"] = 0
     chosen = Settings.choose(editor.defaults, 1, **settings)
+    if image is None:
+        _check_nothing_held(chosen, text.get("mask"))
     source = None if image is None else fit(image, pixels=editor.defaults.image_size, multiple=editor.multiple)[0]
 
     plan, listening = None, nullcontext((None, lambda step: None))
@@ -196,11 +201,21 @@ def _repeated(result: EditResult, instruction: str, settings: dict) -> tuple[Ima
     return (result.sources or [None])[0], instruction or result.instructions[0], before | settings
 
 
+def _check_nothing_held(chosen: Settings, mask: Any) -> None:
+    if chosen.hold_threshold > 0 or mask is not None:
+        asked = f"hold_threshold is {chosen.hold_threshold:g}" if mask is None else "there is a mask"
+        raise SettingError(
+            f"{asked}, and no picture of which anything could be held",
+            expected="a picture to edit, or a text alone",
+            fix="pass the picture, or leave out hold_threshold and mask",
+        )
+
+
 def _steps(
     editor: Editor, image: Picture | None, instruction: str, chosen: Settings, text: dict[str, Any]
 ) -> Iterator[DecodeStep]:
     if image is None:
-        return editor.decode(editor.prepare(NO_SOURCE, instruction, **chosen.call() | {"hold_threshold": 0}))
+        return editor.decode(editor.prepare(NO_SOURCE, instruction, **chosen.call(), **text))
     return editor.steps(image, instruction, **chosen.call(), **text)
 
 

@@ -26,7 +26,7 @@ class Turns:
         self._taken = False
 
     def submit(self, work: Callable[[Callable[[], None]], None], ticket: threading.Event, pause: float = 0) -> Future:
-        """Do work(give_way) beside the page after `pause` seconds, unless its ticket is set by then.
+        """Do work(give_way) beside the page after `pause` seconds, unless its ticket is set before its turn comes.
 
         give_way: to be called every now and then; it returns once no newer work waits or goes on.
         """
@@ -39,7 +39,8 @@ class Turns:
             return
         self._take(number)
         try:
-            work(lambda: self._give_way(number))
+            if not ticket.is_set():
+                work(lambda: self._give_way(number))
         finally:
             self._give()
 

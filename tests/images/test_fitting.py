@@ -1,5 +1,6 @@
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -281,10 +282,20 @@ def test_a_truncated_file(kind, tmp_path):
         load_image(opened)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("size", [(20_000, 20_000), (10_000, 9_000), (8_001, 8_000)])
 def test_a_decompression_bomb_is_refused_from_its_header(size):
     with pytest.raises(ImageError, match="too large"):  # it has no pixels: decoding it would be another error
         load_image(png_header(*size))
+
+
+def test_opening_leaves_the_filters_of_warnings_alone(monkeypatch):
+    """They are the process's, and pictures are opened in threads."""
+    file = encoded(gradient())
+    with monkeypatch.context() as patched:
+        patched.setattr(warnings, "catch_warnings", None)
+        image = load_image(file)
+    np.testing.assert_array_equal(image, gradient())
 
 
 def test_large_pictures_that_are_open_already():

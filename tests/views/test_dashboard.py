@@ -5,7 +5,6 @@ import io
 import json
 import sys
 import threading
-import time
 import weakref
 from dataclasses import replace
 
@@ -50,13 +49,15 @@ def finetuner(editor, picture, folder=None, **settings):
 
 
 class Gate:
-    """Lets a finetuner's steps through one by one."""
+    """Lets a finetuner's steps through one by one. begun: of each that came to it, whether there was a pause."""
 
     def __init__(self, trained):
-        self.go, self.step = threading.Semaphore(0), trained._step
+        self.go, self.step, self.trained = threading.Semaphore(0), trained._step, trained
+        self.begun = []
         trained._step = self.pass_through
 
     def pass_through(self):
+        self.begun.append(self.trained.paused)
         assert self.go.acquire(timeout=PATIENCE)
         return self.step()
 
@@ -138,22 +139,24 @@ def test_watching_saving_and_pausing_change_nothing(tiny_folder, picture, sample
     alone, watched = (finetuner(lab.load(tiny_folder, device="cpu"), picture) for _ in range(2))
     alone.run(bar=False)
     gate, dashboard = Gate(watched), views.finetune_dashboard(watched, samples)
+    resting, wait = threading.Event(), watched._going.wait
+    watched._going.wait = lambda: (watched.paused and resting.set(), wait())
     dashboard.start()
     gate.go.release(2)
-    until(lambda: watched.done == 2, "step 2")
+    until(lambda: len(gate.begun) == 3, "step 3 to begin")
     dashboard.pause()
     assert dashboard.state == "paused"
     saving = threading.Thread(target=dashboard.save, args=(tmp_path / "adapter",))
     saving.start()
-    gate.go.release()  # the step that waits at the gate had begun
+    gate.go.release()
     saving.join(PATIENCE)
     assert (tmp_path / "adapter").is_dir()
     until(lambda: watched.done == 3, "step 3")
     gate.go.release(100)
-    time.sleep(0.1)
-    assert watched.done == 3, "a pause holds"
+    until(lambda: resting.is_set() or len(gate.begun) > 3, "the training to rest, or not to")
     dashboard.resume()
     dashboard.wait(PATIENCE)
+    assert not any(gate.begun), "a pause holds"
     assert torch.equal(weights(alone), weights(watched))
 
 
@@ -267,6 +270,21 @@ def test_opened_again_it_is_the_same(fresh, picture, samples):
     with pytest.raises(lab.LabError, match="another dashboard"):
         dashboard.start()
     second.wait(PATIENCE)
+
+
+def test_after_a_close_there_is_another(fresh, picture, samples):
+    trained = finetuner(fresh, picture)
+    given = trained.show
+    first = views.finetune_dashboard(trained, samples)
+    first.close()
+    assert trained.show == given
+    second = views.finetune_dashboard(trained, samples)
+    assert second is not first and second.comm is not None
+    second.start()
+    second.close()
+    second.wait(PATIENCE)
+    assert trained.done == SETTINGS["steps"], "the training does not end with its page"
+    assert trained.show == given and views.finetune_dashboard(trained, samples).state == "finished"
 
 
 def test_a_page_that_missed_something_gets_it(fresh, picture, samples, monkeypatch):

@@ -17,6 +17,8 @@ from editmgt_lab import views
 from editmgt_lab.consolidation import stretch
 from editmgt_lab.views.figures import block_heat, busiest, code_colours, row_names, state_colours
 from editmgt_lab.views.overlays import enlarge, heat_overlay, held_overlay, spread
+from editmgt_lab.views.playground.playground import PAUSE
+from editmgt_lab.views.turns import TURNS
 from editmgt_lab.world.samples import SAMPLES, draw_samples
 from tests.support import PATIENCE
 
@@ -160,6 +162,8 @@ def test_consolidation_figure_shows_what_is_below_the_threshold():
     np.testing.assert_array_equal(panels[1], smoothed.numpy())
     veiled = (panels[3] != 255).any(axis=2)
     np.testing.assert_array_equal(veiled, spread(smoothed.numpy() < 0.5, image))
+    figure = views.consolidation_figure(image, raw, smoothed, hold_threshold=0.5)
+    assert titles(figure)[3] == "below λ = 0.5 (blue)", "of which a hold may take a part"
     assert len(shown(views.consolidation_figure(image, raw, smoothed))) == 3
 
 
@@ -248,14 +252,67 @@ def test_the_next_edit_has_the_settings_of_the_finished_one(editor, picture):
     np.testing.assert_array_equal(opened.heat, expected.heat[0].numpy())
 
 
+@pytest.mark.parametrize("bad", [{"steps": -1}, {"steps": "x"}, {"hold_threshold": "a"}, {"hold_threshold": 2},
+                                 {"seed": -1}, {"seed": 2**63}])  # fmt: skip
+def test_settings_that_cannot_be_are_refused(editor, picture, bad):
+    with pytest.raises(lab.errors.SettingError, match=next(iter(bad))):
+        views.playground(editor, picture(), **bad)
+
+
+def test_a_picture_made_from_text_alone_is_no_edit_to_open(editor):
+    with pytest.raises(lab.errors.SettingError, match="no source to edit"):
+        views.playground(editor, editor.generate("a red ball", steps=1, seed=0))
+
+
+def test_a_large_seed_stays_itself(editor, picture):
+    result = editor.edit(picture(), INSTRUCTION, steps=2, seed=2**60 + 1)
+    opened = views.playground(editor, result)
+    opened.run().result(timeout=PATIENCE)
+    assert opened.result is not result and opened.result.settings.seeds == (2**60 + 1,)
+    np.testing.assert_array_equal(opened.result.tokens, result.tokens)
+
+
 def test_a_moved_slider_recolours_at_once_from_the_heat_at_hand(finished):
     before, heat = finished.pictures["held"].value, finished.pictures["heat"].value
     finished.hold_threshold.value = 0.7
     assert finished.pictures["held"].value != before and finished.pictures["heat"].value == heat
     held = finished.heat < 0.7
     np.testing.assert_array_equal(pixels(finished.pictures["held"]), held_overlay(enlarge(finished.source), held))
-    assert f"{held.mean():.0%}" in finished.captions["held"].value
+    assert f"below λ: {held.mean():.0%}" in finished.captions["held"].value
     finished.cancel()
+
+
+@pytest.mark.parametrize("way", ["agree", "mask"])
+def test_a_finished_edit_shows_what_was_really_held(editor, picture, way):
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 32))
+    settings = {"hold_threshold": 0.5} if way == "agree" else {"hold_threshold": 0, "mask": mask}
+    careful = editor.with_defaults(hold="agree")
+    result = careful.edit(picture(), INSTRUCTION, steps=3, seed=0, **settings)
+    held, below = result.held[0].numpy(), result.heat[0].numpy() < settings["hold_threshold"]
+    assert held.mean() != below.mean(), "so that the two could be confused"
+    opened = views.playground(careful, result)
+
+    def shown():
+        return opened.captions["held"].value, pixels(opened.pictures["held"])
+
+    before = shown()
+    assert f"held: {held.mean():.0%}" in before[0]
+    np.testing.assert_array_equal(before[1], held_overlay(enlarge(opened.source), held))
+    opened.hold_threshold.value = 0.7
+    assert f"below λ: {(opened.heat < 0.7).mean():.0%}" in shown()[0], "a preview, of which not all may be held"
+    opened.hold_threshold.value = settings["hold_threshold"]
+    assert shown()[0] == before[0]
+    opened.cancel()
+    opened.pending.result(timeout=PATIENCE)
+
+
+def test_after_an_edit_what_it_held_is_shown(editor, picture):
+    careful = editor.with_defaults(hold="agree")
+    opened = views.playground(careful, picture(), INSTRUCTION, steps=3, seed=0, hold_threshold=0.5)
+    opened.pending.result(timeout=PATIENCE)
+    held = opened.result.held[0].numpy()
+    assert held.mean() != (opened.heat < 0.5).mean() and f"held: {held.mean():.0%}" in opened.captions["held"].value
 
 
 def test_recolouring_follows_the_hand(finished):
@@ -269,15 +326,30 @@ def test_recolouring_follows_the_hand(finished):
 
 
 def test_a_moved_slider_asks_for_one_edit_once_it_rests(slow, picture, monkeypatch):
-    monkeypatch.setattr(sys.modules[views.Playground.__module__], "PAUSE", 3)  # longer than a busy computer takes
     opened = views.playground(slow, picture(), steps=2)
     opened.instruction.value = INSTRUCTION
     slow.release()
     opened.pending.result(timeout=PATIENCE)
     slow.seen.clear()
+    rests, over, works = [], threading.Event(), []
+
+    class Rested:
+        """Turns whose rests end all at once, by `over`."""
+
+        @staticmethod
+        def submit(work, ticket, pause=0):
+            rests.append(pause)
+            ticket.wait = lambda pause: over.wait(PATIENCE) and ticket.is_set()
+            works.append(TURNS.submit(work, ticket, pause))
+            return works[-1]
+
+    monkeypatch.setattr(sys.modules[views.Playground.__module__], "TURNS", Rested)
     for value in (0.5, 0.6, 0.7):
         opened.hold_threshold.value = value
-    opened.pending.result(timeout=PATIENCE)
+    assert rests == [PAUSE] * 3
+    over.set()
+    for work in works:
+        work.result(timeout=PATIENCE)
     assert slow.seen == [(INSTRUCTION, 0.7, 0), (INSTRUCTION, 0.7, 1)]
 
 
@@ -291,6 +363,16 @@ def test_cancel_stops_before_the_next_step(slow, picture):
     assert len(slow.seen) <= 1, "the step that was under way, no other"
     assert opened.edited is None and "cancelled" in opened.message.value
     assert opened.cancel_button.disabled and opened.progress.value == 0
+
+
+def test_closing_stops_the_edit_under_way(slow, picture):
+    opened = views.playground(slow, picture(), INSTRUCTION, steps=5)
+    assert slow.begun.wait(PATIENCE)
+    opened.close()
+    slow.release()
+    opened.pending.result(timeout=PATIENCE)
+    assert len(slow.seen) <= 1, "the step that was under way, no other"
+    assert opened.result is None and opened.comm is None
 
 
 def test_previews_are_live_and_not_drawn_faster_than_one_can_see(slow, picture, monkeypatch):

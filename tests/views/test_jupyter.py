@@ -162,7 +162,7 @@ def test_injection_dial_turns(notebook):
 def test_hold_studio_recolours_and_samples_again(notebook):
     output = notebook.open("hold_studio")
     rows, slider = output.locator(".lab-table tbody tr"), output.get_by_role("slider")
-    note = output.locator("figcaption", has_text="below λ")
+    note = output.locator("figcaption", has_text="in blue")
     expect(rows).to_have_count(2)
     notebook.measured("recolour", "hold studio", slider_time(slider, panel(output, "held")) / 1000)
     before = note.inner_text()
@@ -185,7 +185,7 @@ def idle(output):
 def test_playground_moves_lambda_chooses_scenes_and_opens_every_view(notebook):
     page, output = notebook.page, notebook.open("playground", "img.widget-image")
     source, held = output.locator("img.widget-image").first, output.locator("img.widget-image").nth(2)
-    caption = output.locator(".widget-html", has_text="held:").last
+    caption = output.locator(".widget-html", has_text=re.compile("held:|below λ:")).last
     idle(output)
     began = time.perf_counter()
     output.get_by_role("button", name="Run").click()

@@ -73,6 +73,42 @@ def test_work_that_is_not_wanted_any_more_does_not_begin(turns):
     assert done == []
 
 
+def test_work_that_is_dropped_while_it_waits_for_its_turn_does_not_begin(turns):
+    begun, go, dropped, done = threading.Event(), threading.Event(), threading.Event(), []
+
+    def newer(give_way):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    other = turns.submit(newer, threading.Event())
+    assert begun.wait(PATIENCE)
+    work = turns.submit(lambda give_way: done.append(1), dropped)
+    until(lambda: turns._waiting, "the work to wait its turn")
+    dropped.set()
+    go.set()
+    work.result(PATIENCE), other.result(PATIENCE)
+    assert done == []
+
+
+def test_an_edit_that_is_cancelled_while_it_waits_stays_cancelled(editor, picture, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    def other(give_way):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    playground = views.playground(editor, picture(), steps=3)
+    monkeypatch.setattr(editor, "edit", None)
+    under_way = TURNS.submit(other, threading.Event())
+    assert begun.wait(PATIENCE)
+    playground.instruction.value = INSTRUCTION
+    until(lambda: TURNS._waiting, "the edit to wait its turn")
+    playground.cancel()
+    go.set()
+    under_way.result(PATIENCE), playground.pending.result(PATIENCE)
+    assert "cancelled" in playground.message.value and playground.cancel_button.disabled
+
+
 def test_the_playground_does_not_wait_for_another_views_long_work(editor, picture):
     playground = views.playground(editor, picture(), steps=3)
     dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=np.linspace(0, 3, 2000))

@@ -17,8 +17,9 @@ from editmgt_lab.views import maps as maps_module
 from editmgt_lab.views.attention_explorer.attention_explorer import token_colours
 from editmgt_lab.views.maps import in_bytes, quantise, restored
 from editmgt_lab.views.recording import STATES, code_patches, word_rows
+from editmgt_lab.views.turns import TURNS
 from editmgt_lab.views.widget import HERE, SHARED, source
-from tests.support import PATIENCE
+from tests.support import PATIENCE, until
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 4, "seed": 3, "hold_threshold": 0.4, "guidance_scale": 2.0, "strength": 1.5}
@@ -116,6 +117,23 @@ def test_text_to_image_is_recorded_too(editor):
     np.testing.assert_array_equal(run.sampled[-1], editor.generate("a red ball", steps=3, seed=1).tokens[0])
     assert run.source is None and run.attention.patches.shape[-1] == len(run.attention.plan.words) + 16
     assert "source" not in views.attention_explorer(run).arrays()
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [({"focus": "zebra"}, "zebra"), ({"negative": 7}, "int"), ({"mask": Image.new("L", (32, 32), 255)}, "a mask"),
+     ({"hold_threshold": 0.4}, "hold_threshold is 0.4")],
+)  # fmt: skip
+def test_what_text_to_image_cannot_take_is_refused(editor, asked, said):
+    with pytest.raises(lab.LabError, match=said):
+        views.record(editor, None, "a ball", steps=1, seed=1, progress=quiet, **asked)
+
+
+def test_text_to_image_takes_a_negative_text_and_says_that_nothing_is_held(editor):
+    settings = {"steps": 3, "seed": 1, "guidance_scale": 3.0, "progress": quiet}
+    plain, other = (views.record(editor, None, "a red ball", **settings, negative=text) for text in ("", "a hat"))
+    assert not np.array_equal(plain.sampled, other.sampled)
+    assert editor.defaults.hold_threshold > 0 and plain.described()["hold_threshold"] == 0
 
 
 def test_a_finished_edit_is_repeated_with_its_settings(editor, picture):
@@ -290,6 +308,14 @@ class Gate:
             assert self.go.acquire(timeout=PATIENCE)
             yield step
 
+    def edit(self, *arguments, on_step, **settings):
+        def wait(step):
+            self.begun.set()
+            assert self.go.acquire(timeout=PATIENCE)
+            on_step(step)
+
+        return self.editor.edit(*arguments, on_step=wait, **settings)
+
 
 def test_cancel_stops_and_says_so(editor, picture):
     gate = Gate(editor)
@@ -300,6 +326,16 @@ def test_cancel_stops_and_says_so(editor, picture):
     gate.go.release(100)
     player.pending.result(timeout=PATIENCE)
     assert player.data == {} and player.message == "cancelled"
+
+
+def test_closing_a_view_stops_its_work(editor, picture):
+    gate = Gate(editor)
+    player = views.decode_player(gate, picture(), INSTRUCTION, steps=300)
+    assert gate.begun.wait(PATIENCE)
+    player.close()
+    gate.go.release(1000)
+    player.pending.result(timeout=PATIENCE)
+    assert player.run is None and player.ticket.is_set()
 
 
 def test_errors_are_shown_in_the_widget(editor, picture, tmp_path, monkeypatch):
@@ -346,6 +382,39 @@ def test_another_code_changes_the_picture_around_it(editor, opened):
     assert tokens.swaps == [(1, 2, code), (0, 1, 6)] and len(tokens.states) == 3 and tokens.at == 2
 
 
+def test_swaps_asked_for_in_a_row_are_all_made(opened):
+    tokens, asked = opened["token_lab"], [(0, 0, 5), (0, 1, 6), (1, 0, 7)]
+    begun, go = threading.Event(), threading.Event()
+
+    def other(give_way):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    TURNS.submit(other, threading.Event())
+    assert begun.wait(PATIENCE)
+    made = [tokens.swap(*each) for each in asked]
+    assert not any(each.done() for each in made)
+    go.set()
+    for each in made:
+        each.result(timeout=PATIENCE)
+    assert tokens.swaps == asked and len(tokens.states) == 4
+    tokens.pending.result(timeout=PATIENCE)
+    assert not tokens.busy and tokens.message == ""
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_swaps_that_are_not_wanted_any_more_are_not_made(opened, end):
+    tokens, go = opened["token_lab"], threading.Event()
+    TURNS.submit(lambda give_way: go.wait(PATIENCE), threading.Event())
+    until(lambda: TURNS._taken, "the other's turn")
+    made = [tokens.swap(0, 0, 5), tokens.swap(0, 1, 6)]
+    getattr(tokens, end)()
+    go.set()
+    for each in (*made, tokens.pending):
+        each.result(timeout=PATIENCE)
+    assert tokens.swaps == []
+
+
 def test_the_lab_opens_on_a_finished_edits_own_tokens(editor, run, picture):
     result = editor.edit(picture(), INSTRUCTION, steps=2, seed=0)
     for finished, tokens in ((result, result.tokens[0]), (run, run.sampled[-1])):
@@ -385,6 +454,20 @@ def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, o
     held = [result["held"] for result in studio.results]
     assert len(held) == 3 and held == sorted(held)
     assert set(studio.results[0]["numbers"][0]) == {"L1"}, "without a truth there is no score"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_the_studio_opens_with_the_hold_that_comes_before_its_opening_is_done(editor, picture, cancelled):
+    gate = Gate(editor)
+    studio = views.hold_studio(gate, picture(), INSTRUCTION, threshold=0.4, steps=3)
+    assert gate.begun.wait(PATIENCE)
+    if cancelled:
+        studio.cancel()
+    studio.hold(0.7)
+    gate.go.release(100)
+    studio.pending.result(timeout=PATIENCE)
+    assert not studio.wrong, studio.message
+    assert [result["threshold"] for result in studio.results] == [0, 0.7] and studio.data and studio.figure()
 
 
 def test_the_studio_scores_an_edit_whose_truth_is_known():

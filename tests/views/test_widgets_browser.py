@@ -1,7 +1,5 @@
 """Exported pages, opened from disk in a browser without a network and driven by hand and by keyboard."""
 
-import re
-
 import numpy as np
 import pytest
 from playwright.sync_api import expect
@@ -45,7 +43,8 @@ def dial(editor, picture):
 
 @pytest.fixture(scope="module")
 def studio(editor, picture):
-    studio = views.hold_studio(editor, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
+    careful = editor.with_defaults(hold="agree")  # which holds less than lies below λ
+    studio = views.hold_studio(careful, picture(64, 48), "make the ball blue", threshold=0.4, steps=3)
     studio.pending.result(timeout=PATIENCE)
     return studio
 
@@ -103,14 +102,19 @@ def test_the_player_plays_steps_and_explains_a_cell(browser, pages, run, screens
 
 def test_the_player_plays_to_the_end_and_pauses(browser, pages):
     with opened(browser, pages["decode_player"]) as page:
+        step, pace = page.locator(".lab-steps output"), 600  # ms from step to step, as lab.js has it
+        page.clock.install(time=0)
+        page.clock.pause_at(60_000)  # from here on time passes only where it is told to
         page.get_by_role("button", name="play").click()
-        expect(page.locator(".lab-steps output")).to_have_text("step 2 of 6")
+        page.clock.run_for(pace)
+        expect(step).to_have_text("step 2 of 6")
         page.get_by_role("button", name="pause").click()
-        page.wait_for_timeout(900)
-        expect(page.locator(".lab-steps output")).to_have_text(re.compile("step [23] of 6"))
+        page.clock.run_for(10 * pace)
+        expect(step).to_have_text("step 2 of 6")
         page.get_by_role("button", name="one step on").click()
         page.get_by_role("button", name="play").click()
-        expect(page.locator(".lab-steps output")).to_have_text("step 6 of 6")
+        page.clock.run_for(10 * pace)
+        expect(step).to_have_text("step 6 of 6")
         expect(page.get_by_role("button", name="play")).to_be_visible()
 
 
@@ -282,6 +286,13 @@ def test_the_studio_colours_what_lambda_holds(browser, pages, studio, screenshot
         rows = page.locator(".lab-table tbody tr")
         expect(rows).to_have_count(2)
         expect(page.locator(".lab-table tr[aria-current=true]")).to_contain_text("0.40")
+        slider.fill("0.4")
+        really = studio.made[0.4]["by heat"].held[0].numpy().ravel()
+        released = np.flatnonzero(~really & (studio.heat.ravel() < 0.4))
+        assert 0 < really.mean() < 0.09 and len(released)
+        said = f"{really.mean():.1%} held, in blue"
+        expect(page.locator("figcaption", has_text="in blue")).to_contain_text(said)
+        assert drawn(held, int(np.flatnonzero(really)[0]), grid)[3] > 100 > drawn(held, int(released[0]), grid)[3]
         rows.first.click()
         expect(page.locator(".lab-steps output")).to_have_text("λ = 0.00")
         slider.fill("0.3")

@@ -38,10 +38,10 @@ def finetune_dashboard(
 
     samples: 1 to 6 edits of the drawn world, or pairs of a picture and an instruction, that are edited before the
     training and at every validation; word: of the first one's instruction, whose heat map is shown (None: all).
-    A finetuner has one dashboard: opened again, after a page reload say, it is that one, with all that is under way.
-    Raises ImageError, TextError and SettingError.
+    A finetuner has one dashboard: opened again, after a page reload say, it is that one, with all that is under way,
+    unless it was closed. Raises ImageError, TextError and SettingError.
     """
-    known = [dashboard for dashboard in FinetuneDashboard.opened if dashboard.finetuner is finetuner]
+    known = [each for each in FinetuneDashboard.opened if each.finetuner is finetuner and each.comm is not None]
     return known[0] if known else FinetuneDashboard(finetuner, samples, word)
 
 
@@ -56,6 +56,7 @@ class FinetuneDashboard(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Fine-tuning"
     opened: ClassVar[WeakSet[FinetuneDashboard]] = WeakSet()
+    training, _given = False, None
 
     status = traitlets.Dict().tag(sync=True)
     curves = traitlets.List().tag(sync=True)
@@ -86,6 +87,15 @@ class FinetuneDashboard(LabWidget):
         self.opened.add(self)
         self._tell()
         self.begin(self._edit_before)
+
+    def close(self) -> None:
+        """Close the page. A training under way goes on; at its end the finetuner's `show` is again what it was."""
+        super().close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.comm is None and not self.training and self._given and self.finetuner.show == self._show:
+            self.finetuner.show = self._given
 
     # The training, from any thread but its own
 
@@ -199,6 +209,7 @@ class FinetuneDashboard(LabWidget):
             self.say(told(self.error), wrong=True)
         self._ended = not (self._stopping or self.error)
         self.training = self._stopping = False
+        self._give_back()
         self._tell()
 
     def _train(self) -> None:

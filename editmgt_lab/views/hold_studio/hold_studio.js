@@ -3,7 +3,7 @@ import { Panel, h, heat, heatColours, mount, percent, pictures, place, unpack } 
 const TITLE = "Hold studio";
 const STEP = 0.01;
 const VEIL = 153;
-const HINT = "Move λ: what it would hold turns blue at once. Let go, and the edit is made anew, beside a random hold of the same size.";
+const HINT = "Move λ: what lies below it turns blue at once. Let go, and the edit is made anew; then blue is what it held, beside a random hold of the same size.";
 const RECORDED = "This page has no kernel: the recorded λ can be compared, new ones need the notebook.";
 
 function build(model, data, body) {
@@ -62,16 +62,18 @@ function build(model, data, body) {
   function draw() {
     const [threshold, results] = [model.get("threshold"), model.get("results")];
     slider.value = threshold;
+    const made = results.find((result) => result.threshold === Number(threshold.toFixed(3))); // as the kernel rounds it
+    const blue = made ? unpack(made.cells) : values.map((each) => each < threshold);
     const pixels = new Uint8ClampedArray(4 * values.length);
     let count = 0;
-    values.forEach((each, cell) => {
-      if (each >= threshold) return;
+    blue.forEach((each, cell) => {
+      if (!each) return;
       pixels.set([...data.veil, VEIL], 4 * cell);
       count += 1;
     });
     held.show(source, pixels);
     held.frame.classList.remove("lab-grey");
-    held.caption.textContent = `${percent(count / values.length)} below λ, in blue`;
+    held.caption.textContent = `${percent(count / values.length)} ${made ? "held" : "below λ"}, in blue`;
     value.textContent = `λ = ${threshold.toFixed(2)}`;
     if (!results.length) return;
     const shown = nearest();

@@ -1,4 +1,5 @@
-"""The hold studio: move λ, see at once what would be held, and on release what comes of it, beside a random hold."""
+"""The hold studio: move λ, see at once what is below it, and on release what is held and what comes of it, beside a
+random hold."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def hold_studio(
 
 
 class HoldStudio(LabWidget):
-    """threshold: λ on the slider; results: what was made so far, by λ: what is held, and for a hold by heat and one at
-    random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
+    """threshold: λ on the slider; results: what was made so far, by λ: the share and the cells held, and for a hold by
+    heat and one at random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
@@ -61,7 +62,7 @@ class HoldStudio(LabWidget):
         self.instruction = instruction or (image.instruction if self.truth else "")
         self.settings = {"seed": 0} | settings
         self.made: dict[float, dict[str, EditResult]] = {}
-        self.begin(lambda progress: self._open(progress, threshold))
+        self.hold(threshold)
 
     def hold(self, threshold: float) -> Future:
         """Make the edit at another λ and its control, beside the page, unless they are there already."""
@@ -72,7 +73,7 @@ class HoldStudio(LabWidget):
         if content.get("kind") == "hold":
             self.hold(asked(content, "threshold", float))
 
-    def _open(self, progress: Progress, threshold: float) -> None:
+    def _open(self, progress: Progress) -> None:
         free = self._edit(progress, 0, "the edit without hold, for its heat map", hold_threshold=0)
         self.source, self.heat = free.source, free.heat[0].numpy()
         self.before = self.editor.detokenize(free.source_tokens)[0]  # L1 counts from what the tokenizer shows
@@ -82,9 +83,10 @@ class HoldStudio(LabWidget):
             self.mask = torch.from_numpy(np.asarray(self.truth.mask) > 127)
         self.made = {0.0: dict.fromkeys(WAYS, free)}
         self._show()
-        self._make(progress, threshold)
 
     def _make(self, progress: Progress, threshold: float) -> None:
+        if not self.data:  # nor is it there yet where the work before was cancelled
+            self._open(progress)
         threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
@@ -118,6 +120,7 @@ class HoldStudio(LabWidget):
             {
                 "threshold": threshold,
                 "held": float(edits["by heat"].held.float().mean()),
+                "cells": packed(edits["by heat"].held[0].byte().numpy()),
                 "pictures": [png(edits[way].image) for way in WAYS],
                 "numbers": [self.numbers(edits[way]) for way in WAYS],
             }

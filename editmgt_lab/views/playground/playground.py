@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ...decoding import map_to_hold_by
 from ...editor import Editor
-from ...errors import LabError
+from ...errors import LabError, SettingError
 from ...images import Picture, fit, load_image
 from ...results import DecodeStep, EditResult
+from ...settings import Settings
 from ...world import EditSample
 from ..export import Saves
 from ..figures import edit_figure, panels_figure
@@ -33,6 +34,7 @@ from .view_tabs import ViewTabs
 PAUSE = 0.4  # seconds of rest before a moved slider or a drawn object asks for a new edit
 FRAME = 0.1  # seconds for which a preview stays at least; the finished edit does not wait
 SIDE = 256  # px of a picture on the screen
+MOST_SEED = 2**63 - 1  # as settings.py has it; a browser writes one beyond 2**53 rounded, and still that one is used
 
 
 def playground(
@@ -45,13 +47,14 @@ def playground(
     seed: int = 0,
 ) -> Playground:
     """Open the playground on a picture, on a finished edit of one picture, which it then shows at once, or, with
-    neither, on a scene of the drawn world."""
+    neither, on a scene of the drawn world. Raises ImageError and SettingError."""
     return Playground(editor, image, instruction, hold_threshold=hold_threshold, steps=steps, seed=seed)
 
 
 class Playground(Saves, widgets.VBox):
-    """Moving λ recolours the held region at once, from the heat map of the last step; after a short rest the edit is
-    made anew. Edits run beside the page, one decoding step after another; a newer request replaces an older one.
+    """Moving λ colours at once what lies below it in the heat map of the last step, which may be more than a hold
+    takes; after a short rest the edit is made anew, and what it held is shown. Edits run beside the page, one decoding
+    step after another; a newer request replaces an older one.
 
     Every edit has a ticket: a threading.Event that is set once the edit is no longer wanted. `pending` is the newest
     edit's Future; what goes wrong is shown in `message`, and the pictures stay. `result` is the newest finished edit
@@ -70,16 +73,23 @@ class Playground(Saves, widgets.VBox):
     ):
         result = image if isinstance(image, EditResult) else None
         if result is not None:
+            if not result.sources:
+                raise SettingError(
+                    "a picture made from text alone has no source to edit",
+                    expected="a picture, or a finished edit",
+                    fix="pass result.image, to edit what was made",
+                )
             image, instruction = result.sources[0], instruction or result.instructions[0]
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
+        chosen = Settings.choose(editor.defaults, 1, hold_threshold=hold_threshold, steps=steps, seed=seed)
         self.others = {} if result is None else result.settings.call()
-        self.editor, self.step_count = editor, editor.defaults.steps if steps is None else steps
+        self.editor, self.step_count = editor, chosen.steps
         self.ticket, self.pending = threading.Event(), Future()
         self.pending.set_result(None)
         self._changing = threading.RLock()
         self.scene = ScenePanel(self.choose, editor.defaults.image_size)
-        self._build(instruction, editor.defaults.hold_threshold if hold_threshold is None else hold_threshold, seed)
+        self._build(instruction, chosen.hold_threshold, chosen.seeds[0])
         if image is None:
             self.scene.next()
             self.instruction.value = instruction or self.instruction.value
@@ -87,6 +97,7 @@ class Playground(Saves, widgets.VBox):
         self._put(load_image(image))
         if result is not None:
             self.result, self.edited, self.heat = result, result.images[0], result.heat[0].numpy()
+            self.held = result.settings.hold_threshold, result.held[0].numpy()
             self.tabs.show(result)
         elif instruction:
             self.run()
@@ -103,7 +114,7 @@ class Playground(Saves, widgets.VBox):
             hold_threshold, min=0, max=1, step=0.01, description="hold threshold λ", layout=wide, style=labelled
         )
         self.seed = widgets.BoundedIntText(
-            seed, min=0, max=2**31 - 1, description="seed", layout=widgets.Layout(width="140px"), style=labelled
+            seed, min=0, max=MOST_SEED, description="seed", layout=widgets.Layout(width="140px"), style=labelled
         )
         self.run_button = widgets.Button(description="Run", button_style="primary", layout={"width": "80px"})
         self.cancel_button = widgets.Button(description="Cancel", disabled=True, layout={"width": "80px"})
@@ -159,6 +170,7 @@ class Playground(Saves, widgets.VBox):
         self.result: EditResult | None = None
         self.edited: Image.Image | None = None
         self.heat: np.ndarray | None = None
+        self.held: tuple[float, np.ndarray] | None = None  # λ of what is shown, and the cells that were held by it
 
     def run(self, pause: float = 0) -> Future:
         """Ask for the edit that the controls describe, after a rest of `pause` seconds; older requests are dropped."""
@@ -173,9 +185,10 @@ class Playground(Saves, widgets.VBox):
 
     def cancel(self) -> None:
         """Stop before the next decoding step; the pictures stay as they are."""
-        self.ticket.set()
-        self._say("cancelled")
-        self._rest()
+        with self._changing:  # so that an edit whose turn comes right now says nothing after it
+            self.ticket.set()
+            self._say("cancelled")
+            self._rest()
 
     def _moved(self, _: Any) -> None:
         self.redraw("held")
@@ -203,11 +216,14 @@ class Playground(Saves, widgets.VBox):
             self.progress.value = step.index + 1
             if time.monotonic() - drawn >= FRAME:
                 heat = map_to_hold_by(self.editor.defaults.hold_by, step.heat, step.heat_so_far)
-                self._take(step.preview(), heat, ticket)
+                self._take(step.preview(), heat, (settings["hold_threshold"], step.held), ticket)
                 drawn = time.monotonic()
 
         try:
-            self._say("working …")
+            with self._changing:
+                if ticket.is_set():
+                    return
+                self._say("working …")
             self._finish(self.editor.edit(self.image, instruction, on_step=on_step, **settings), ticket)
         except Cancelled:
             return
@@ -218,16 +234,16 @@ class Playground(Saves, widgets.VBox):
             if not ticket.is_set():
                 self._rest()
 
-    def _take(self, edited: Image.Image, heat: Tensor, ticket: threading.Event) -> None:
+    def _take(self, edited: Image.Image, heat: Tensor, held: tuple[float, Tensor], ticket: threading.Event) -> None:
         with self._changing:
             if ticket.is_set():
                 raise Cancelled
-            self.edited, self.heat = edited, heat[0].numpy()
+            self.edited, self.heat, self.held = edited, heat[0].numpy(), (held[0], held[1][0].numpy())
             self.redraw("heat", "held", "edit")
 
     def _finish(self, result: EditResult, ticket: threading.Event) -> None:
         with self._changing:
-            self._take(result.images[0], result.heat, ticket)
+            self._take(result.images[0], result.heat, (result.settings.hold_threshold, result.held), ticket)
             self._say("")
             self.result = result
             known = self.truth is not None and self.truth.instruction == result.instruction
@@ -258,8 +274,10 @@ class Playground(Saves, widgets.VBox):
         if name == "heat":
             return Image.fromarray(heat_overlay(small, self.heat)), "heat map"
         if name == "held":
-            held = self.heat < self.hold_threshold.value
-            return Image.fromarray(held_overlay(small, held)), f"held: {held.mean():.0%} (blue)"
+            (made_at, cells), moved_to = self.held, self.hold_threshold.value
+            word = "held" if made_at == moved_to else "below λ"
+            cells = cells if made_at == moved_to else self.heat < moved_to
+            return Image.fromarray(held_overlay(small, cells)), f"{word}: {cells.mean():.0%} (blue)"
         return self.edited, "edit"
 
     # Export: of the edit; every view in `tabs.views` has its own, a standalone page among it

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ class TokenLab(LabWidget):
         self.tokens: list[np.ndarray] = []  # of each state, int32 [h, w]
         self.decoded: list[Image.Image] = []
         self.swaps: list[tuple[int, int, int]] = []  # of each state but the first: row, column, code
+        self._asked: deque[tuple[tuple[int, int, int], Future]] = deque()  # swaps that are still to be made
+        self._over: deque[Future] = deque()  # of those that are made, or never will be
         self.begin(lambda progress: self._open(progress, image))
 
     @traitlets.validate("at")
@@ -55,7 +59,8 @@ class TokenLab(LabWidget):
         return proposal["value"]
 
     def swap(self, row: int, column: int, code: int) -> Future:
-        """Put another code in a cell of the state on the page, beside the page; later states are forgotten."""
+        """Put another code in a cell of the state on the page, beside the page, after the swaps asked for before it;
+        later states are forgotten."""
         rows, columns = self._shape()
         if not (0 <= row < rows and 0 <= column < columns and 0 <= code < self.editor.vq.config.num_vq_embeddings):
             raise SettingError(
@@ -64,7 +69,15 @@ class TokenLab(LabWidget):
                 f"a code below {self.editor.vq.config.num_vq_embeddings}",
                 fix="count from 0",
             )
-        return self.begin(lambda progress: self._swap(row, column, code))
+        done = Future()
+        self._asked.append(((row, column, code), done))
+        self.begin(self._swap_all).add_done_callback(lambda _: self._answer())
+        return done
+
+    def cancel(self) -> None:
+        super().cancel()
+        self._forget()
+        self._answer()
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
@@ -101,6 +114,29 @@ class TokenLab(LabWidget):
             "colours": packed(code_colours_8bit(editor)),
             "palette": heat_colours(),
         }
+
+    def _swap_all(self, progress: Progress) -> None:
+        """Make the swaps asked for; those of an older work that gives up for this one are still among them."""
+        while self._asked:
+            progress(0, 1, "working …")
+            change, done = self._asked.popleft()
+            try:
+                self._swap(*change)
+            except Exception:
+                self._forget()
+                raise
+            finally:
+                self._over.append(done)
+
+    def _forget(self) -> None:
+        with suppress(IndexError):  # a work may take the last one meanwhile
+            while True:
+                self._over.append(self._asked.popleft()[1])
+
+    def _answer(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._over.popleft().set_result(None)
 
     def _swap(self, row: int, column: int, code: int) -> None:
         kept = self.at + 1
