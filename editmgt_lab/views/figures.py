@@ -185,18 +185,19 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
 
 @literal
 def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
-    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls are grey, y starts at 0."""
-    figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 2.9), layout="constrained")
+    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls are dashed, y starts at 0."""
+    figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 3.2), layout="constrained")
     for axes, (across, up, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         colours = iter(CURVES)
         for name, (x, y) in curves.items():
-            colour = CONTROL if name.startswith("control") else next(colours)
-            axes.plot(x, y, "o-", markersize=4, color=colour, label=legend_name(name))
+            control = name.startswith("control")
+            colour, line, above = (CONTROL, "--", 3) if control else (next(colours), "-", 2)
+            axes.plot(x, y, line, marker="o", markersize=4, color=colour, label=legend_name(name), zorder=above)
         axes.set(xlabel=across, ylabel=up)
         axes.set_ylim(0, 1.06 * axes.dataLim.y1 or 1)
         axes.spines[["top", "right"]].set_visible(False)
         if any(curves):
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     plt.close(figure)
     return figure
 
