@@ -185,7 +185,7 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
 
 @literal
 def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
-    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls are dashed, y starts at 0."""
+    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls dashed, y from 0."""
     figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 3.2), layout="constrained")
     for axes, (across, up, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         colours = iter(CURVES)
