@@ -8,6 +8,7 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab.basics.fingerprints import weights_fingerprint
+from editmgt_lab.finetuning import load_adapter
 from tests.support import ROOT
 
 SAMPLES = ROOT / "data_samples"
@@ -25,6 +26,13 @@ def shipped():
 def test_pictures_of_the_readme(name, command, shipped):
     with Image.open(SAMPLES / name) as picture:
         assert picture.text.get("weights") == shipped, f"it is of other weights: {command}"
+
+
+def test_the_figure_of_the_leaky_model():
+    editor = lab.load()
+    load_adapter(editor.transformer, SAMPLES / "adapters" / "leaky")
+    with Image.open(SAMPLES / "lambda_figure_leaky.png") as picture:
+        assert picture.text.get("weights") == weights_fingerprint(editor), 'make figure ARGS="--adapter leaky"'
 
 
 def test_the_drawn_world_draws_what_the_model_sees():
