@@ -121,9 +121,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     with _beside(path) as unfinished:
         yield unfinished / path.name
-        if (unfinished / path.name).is_dir() and path.exists():
+        made = unfinished / path.name
+        if made.is_dir() and path.exists():
             path.rename(unfinished / f"{path.name}.before")  # at once, since removing it takes a while
-        _move(unfinished / path.name, path)
+            _move(made, path)
+        else:
+            _move_last(made, path)
 
 
 @contextmanager
@@ -134,8 +137,10 @@ def written_into(folder: Path) -> Iterator[Path]:
     """
     with _beside(folder / "files") as unfinished:
         yield unfinished
-        for file in sorted(unfinished.iterdir()):
+        *files, last = sorted(unfinished.iterdir())
+        for file in files:
             _move(file, folder / file.name)
+        _move_last(last, folder / last.name)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -181,7 +186,7 @@ def remove(path: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, gone in the end."""
-    unfinished = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_numbers)}.unfinished")
+    unfinished = _hidden(path)
     try:
         unfinished.mkdir(parents=True)
         if (here := path.parent.absolute()) not in _swept:  # once: a folder may hold a million files
@@ -192,6 +197,11 @@ def _beside(path: Path) -> Iterator[Path]:
         raise not_written(path, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    """A name beside `path` that nobody else has, and that says whose it is."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_numbers)}.unfinished")
 
 
 def _sweep(folder: Path) -> None:
@@ -208,6 +218,19 @@ def _move(unfinished: Path, path: Path) -> None:
             with file.open("r+b") as opened:
                 os.fsync(opened.fileno())  # else a power cut may keep the name and lose what it names
     unfinished.replace(path)
+
+
+def _move_last(unfinished: Path, path: Path) -> None:
+    """Move what is alone in a hidden folder, after that folder is gone: a kill after the move would leave it behind,
+    and who finds all there writes nothing more, so that nobody would remove it."""
+    alone = _hidden(path)
+    unfinished.rename(alone)
+    try:
+        shutil.rmtree(unfinished.parent)
+        _move(alone, path)
+    except OSError:
+        remove(alone)
+        raise
 
 
 def _is_abandoned(unfinished: Path) -> bool:

@@ -159,6 +159,23 @@ def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "other"]
 
 
+def test_nothing_is_beside_a_file_once_it_has_its_place(tmp_path, monkeypatch):
+    """A process may be killed right then, and who comes after it has nothing to write there, nor to sweep."""
+    replace, seen = Path.replace, []
+
+    def watched(path, target):
+        moved = replace(path, target)
+        seen.append(sorted(each.name for each in tmp_path.iterdir()))
+        return moved
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write_text(tmp_path / "a.json", "{}")
+    with written_into(tmp_path) as folder:
+        for name in ("b.txt", "c.txt"):
+            (folder / name).touch()
+    assert seen[0] == ["a.json"] and seen[-1] == ["a.json", "b.txt", "c.txt"]
+
+
 def test_what_a_killed_process_left_is_swept_and_what_one_is_writing_is_not(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path / "a.txt")], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"half\n"
