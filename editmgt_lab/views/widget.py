@@ -58,6 +58,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
         super().__init__(**traits)
         self.ticket, self.pending = threading.Event(), Future()
         self.pending.set_result(None)
+        self._saying = threading.RLock()  # so that a work which is cancelled right now says nothing after it
         self.on_msg(lambda widget, content, buffers: self._heard(content))
 
     # Work beside the page
@@ -73,9 +74,10 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     def cancel(self) -> None:
         """Stop at the work's next sign of progress; what is on the page stays."""
-        self.ticket.set()
-        self.say("cancelled")
-        self.busy = False
+        with self._saying:
+            self.ticket.set()
+            self.say("cancelled")
+            self.busy = False
 
     def say(self, text: str, *, wrong: bool = False) -> None:
         self.message, self.wrong = text, wrong
@@ -108,23 +110,23 @@ class LabWidget(Saves, anywidget.AnyWidget):
         def progress(done: int, total: int, what: str) -> None:
             if not ticket.is_set():
                 give_way()
-            if ticket.is_set():
-                raise Cancelled
-            self.progress = done / total
-            self.say(what)
+            with self._saying:
+                if ticket.is_set():
+                    raise Cancelled
+                self.progress = done / total
+                self.say(what)
 
         try:
             progress(0, 1, "working …")
             work(progress)
-            if not ticket.is_set():
-                self.say("")
+            said = "", False
         except Cancelled:
             return
         except Exception as error:  # nobody sees what a worker raises
+            said = told(error), True
+        with self._saying:
             if not ticket.is_set():
-                self.say(told(error), wrong=True)
-        finally:
-            if not ticket.is_set():
+                self.say(said[0], wrong=said[1])
                 self.busy = False
 
     # Export

@@ -328,6 +328,37 @@ def test_cancel_stops_and_says_so(editor, picture):
     assert player.data == {} and player.message == "cancelled"
 
 
+def test_a_work_says_nothing_after_it_was_cancelled(editor, picture):
+    gate, contended = Gate(editor), threading.Event()
+
+    class Lock:
+        def __init__(self):
+            self.lock = threading.RLock()
+
+        def __enter__(self):
+            if not self.lock.acquire(blocking=False):
+                contended.set()
+                self.lock.acquire()
+
+        def __exit__(self, *_):
+            self.lock.release()
+
+    player = views.decode_player(gate, picture(), INSTRUCTION, steps=5)
+    player._saying, cancelling = Lock(), threading.Thread(target=player.cancel)
+    assert gate.begun.wait(PATIENCE)
+
+    def cancel(change):  # in the work, which has seen that it is wanted, and is about to say how far it is
+        if not cancelling.ident:
+            cancelling.start()
+            until(lambda: contended.is_set() or not cancelling.is_alive(), "the other thread")
+
+    player.observe(cancel, "progress")
+    gate.go.release(100)
+    player.pending.result(timeout=PATIENCE)
+    cancelling.join(PATIENCE)
+    assert player.message == "cancelled" and not player.busy and player.run is None
+
+
 def test_closing_a_view_stops_its_work(editor, picture):
     gate = Gate(editor)
     player = views.decode_player(gate, picture(), INSTRUCTION, steps=300)
