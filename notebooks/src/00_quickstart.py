@@ -236,8 +236,8 @@ views.panels_figure(
 # %% [markdown]
 # ## Your turn: the playground
 #
-# Type an instruction and press Enter. Move λ: the held region follows at once, and after a short rest the edit is made
-# anew. Try to find the λ at which nothing changes any more, and then one just below it.
+# Type an instruction and press Enter. Move λ: what lies below it turns blue at once; after a short rest the edit is
+# made anew, and blue is what it held. Try to find the λ at which nothing changes any more, and then one just below it.
 #
 # Words that the small model knows: these objects and backgrounds, the colours *red, orange, yellow, green, blue,
 # purple, pink, white*, and places such as *top left* and *center*. It does not complain about others; it just does
