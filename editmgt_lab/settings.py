@@ -23,6 +23,7 @@ from .errors import CheckpointError, SettingError
 
 DEFAULTS_FILE = "lab.json"
 LARGEST = 8192  # px, image_size: the side of the largest picture that is taken
+MOST_SEED = 2**63 - 1
 STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everything else
 
 
@@ -216,5 +217,5 @@ def _seeds(seed: Any, pictures: int) -> tuple[int, ...]:
             f"{len(seeds)} seeds for {pictures} pictures", expected="one for each, or one for all", fix="pass one"
         )
     for value in seeds:
-        check_number(value, "seed", 0, 2**63 - 1, "any number will do: the same one repeats a picture", whole=True)
+        check_number(value, "seed", 0, MOST_SEED, "any number will do: the same one repeats a picture", whole=True)
     return seeds

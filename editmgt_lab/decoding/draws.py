@@ -43,9 +43,9 @@ def draw_tokens(probabilities: Tensor, generator: Generators, draw: str = "race"
     if may_look(probabilities):
         check_numbers(probabilities)
     one = generator is None or isinstance(generator, torch.Generator)
-    races = probabilities.flatten(0, 1).unsqueeze(0) if one else probabilities  # it draws row after row
-    at_once = ROWS if may_look(probabilities) else races.shape[1]
-    drawn = [DRAWS[draw](rows, generator) for rows in races.split(at_once, dim=1)]
+    places = probabilities.flatten(0, 1).unsqueeze(0) if one else probabilities  # it draws row after row
+    at_once = ROWS if may_look(probabilities) else places.shape[1]
+    drawn = [DRAWS[draw](rows, generator) for rows in places.split(at_once, dim=1)]
     return torch.cat(drawn, dim=1).view(probabilities.shape[:2])
 
 

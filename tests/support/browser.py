@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.support import PATIENCE
 
@@ -30,14 +30,19 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def be_patient(context: BrowserContext) -> None:
+    """What is waited for in the pages of this context may take as long as the computer's patience says."""
+    context.set_default_timeout(1000 * PATIENCE)
+    expect.set_options(timeout=1000 * PATIENCE)
+
+
 @contextmanager
 def opened(browser: Browser, file: Path, *, scheme: str = "light", width: int = 1120) -> Iterator[Page]:
     """A page from disk, offline; its errors fail the test."""
     context = browser.new_context(
         offline=True, color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
     )
-    context.set_default_timeout(1000 * PATIENCE)
-    expect.set_options(timeout=1000 * PATIENCE)
+    be_patient(context)
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support import PATIENCE, ROOT, answers, until
+from tests.support import ROOT, answers, until
+from tests.support.browser import be_patient
 
 FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
 QUIET = (
@@ -69,8 +70,7 @@ def write_notebook(path: Path, sources: Sequence[str]) -> None:
 def opened_notebook(browser: Browser, address: str, front: str, name: str) -> Iterator[Page]:
     """A notebook in one of the FRONTS with its kernel ready; its page reaches this server and nothing else."""
     context = browser.new_context(color_scheme="light", viewport={"width": 1400, "height": 1000})
-    context.set_default_timeout(1000 * PATIENCE)
-    expect.set_options(timeout=1000 * PATIENCE)
+    be_patient(context)
     context.route(re.compile(f"^(?!{re.escape(address)})https?:"), lambda route: route.abort())
     page = context.new_page()
     errors = []

@@ -21,7 +21,7 @@ from ...editor import Editor
 from ...errors import LabError, SettingError
 from ...images import Picture, fit, load_image
 from ...results import DecodeStep, EditResult
-from ...settings import Settings
+from ...settings import MOST_SEED, Settings
 from ...world import EditSample
 from ..export import Saves
 from ..figures import edit_figure, panels_figure
@@ -34,7 +34,6 @@ from .view_tabs import ViewTabs
 PAUSE = 0.4  # seconds of rest before a moved slider or a drawn object asks for a new edit
 FRAME = 0.1  # seconds for which a preview stays at least; the finished edit does not wait
 SIDE = 256  # px of a picture on the screen
-MOST_SEED = 2**63 - 1  # as settings.py has it; a browser writes one beyond 2**53 rounded, and still that one is used
 
 
 def playground(
@@ -113,7 +112,7 @@ class Playground(Saves, widgets.VBox):
         self.hold_threshold = widgets.FloatSlider(
             hold_threshold, min=0, max=1, step=0.01, description="hold threshold λ", layout=wide, style=labelled
         )
-        self.seed = widgets.BoundedIntText(
+        self.seed = widgets.BoundedIntText(  # a browser writes one beyond 2**53 rounded, and still that one is used
             seed, min=0, max=MOST_SEED, description="seed", layout=widgets.Layout(width="140px"), style=labelled
         )
         self.run_button = widgets.Button(description="Run", button_style="primary", layout={"width": "80px"})
