@@ -7,6 +7,7 @@ import resource
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from .commands import Command
 
@@ -85,6 +87,7 @@ def _settle(place: Path, log: Path, ending: Ending) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is shared between forks: a kill while a bar is drawn would hold it for ever
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

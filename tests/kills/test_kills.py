@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from tests.support import ROOT
 
@@ -67,7 +68,9 @@ def test_what_differs_is_told_and_times_are_not(tmp_path):
 
 
 def main(arguments: list[str]) -> int:
-    """A careless command: it writes in place, and what it needs meanwhile has its process's number."""
+    """A careless command: it writes in place, and what it needs meanwhile has its process's number. It holds the lock
+    of the progress bars, which a kill must not keep from the rerun."""
+    tqdm.get_lock().acquire()
     meanwhile = Path(f"of_process_{os.getpid()}")
     meanwhile.mkdir()
     with open("numbers.json", "w") as file:
