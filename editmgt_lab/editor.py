@@ -17,7 +17,7 @@ from .basics.sizes import LONG, bytes_of
 from .blocks import Prepared
 from .caching import FeatureCache
 from .consolidation import choose_rows, mean_attention, to_heat
-from .decoding import RegionHoldSampler, check_numbers, guide, map_to_hold_by
+from .decoding import RegionHoldSampler, guide, map_to_hold_by, refuse_nan
 from .errors import CheckpointError, ShapeError
 from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
@@ -235,7 +235,7 @@ class Editor:
             computed = everything if cache is None else cache.computed[-len(tokens) :]
             fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled, computed)
             copies = [field.to("cpu", copy=True) for field in fields]  # only here is a device waited for
-            check_numbers(copies[2])
+            refuse_nan(copies[2])
             yield DecodeStep(index, *copies, task.single, self.detokenize)
 
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:

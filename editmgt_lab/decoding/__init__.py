@@ -1,6 +1,6 @@
 """Stage 5: logits become tokens, one part of the picture after the other; outside the edit the source is held."""
 
-from .draws import DRAWS, check_numbers, draw_tokens
+from .draws import DRAWS, draw_tokens, refuse_nan
 from .orders import ORDERS
 from .sampler import (
     COLDEST,
@@ -18,5 +18,5 @@ from .sampler import (
 
 __all__ = [
     "COLDEST", "DRAWS", "HOLDS", "HOLD_BY", "MOST_STEPS", "ORDERS", "SCHEDULES", "Decision", "RegionHoldSampler",
-    "check_numbers", "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by", "temperatures",
+    "cosine_schedule", "draw_tokens", "guide", "map_to_hold_by", "refuse_nan", "temperatures",
 ]  # fmt: skip

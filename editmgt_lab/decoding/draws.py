@@ -41,7 +41,7 @@ def draw_tokens(probabilities: Tensor, generator: Generators, draw: str = "race"
     Raises SettingError for what is not a number, if it is on the CPU.
     """
     if may_look(probabilities):
-        check_numbers(probabilities)
+        refuse_nan(probabilities)
     one = generator is None or isinstance(generator, torch.Generator)
     places = probabilities.flatten(0, 1).unsqueeze(0) if one else probabilities  # it draws row after row
     at_once = ROWS if may_look(probabilities) else places.shape[1]
@@ -90,7 +90,7 @@ def for_each_generator(draw: Callable, rows: Tensor, generator: Generators) -> T
     return torch.cat([drawn[id(each)] for each in generator])
 
 
-def check_numbers(values: Tensor) -> None:
+def refuse_nan(values: Tensor) -> None:
     """Raises SettingError for values made of logits that are no numbers."""
     if values.sum().isnan():
         raise SettingError(

@@ -87,7 +87,8 @@ def _settle(place: Path, log: Path, ending: Ending) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own is shared between forks: a kill while a bar is drawn would hold it for ever
+    # The bars' own lock is shared between forks: who is killed while one is drawn would hold it for ever.
+    tqdm.set_lock(threading.RLock())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
