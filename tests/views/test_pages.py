@@ -1,4 +1,7 @@
-"""A page is reloaded while its kernel works, two browsers look at one kernel, a kernel is restarted under a page."""
+"""A page is reloaded while its kernel works, two browsers look at one kernel, a kernel is restarted under a page.
+
+The editor is a tiny one of random weights, but for the work that must last: that is of the small model.
+"""
 
 from contextlib import suppress
 
@@ -13,21 +16,21 @@ CELLS = (
 import editmgt_lab as lab
 from editmgt_lab import views
 
-editor = lab.load()
+editor = lab.load({folder!r}, device="cpu")
 sample = lab.world.sample_edit(18, split="test", category="remove")
 picture, instruction = sample.source, sample.instruction
 """.strip(),
     "views.decode_player(editor, picture, instruction, seed=0)",
-    "views.decode_player(editor, picture, instruction, steps=1000)",
+    "views.decode_player(lab.load(), picture, instruction, steps=1000)",
 )
 STEPS, LONG = 1, 2  # cells
 
 
 @pytest.fixture(scope="module")
-def server(browser, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages")
+def server(browser, tiny_folder, tmp_path_factory):
+    folder, cells = tmp_path_factory.mktemp("pages"), [CELLS[0].format(folder=str(tiny_folder)), *CELLS[1:]]
     for front in FRONTS:
-        write_notebook(folder / "notebooks" / f"{front}.ipynb", list(CELLS))
+        write_notebook(folder / "notebooks" / f"{front}.ipynb", cells)
     with served(folder) as address:
         yield address
 
