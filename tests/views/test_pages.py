@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Error, TimeoutError, expect
 
 from tests.support import until
-from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, output_of, restored, run_cell, served, write_notebook
 
 CELLS = (
     """
@@ -84,10 +84,6 @@ def restart(page):
     fetch(page, f"/api/kernels/{kernel}/restart", "POST")
 
 
-def output_of(page, number):
-    return page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
-
-
 def widget(output):
     output.locator(".lab-body > *").first.wait_for()
     return output.locator(".lab-steps output")
@@ -118,7 +114,7 @@ def test_two_browsers_on_one_kernel(notebook):
         expect(step).to_have_text("step 1 of 12")
         save(page, STEPS)
         with notebook() as other:
-            seen = widget(output_of(other, STEPS))
+            seen = widget(restored(other, STEPS))
             until(lambda: follow(output_of(page, STEPS), step, seen), "the other page to follow")
             until(lambda: follow(output_of(other, STEPS), seen, step), "the first page to follow")
         before = step.text_content()
@@ -133,7 +129,7 @@ def test_a_page_is_reloaded_while_the_kernel_works(notebook):
         expect(output.get_by_role("button", name="Cancel")).to_be_visible()
         save(page, LONG)
         page.reload()
-        output = output_of(page, LONG)
+        output = restored(page, LONG)
         expect(output.get_by_role("progressbar")).to_be_visible()
         until(lambda: cancelled(output), "the work to be cancelled")
         step = widget(run_cell(page, STEPS))
