@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from editmgt_lab.errors import ImageError, ShapeError
 from editmgt_lab.images import fit, fit_together, load_image, to_images, to_tensor
@@ -235,8 +236,9 @@ def test_a_tiff_whose_zero_is_white(image, tmp_path):
 
 
 def test_a_transparent_grey_of_sixteen_bits_lies_over_white():
-    image = Image.fromarray(np.array([[1000, 0x4040]], np.uint16))
-    loaded = load_image(encoded(image, transparency=1000))
+    image, chunks = Image.fromarray(np.array([[1000, 0x4040]], np.uint16)), PngInfo()
+    chunks.add(b"tRNS", (1000).to_bytes(2, "big"))  # not every Pillow writes it of this mode
+    loaded = load_image(encoded(image, pnginfo=chunks))
     assert [loaded.getpixel((x, 0))[0] for x in (0, 1)] == [255, 64]
 
 

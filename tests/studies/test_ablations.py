@@ -10,7 +10,7 @@ import torch
 
 import editmgt_lab as lab
 from editmgt_lab.images import to_tensor
-from editmgt_lab.metrics import edit_score
+from editmgt_lab.metrics import edit_score, leakage
 from editmgt_lab.studies import ablations
 from editmgt_lab.studies.ablations import ablate, groups_of_blocks, main, object_words
 from editmgt_lab.studies.choose import COLUMNS
@@ -23,32 +23,38 @@ def trials(editor):
     return ablate(editor, strengths=(2.0,), **RUN)
 
 
-def scores_of(editor, **options):
-    """The edit scores of the three edits by plain calls, one at a time."""
-    scores = []
+def values_of(editor, **options):
+    """Edit scores and leakage of the three edits by plain calls, one at a time."""
+    values = {"score": [], "leakage": []}
     for number in range(3):
         sample = lab.world.sample_edit(number, split="validation", size=32)
         result = editor.edit(sample.source, sample.instruction, seed=2 + number, steps=2, **options)
         source, target = to_tensor(editor.detokenize(editor.tokenize([sample.source, sample.target])))
         mask = torch.from_numpy(np.array(sample.mask)) > 127
-        scores.append(edit_score(to_tensor(result.images)[0], source, target, mask))
-    return scores
+        output = to_tensor(result.images)[0]
+        values["score"].append(edit_score(output, source, target, mask))
+        values["leakage"].append(leakage(output, source, mask))
+    return values
+
+
+def agree(values, expected):
+    return all(values[name] == pytest.approx(expected[name], abs=2e-2, nan_ok=True) for name in expected)
 
 
 def test_every_part_begins_with_the_editor_as_it_ships(trials, editor):
     parts = {trial.setting: [each for each in trials if each.setting == trial.setting] for trial in trials}
     assert list(parts) == list(ablations.TITLES)
-    own = scores_of(editor, hold_threshold=0.5)
+    own = values_of(editor, hold_threshold=0.5)
     for name, part in parts.items():
         shipped = [trial.chosen for trial in part]
         assert shipped == ([False, False] if name == "consolidation" else [True] + [False] * (len(part) - 1))
         if name != "consolidation":
-            assert part[0].values["score"] == pytest.approx(own, abs=2e-2, nan_ok=True)
-    assert any(value > 0 for value in own) or len(set(own)) > 1, "or the test could not fail"
+            assert agree(part[0].values, own)
+    assert len(set(own["leakage"])) > 1, "or the test could not fail"
 
 
 def test_trials_change_what_they_say(trials, editor):
-    found = {(trial.setting, trial.option): trial.values["score"] for trial in trials}
+    found = {(trial.setting, trial.option): trial.values for trial in trials}
     rule = editor.defaults.hold
     other = {"commit": "released", "released": "commit"}[rule]
     for key, changed, options in (
@@ -60,8 +66,7 @@ def test_trials_change_what_they_say(trials, editor):
         (("injection", "γ = 2, paper's bias"), editor.with_defaults(bias_text=False), {"strength": 2.0}),
         (("injection", "γ = 2, released bias"), editor.with_defaults(bias_text=True), {"strength": 2.0}),
     ):
-        plain = scores_of(changed, **{"hold_threshold": 0.5} | options)
-        assert found[key] == pytest.approx(plain, abs=2e-2, nan_ok=True), key
+        assert agree(found[key], values_of(changed, **{"hold_threshold": 0.5} | options)), key
 
 
 def test_without_filter_the_map_is_the_raw_one(editor, picture):

@@ -7,7 +7,8 @@ in which colour stands at each place, on which background and in which style.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -60,17 +61,28 @@ def clip_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> tuple[Tensor, T
     return loss, (logits.argmax(1) == right).float().mean()
 
 
+@contextmanager
+def _listening(model: CLIPModel, layer: int) -> Iterator[list[Tensor]]:
+    """Collect what leaves a layer of the vision model in the passes inside the context: [B, 1 + N, D] of each."""
+    streams: list[Tensor] = []
+    handle = model.vision_model.encoder.layers[layer].register_forward_hook(lambda *call: streams.append(call[-1]))
+    try:
+        yield streams
+    finally:
+        handle.remove()
+
+
 def training_loss(
     model: CLIPModel, reader: SceneReader, names: EmbeddingReader, batch: Batch, recipe: ClipRecipe
 ) -> dict[str, Tensor]:
     """loss: all of it together; its parts; and `found`, see `clip_loss`."""
-    seen = model.vision_model(pixel_values=batch.pictures, output_hidden_states=True)
-    pictures = model.visual_projection(seen.pooler_output)
+    (block,) = reader.heads
+    with _listening(model, int(block)) as streams:
+        pictures = model.visual_projection(model.vision_model(pixel_values=batch.pictures).pooler_output)
     text = model.text_model(input_ids=batch.ids, attention_mask=batch.attention).pooler_output
     texts = model.text_projection(text)
     contrast, found = clip_loss(pictures, texts, model.logit_scale.exp().clamp(max=HOTTEST))
-    (block,) = reader.heads
-    reading = reader.loss({block: [seen.hidden_states[int(block) + 1][:, 1:]]}, [batch.labels])
+    reading = reader.loss({block: [streams[0][:, 1:]]}, [batch.labels])
     naming = names.loss(pictures, batch.scenes[: len(pictures)]) + names.loss(texts, batch.scenes)
     loss = contrast + recipe.reading_weight * reading + recipe.naming_weight * naming
     return {"loss": loss, "contrast": contrast, "reading": reading, "naming": naming, "found": found}
