@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from editmgt_lab.errors import ImageError, ShapeError
 from editmgt_lab.images import fit, fit_together, load_image, to_images, to_tensor
@@ -236,9 +235,9 @@ def test_a_tiff_whose_zero_is_white(image, tmp_path):
 
 
 def test_a_transparent_grey_of_sixteen_bits_lies_over_white():
-    image, chunks = Image.fromarray(np.array([[1000, 0x4040]], np.uint16)), PngInfo()
-    chunks.add(b"tRNS", (1000).to_bytes(2, "big"))  # not every Pillow writes it of this mode
-    loaded = load_image(encoded(image, pnginfo=chunks))
+    png, name = encoded(Image.fromarray(np.array([[1000, 0x4040]], np.uint16))), b"tRNS"
+    chunk = struct.pack(">I4sHI", 2, name, 1000, zlib.crc32(name + struct.pack(">H", 1000)))  # not every Pillow has it
+    loaded = load_image(png[:33] + chunk + png[33:])  # behind the header
     assert [loaded.getpixel((x, 0))[0] for x in (0, 1)] == [255, 64]
 
 
