@@ -1,7 +1,6 @@
 """A real endpoint: `transformers serve` with a tiny vision-language model of random weights, which talks nonsense."""
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -17,7 +16,7 @@ from editmgt_lab.crisp.instruct.operators import Describe
 from editmgt_lab.crisp.models.client import Client
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import EndpointDescriber
-from tests.support import answers, until
+from tests.support import answers, free_port, until
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="transformers[serving] is not installed")
@@ -68,9 +67,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(folder, tmp_path_factory):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     said = tmp_path_factory.mktemp("server") / "log"
     with open(said, "w") as log:
         process = subprocess.Popen(

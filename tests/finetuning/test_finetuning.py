@@ -27,7 +27,7 @@ from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
 from editmgt_lab.training.run import Run
-from tests.support import PATIENCE, ROOT, until
+from tests.support import PATIENCE, ROOT, free_port, until
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)
 PROCESS = "tests.finetuning.process"
@@ -165,7 +165,8 @@ def assert_same_gradients(parameters, others) -> None:
 def test_two_processes_give_the_gradient_of_one(tiny_folder, tuned, in_float32, tmp_path):
     # accelerate's own --cpu starts one process; --multi_gpu is its name for torchrun, whatever the device.
     command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+               "--mixed_precision", "no", "--dynamo_backend", "no",
+               "--main_process_port", str(free_port())]  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", *command, "-m", PROCESS, "gradients", tiny_folder, tmp_path / "g.pt"],
         cwd=ROOT, capture_output=True, text=True, timeout=300,

@@ -18,7 +18,7 @@ def test_heat_of_the_captured_steps(editor, defaults):
     own = editor.with_defaults(**defaults)
     (truth,) = draw_truths(own, split="validation", count=2)
     result, steps = truth.edit_with_maps(own, 0, steps=3, guidance_scale=2.0)
-    torch.testing.assert_close(heat_of(own, steps, own.defaults.blocks), result.mean_heat, atol=2e-5, rtol=0)
+    torch.testing.assert_close(heat_of(own, steps, own.defaults.blocks), result.mean_heat, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS, ids=["both", "released"])
@@ -28,4 +28,4 @@ def test_heat_of_the_dashboards_samples(editor, defaults):
     samples = Samples(own, [sample], None)
     found = samples.edit(own, 0).heats[samples.words.index(ALL)]
     heat = own.edit(sample.source, sample.instruction, seed=0).heat[0]
-    torch.testing.assert_close(torch.from_numpy(found), heat, atol=2e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found), heat, atol=1e-4, rtol=0)

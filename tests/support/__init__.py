@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +17,12 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def answers(server: subprocess.Popen, address: str, log: Path) -> bool:

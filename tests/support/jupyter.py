@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support import ROOT, answers, until
+from tests.support import ROOT, answers, free_port, until
 from tests.support.browser import be_patient
 
 FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
@@ -37,9 +36,7 @@ def served(folder: Path) -> Iterator[str]:
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
     places = {name: str(folder / place) for name, place in (places | {"IPYTHONDIR": "ipython"}).items()}
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     where = (f"--ServerApp.root_dir={folder / 'notebooks'}", f"--port={port}")
     address, log = f"http://127.0.0.1:{port}", folder / "server.log"
