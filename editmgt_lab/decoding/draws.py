@@ -52,7 +52,7 @@ def draw_tokens(probabilities: Tensor, generator: Generators, draw: str = "race"
 def exponential_times(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Exponential noise in the shape of `like`: on the CPU too the numbers of `exponential_`, in half its time.
 
-    An older torch with MKL, such as 2.4, has other ones on the CPU; these here are the same with every torch.
+    An older torch with MKL, such as 2.4, has others of its own there; these are the same with every torch.
     """
     device = like.device if generator is None else generator.device
     if device.type != "cpu":

@@ -68,6 +68,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(folder, tmp_path_factory):
     port = free_port()
+    address = f"http://127.0.0.1:{port}/health"
     said = tmp_path_factory.mktemp("server") / "log"
     with open(said, "w") as log:
         process = subprocess.Popen(
@@ -76,7 +77,10 @@ def served(folder, tmp_path_factory):
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        until(lambda: answers(process, f"http://127.0.0.1:{port}/health", said), "transformers serve")
+        until(lambda: process.poll() is not None or answers(process, address, said), "transformers serve")
+        if "unexpected extra argument" in said.read_text():
+            pytest.skip("this transformers' server takes no folder")
+        assert answers(process, address, said)
         yield f"http://127.0.0.1:{port}/v1", said
     finally:
         process.kill()
