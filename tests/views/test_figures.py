@@ -582,5 +582,6 @@ def test_the_sample_pictures_are_what_the_command_draws(tmp_path):
     assert (kept / "edits.json").read_text() == (tmp_path / "edits.json").read_text()
     for name, _, _ in SAMPLES:
         drawn, stored = (np.asarray(Image.open(folder / f"{name}.png"), int) for folder in (tmp_path, kept))
-        assert np.abs(drawn - stored).max() <= 1  # rounding differs a little between computers
+        differing = np.abs(drawn - stored) > 1  # rounding differs a little between computers,
+        assert differing.mean() < 1e-3  # and an older Pillow draws some edges a little otherwise
     assert {category for _, category, _ in SAMPLES} == set(lab.world.CATEGORIES)

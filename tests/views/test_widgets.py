@@ -460,9 +460,13 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
     dial._handle_custom_msg({"kind": "turn", "strength": 2.0, "bias_text": True}, [])
     dial.pending.result(timeout=PATIENCE)
     assert [(result["strength"], result["bias_text"]) for result in dial.results][-1] == (2, True)
-    edit = editor.edit(picture(64, 24), INSTRUCTION, strength=2.0, steps=3, seed=0, hold_threshold=0)
+    options = {"strength": 2.0, "steps": 3, "seed": 0, "hold_threshold": 0}
+    edit, other = (
+        each.edit(picture(64, 24), INSTRUCTION, **options) for each in (editor, editor.with_defaults(bias_text=True))
+    )
     assert torch.equal(dial.edits[2, False].tokens, edit.tokens)
-    assert not torch.equal(dial.edits[2, True].tokens, edit.tokens), "the other form is another edit"
+    assert torch.equal(dial.edits[2, True].tokens, other.tokens)
+    assert not torch.equal(dial.edits[2, True].heat, edit.heat), "the other form is another edit"
     assert dial.results[2]["l1"] == pytest.approx(
         np.abs(np.asarray(edit.image, float) - np.asarray(edit.source, float)).mean() / 255, abs=1e-6
     )
