@@ -94,24 +94,7 @@ def run_cell(page: Page, number: int, *, wait: bool = True) -> Locator:
     if wait:
         expect(cell.locator(".jp-InputArea-prompt")).to_have_text(re.compile(r"\[\d+\]"))
         expect(cell.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
-    return output_of(page, number)
-
-
-def output_of(page: Page, number: int) -> Locator:
-    return page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
-
-
-def restored(page: Page, number: int) -> Locator:
-    """The output of a cell that was run before this page was loaded, once its widget shows. On a busy computer a
-    front's own restoring of widgets fails now and then, for widgets of any kind, and loading the page again does it."""
-    output = output_of(page, number)
-    lost = output.get_by_text("model not found")
-    for _ in range(3):
-        output.locator(".lab").or_(lost).first.wait_for()
-        if not lost.count():
-            break
-        page.reload()
-    return output
+    return cell.locator(".jp-Cell-outputArea")
 
 
 def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> None:

@@ -14,7 +14,7 @@ from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs
 from tests.support import PATIENCE, until
 from tests.support.browser import drawn, opened, point
-from tests.support.jupyter import FRONTS, opened_notebook, restored, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
 
 STEPS = 20_000  # more than a test waits for
 SETUP = """
@@ -68,9 +68,16 @@ def told(output, step):
 
 
 def reload(page):
-    """Load the page anew; the output of the dashboard's cell."""
-    page.reload()
-    return restored(page, 1)
+    """Load the page anew; the output of the dashboard's cell. On a busy computer a front's own restoring of widgets
+    fails now and then, for widgets of any kind, and a second time does it."""
+    output = page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-Cell-outputArea")
+    lost = output.get_by_text("model not found")
+    for _ in range(3):
+        page.reload()
+        output.locator(".lab-state").or_(lost).first.wait_for()
+        if not lost.count():
+            break
+    return output
 
 
 @pytest.fixture(scope="module")
