@@ -97,6 +97,20 @@ def run_cell(page: Page, number: int, *, wait: bool = True) -> Locator:
     return cell.locator(".jp-Cell-outputArea")
 
 
+def reloaded(page: Page, number: int, shown: str) -> Locator:
+    """Load the page anew; the output of this cell, whose widget has something to be `shown`, a selector. On a busy
+    computer a front's own restoring of widgets fails now and then, for widgets of any kind, and a second time does it.
+    """
+    output = page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
+    lost = output.get_by_text("model not found")
+    for _ in range(3):
+        page.reload()
+        output.locator(shown).or_(lost).first.wait_for()
+        if not lost.count():
+            break
+    return output
+
+
 def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> None:
     """Take a slider by its handle and draw it to this share of its length: a range input, or a slider of ipywidgets."""
     slider.scroll_into_view_if_needed()

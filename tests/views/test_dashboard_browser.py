@@ -14,7 +14,7 @@ from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs
 from tests.support import PATIENCE, until
 from tests.support.browser import drawn, opened, point
-from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, reloaded, run_cell, served, write_notebook
 
 STEPS = 20_000  # more than a test waits for
 SETUP = """
@@ -65,19 +65,6 @@ def told(output, step):
     said = output.locator(".lab-say").inner_text()
     chart.blur()
     return said
-
-
-def reload(page):
-    """Load the page anew; the output of the dashboard's cell. On a busy computer a front's own restoring of widgets
-    fails now and then, for widgets of any kind, and a second time does it."""
-    output = page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-Cell-outputArea")
-    lost = output.get_by_text("model not found")
-    for _ in range(3):
-        page.reload()
-        output.locator(".lab-state").or_(lost).first.wait_for()
-        if not lost.count():
-            break
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +156,7 @@ def test_a_training_in_a_notebook(browser, server, front, tmp_path):
         page.keyboard.press("Control+s")
         page.wait_for_timeout(1000)
         reached = done(output)
-        output = reload(page)
+        output = reloaded(page, 1, ".lab-state")
         goes_on(output, reached)
         assert told(output, 3) == first
         expect(output.get_by_role("textbox", name="folder to save to")).to_have_value("/proc/none")
@@ -180,7 +167,7 @@ def test_a_training_in_a_notebook(browser, server, front, tmp_path):
         reached = done(output)
         again = run_cell(page, 3)
         goes_on(again, reached)
-        reload(page)
+        reloaded(page, 1, ".lab-state")
         again = run_cell(page, 3)
         goes_on(again, reached)
         assert told(again, 3) == first

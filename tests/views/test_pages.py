@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Error, TimeoutError, expect
 
 from tests.support import until
-from tests.support.jupyter import FRONTS, opened_notebook, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, reloaded, run_cell, served, write_notebook
 
 CELLS = (
     """
@@ -129,8 +129,7 @@ def test_a_page_is_reloaded_while_the_kernel_works(notebook):
         output = run_cell(page, LONG, wait=False)
         expect(output.get_by_role("button", name="Cancel")).to_be_visible()
         save(page, LONG)
-        page.reload()
-        output = output_of(page, LONG)
+        output = reloaded(page, LONG, "progress")
         expect(output.get_by_role("progressbar")).to_be_visible()
         until(lambda: cancelled(output), "the work to be cancelled")
         step = widget(run_cell(page, STEPS))
