@@ -157,6 +157,31 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     assert re.match(rf"2 steps of 3 blocks at 32² px took {took:.1f} s and .* GiB at most, .* beside the weights", last)
     assert "decoding, step by step" in said.err
     assert main([*options, "--size", "33"]) == 2
+    assert main([*options, "--held", "1"]) == 2
+
+
+def test_the_command_with_a_part_held(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    output = tmp_path / "out.json"
+    options = ["--folder", str(folder), "--device", "cpu", "--output", str(output), "--size", "64", "--steps", "3"]
+    computed, decode = [], lab.Editor.decode
+
+    def watched(self, task):
+        for step in decode(self, task):
+            computed.append(step.computed.float().mean().item())
+            yield step
+
+    monkeypatch.setattr(lab.Editor, "decode", watched)
+    assert main([*options, "--held", "0.7"]) == 0
+    result = json.loads(output.read_text())
+    assert result["settings"]["held"] == 0.75 and computed == [1, 0.25, 0.25]  # three of four rows of positions
+    assert [stage["flops"] is None for stage in result["stages"] if stage["name"].startswith("step")] == [
+        False,
+        True,
+        True,
+    ]
+    whole, *rest = (stage["seconds"] for stage in result["stages"] if stage["name"].startswith("step"))
+    assert f"75% is held took {sum(rest) / 2 / whole:.0%} of a whole one" in capsys.readouterr().out
 
 
 def test_floors_are_what_an_edit_multiplies(folder):

@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", help="cuda, mps or cpu; else the fastest one here")
     parser.add_argument("--dtype", help="bfloat16, float32, …; else as lab.load chooses")
     parser.add_argument("--offload", action="store_true", help="leave the text encoder's weights in their files")
+    parser.add_argument("--held", type=float, default=0, help="share of the picture that a mask holds [%(default)s]")
     parser.add_argument(
         "--growth", type=int, nargs="*", metavar="TOKENS",
         help=f"instead how a pass of the transformer grows with the tokens along a side [{' '.join(map(str, SIDES))}]",
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     build(folder, sizes)
     result = measure(
         folder, sizes, size=options.size, steps=options.steps, device=device, dtype=dtype,
-        offload=options.offload,
+        offload=options.offload, held=options.held,
     )  # fmt: skip
     if options.output:
         save_json(result, options.output)

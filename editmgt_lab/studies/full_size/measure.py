@@ -124,16 +124,23 @@ def measure(
     device: torch.device,
     dtype: torch.dtype | None = None,
     offload: bool = False,
+    held: float = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Load the checkpoint and edit one drawn picture of size² px. Returns computer, settings, weights (bytes of the
     transformer and the VQ model), deciding (of a step, by each of DRAWS) and stages, each as of `Stage`.
 
-    Raises SettingError for a size that the grid does not have.
+    held: share of the picture, in whole rows of positions, that a mask holds for good: after the first step only the
+    rest is computed, and these steps have no floor here.
+    Raises SettingError for a size that the grid does not have, and for a share that is not in [0, 1).
     """
     cell = 2 * sizes.vq.factor
     if size < cell or size % cell:
         raise SettingError(f"size is {size}", expected=f"a multiple of {cell} px", fix="1024 is the released size")
+    if not 0 <= held < 1:
+        raise SettingError(f"held is {held}", expected="a share of the picture in [0, 1)", fix="0.7, say")
+    rows = size // cell
+    held = min(round(rows * held), rows - 1) / rows
     meter = Meter(device, progress=progress)
     with meter("loading", 1):
         editor = load(folder, device=device, dtype=dtype, offload=offload)
@@ -141,17 +148,18 @@ def measure(
     blocks = tuple(block for block in editor.defaults.blocks if block <= last) or (last,)
     editor = editor.with_defaults(image_size=size, blocks=blocks)
     editor.watch = meter
-    editor.edit(picture(size), INSTRUCTION, steps=steps, seed=0)
+    hold = {"mask": lower_part(size, 1 - held), "refresh_every": steps} if held else {}
+    editor.edit(picture(size), INSTRUCTION, steps=steps, seed=0, **hold)
 
     deciding = {draw: time_decision(editor, size // editor.vq.config.factor, draw) for draw in DRAWS}
     least = floors(parts_of(sizes), size, passes=2 if editor.defaults.guidance_scale > 1 else 1)
-    kinds = STAGES | {f"step {i + 1} of {steps}": "step" for i in range(steps)}
+    kinds = STAGES | {f"step {i + 1} of {steps}": "step" for i in range(1 if held else steps)}
     for stage in meter.stages:
         stage.flops = least.get(kinds.get(stage.name, ""))
     return {
         "computer": computer(editor),
         "settings": {
-            "size": size, "steps": steps, "blocks": last + 1, "offload": offload,
+            "size": size, "steps": steps, "blocks": last + 1, "offload": offload, "held": held,
             "dtype": str(editor.transformer.dtype).removeprefix("torch."),
         },
         "weights": bytes_of(editor.transformer, editor.vq),
@@ -178,6 +186,13 @@ def picture(size: int) -> Image.Image:
     return world.sample_edit(0, split="test", size=min(size, 256)).source.resize((size, size))
 
 
+def lower_part(size: int, share: float) -> Image.Image:
+    """A mask, white in the lowest rows of the picture."""
+    mask = Image.new("L", (size, size))
+    mask.paste(255, (0, round(size * (1 - share)), size, size))
+    return mask
+
+
 def report(result: dict[str, Any]) -> str:
     """The result of `measure`: a table, and one sentence."""
     lines = [["", "s", "floor, TFLOP", "TFLOP/s", "peak, GiB", "of it mapped", "beside the weights"]]
@@ -197,4 +212,12 @@ def report(result: dict[str, Any]) -> str:
     )
     took = ", ".join(f"{seconds:.2f} s drawn by {draw}" for draw, seconds in result["deciding"]["seconds"].items())
     deciding = f"To decide {result['deciding']['tokens']:,} tokens, part of every step, takes {took}."
-    return "\n".join([*about, "", align(lines), "", deciding, sentence])
+    return "\n".join([*about, "", align(lines), "", deciding, *_saved(result), sentence])
+
+
+def _saved(result: dict[str, Any]) -> list[str]:
+    whole, *rest = (stage["seconds"] for stage in result["stages"] if stage["name"].startswith("step "))
+    held = result["settings"]["held"]
+    return (
+        [f"A step of which {held:.0%} is held took {median(rest) / whole:.0%} of a whole one."] if held and rest else []
+    )
