@@ -297,5 +297,6 @@ class Editor:
             geometries=[each.geometry for each in task.fitted],
             readings=[each.reading for each in task.fitted if each.reading],
             source_tokens=None if task.source is None else task.source.cpu(),
+            fixed=task.fixed.cpu() if task.fixed.any() else None,
             single=task.single,
         )

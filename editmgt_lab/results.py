@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
 from .decoding import map_to_hold_by
 from .errors import SettingError
-from .images import Geometry
+from .images import Geometry, mask_of_cells
 from .settings import Settings
 
 T = TypeVar("T")
@@ -56,8 +56,8 @@ class EditResult:
     tokens, held: [B, h, w] on the CPU, as in the last DecodeStep; last_heat: the last step's heat map, which sees the
     edit done, so that of something removed little is left to see; mean_heat: that of the attention over all steps.
     sources: the pictures as they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are
-    None or empty for text to image. readings: how each mask was understood, of masks.READINGS; empty without. settings:
-    all that was chosen, the seeds included.
+    None or empty for text to image. fixed: bool [B, h, w], the cells that masks held; readings: how they were read,
+    of masks.READINGS; None and empty without. settings: all that was chosen, the seeds included.
     """
 
     images: list[Image.Image]
@@ -71,6 +71,7 @@ class EditResult:
     geometries: list[Geometry] = field(default_factory=list)
     readings: list[str] = field(default_factory=list)
     source_tokens: Tensor | None = None
+    fixed: Tensor | None = None
     single: bool = True
 
     @property
@@ -93,6 +94,12 @@ class EditResult:
     @property
     def instruction(self) -> str | list[str]:
         return _one_or_all(self.instructions, self.single)
+
+    def call(self) -> dict[str, Any]:
+        """The keyword arguments of `Editor.edit` that make the first edit again from `sources[0]`, its mask among them;
+        a focus or a negative text is not kept."""
+        mask = {} if self.fixed is None else {"mask": mask_of_cells(~self.fixed[0].numpy(), self.sources[0].size)}
+        return self.settings.call() | {"seed": self.settings.seeds[0]} | mask
 
     def pasted(self) -> Image.Image | list[Image.Image]:
         """The edit with the source's own pixels wherever a token was held.

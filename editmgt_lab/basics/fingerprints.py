@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import SettingError
 
 PACKAGE = Path(__file__).parents[1]
-STAGES = ("basics", "images")  # rooms that every stage stands on
+STAGES = ("basics", "decoding", "images", "text")  # rooms of the stages themselves, beside the files at the top
 LIBRARIES = ("torch", "transformers", "numpy", "pillow")  # another version may round, resize or tokenize otherwise
 LETTERS = 16
 _PART = 2**24  # values at a time, so that the copy of a large tensor stays small

@@ -123,8 +123,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield unfinished / path.name
         made = unfinished / path.name
         if made.is_dir() and path.exists():
-            path.rename(unfinished / f"{path.name}.before")  # at once, since removing it takes a while
-            _move(made, path)
+            _keep(made)
+            before = path.rename(unfinished / f"{path.name}.before")  # at once, since removing it takes a while
+            try:
+                made.rename(path)
+            except OSError:
+                before.rename(path)
+                raise
         else:
             _move_last(made, path)
 
@@ -213,11 +218,16 @@ def _sweep(folder: Path) -> None:
 
 
 def _move(unfinished: Path, path: Path) -> None:
+    _keep(unfinished)
+    unfinished.replace(path)
+
+
+def _keep(unfinished: Path) -> None:
+    """Wait until the disk has it: else a power cut may keep the name and lose what it names."""
     for file in unfinished.rglob("*") if unfinished.is_dir() else (unfinished,):
         if not file.is_dir():
             with file.open("r+b") as opened:
-                os.fsync(opened.fileno())  # else a power cut may keep the name and lose what it names
-    unfinished.replace(path)
+                os.fsync(opened.fileno())
 
 
 def _move_last(unfinished: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,19 @@ from .engine.operators import Verdict
 
 @dataclass(frozen=True)
 class Bounds:
-    """Both count as within; None: no bound on this side. Raises SettingError for a range with nothing in it."""
+    """Both count as within; None: no bound on this side.
+
+    Raises SettingError for a range with nothing in it, and for what is no finite number.
+    """
 
     low: float | None = None
     high: float | None = None
 
     def __post_init__(self) -> None:
+        for each in (self.low, self.high):
+            number = isinstance(each, (int, float)) and not isinstance(each, bool)
+            if each is not None and not (number and math.isfinite(each)):
+                raise SettingError(f"a bound of {each!r}", expected="a finite number, or none", fix="correct it")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise SettingError(
                 f"bounds from {self.low} to {self.high}",

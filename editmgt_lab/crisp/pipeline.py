@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from .assure.measures import Boxes, ClipCompare, Compare, Ground
 from .assure.rules import MEASURES, Assure, CategoryBounds
 from .bounds import Bounds
 from .curate.duplicates import near_duplicates
-from .curate.rules import MEASURED, Curate, Measure
+from .curate.rules import MEASURED, Curate, Measure, broken_rules
 from .curate.sources import Source
 from .edit.judge import Judge, Pick
 from .edit.operators import Candidates, Edit, Judged
@@ -24,6 +26,7 @@ from .instruct.operators import CheckCaption, CheckRequest, Describe, Describer,
 
 STAGES = ("measure", "curate", "describe", "instruct", "edit", "pick", "assure")
 NO_TWIN = 256.0  # bits: as far from every earlier picture as can be
+TWINS = pa.schema([("id", pa.string()), ("twin", pa.string()), ("twin_bits", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,11 @@ class Plan:
 
     def stages(self) -> dict[str, Stage]:
         """By name, in order."""
-        measured = (*MEASURED, *(name for each in self.extra for name in each.gives))
         compare = (Compare(self.ground), *((ClipCompare(self.clip),) if self.clip else ()))
         numbers = {name for each in (*compare, Judged) for name in each.gives} & {*MEASURES}
         stages = (
             Stage("measure", (Measure(), *self.extra), pictures=("picture",)),
-            Stage("curate", (Curate(dict(self.curation), (*measured, "twin_bits")),)),
+            Stage("curate", (Curate(dict(self.curation), (*self.measured(), "twin_bits")),)),
             Stage("describe", (*((CheckCaption(self.describer),) if self.captions else ()), Describe(self.describer))),
             Stage("instruct", (Write(self.writer, self.instructions, self.seed), CheckRequest())),
             Stage("edit", (Candidates(self._counts()), Edit(tuple(e for e, _ in self.editors))), pictures=("output",)),
@@ -65,6 +67,10 @@ class Plan:
             Stage("assure", (*compare, Assure(self.bounds, tuple(sorted(numbers))))),
         )
         return {stage.name: stage for stage in stages}
+
+    def measured(self) -> tuple[str, ...]:
+        """The columns that are measured of pictures by themselves."""
+        return (*MEASURED, *(name for each in self.extra for name in each.gives))
 
     def _counts(self) -> dict[str, int]:
         return {editor.name: count for editor, count in self.editors}
@@ -116,7 +122,7 @@ def run(source: Source, plan: Plan, folder: Path, *, until: str = STAGES[-1], pr
     for name, stage in stages.items():
         shards[name] = stage.run(given, store, total=total, progress=progress)
         twins = name == "measure"
-        given = _with_twins(shards[name], store, plan.curation) if twins else finished(shards[name], store)
+        given = _with_twins(shards[name], store, plan) if twins else finished(shards[name], store)
         total = len(shards[name])
         if name == until:
             break
@@ -124,22 +130,25 @@ def run(source: Source, plan: Plan, folder: Path, *, until: str = STAGES[-1], pr
     return Run(plan, store, shards)
 
 
-def _with_twins(measured: list[Shard], store: Store, bounds: Mapping[str, Bounds]) -> Iterator[Finished]:
-    """The measured shards, with each picture's distance to the nearest that came before it.
+def _with_twins(measured: list[Shard], store: Store, plan: Plan) -> Iterator[Finished]:
+    """The measured shards, with each picture's distance to the nearest that came before it and breaks no other rule.
 
     Only a shard whose verdicts change gets another key: pictures that are added behind leave those before as they are.
     """
-    ids, hashes, lengths = [], [], []
+    least = plan.curation.get("twin_bits", Bounds()).low
+    others = {name: each for name, each in plan.curation.items() if name != "twin_bits"}
+    ids, hashes, good, lengths = [], [], [], []
     for shard in measured:
-        table = [(row["id"], row["hash"]) for row in store.rows(shard, columns=("id", "hash"))]
-        ids += [name for name, _ in table]
-        hashes += [content for _, content in table]
+        table = [*store.rows(shard, columns=("id", "hash", *plan.measured()))]
+        ids += [row["id"] for row in table]
+        hashes += [row["hash"] for row in table]
+        good += [not broken_rules(row, others) for row in table]
         lengths.append(len(table))
-    least = bounds["twin_bits"].low if "twin_bits" in bounds else None
-    twins = near_duplicates(ids, hashes, math.ceil(least) - 1) if least else {}
+    twins = near_duplicates(ids, hashes, math.ceil(least) - 1, good) if least else {}
     start = 0
     for shard, length in zip(measured, lengths, strict=True):
         names = ids[start : start + length]
         start += length
-        told = {name: twins.get(name, ("", NO_TWIN)) for name in names}
-        yield Finished(shard, store, {name: {"twin": t, "twin_bits": float(bits)} for name, (t, bits) in told.items()})
+        told = ((name, *twins.get(name, ("", NO_TWIN))) for name in names)
+        rows = [{"id": name, "twin": twin, "twin_bits": float(bits)} for name, twin, bits in told]
+        yield Finished(shard, store, pa.Table.from_pylist(rows, schema=TWINS))

@@ -123,6 +123,8 @@ class PairReader:
         Raises DataError at the end if there was no usable one.
         """
         self.report = report = copy.deepcopy(after) if after else Report()
+        if report.used == self.limit:
+            return
         begin, position = report.rows, 0
         lost = absent_files(table.name for table in self.tables)
         if lost and not begin:

@@ -24,8 +24,9 @@ from ..editor import Editor
 from ..errors import SettingError, TrainingError
 from ..training.build import save_editor
 from ..training.run import Run, warm_cosine
-from .adapters import add_adapter, lora_layers, save_adapter
+from .adapters import add_adapter, save_adapter
 from .batch import Batch, draw_batch
+from .checks import check_start
 from .objective import Objective
 from .settings import FinetuneSettings
 
@@ -40,7 +41,7 @@ class Finetuner:
 
     `run` trains, and can be paused, resumed and cancelled from another thread, which gets the editor to save it by
     `between_steps`. `history` has one entry for each step: step, loss, learning_rate, seconds; and validation where one
-    was made. Raises SettingError, CheckpointError.
+    was made. Raises SettingError, DataError, CheckpointError.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Finetuner:
         *,
         replay: TokenPairs | None = None,
         validation: TokenPairs | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         other_code: bool = False,
         show: Callable[[Editor], None] = lambda editor: None,
     ):
@@ -59,13 +60,8 @@ class Finetuner:
         self.editor, self.pairs, self.validation = editor, pairs, validation
         self.replay = replay if self.settings.replay_share else None
         self.done, self.history = 0, []
-        if lora_layers(editor.transformer):
-            raise SettingError(
-                "this editor has an adapter already, and neither its weights nor a second adapter are trained with it",
-                expected="an editor as it was loaded",
-                fix="load it anew, or take the adapter off: finetuning.remove_adapter(editor.transformer)",
-            )
-        self.run_folder = Run(folder, self._made_of(), other_code=other_code) if folder else None
+        check_start(editor, pairs)
+        self.run_folder = Run(Path(folder), self._made_of(), other_code=other_code) if folder else None
         kept = self._kept()  # what is refused is refused before the editor is touched
         self._going, self._cancelled = threading.Event(), False
         self._going.set()
@@ -266,14 +262,14 @@ class Finetuner:
 
     # Checkpoints
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write what an edit needs: the adapter alone, or where all weights are trained the whole editor."""
         editor = self.editor
         if self.settings.rank:
             save_adapter(editor.transformer, folder)
         else:
             parts = editor.vq, editor.text_encoder, editor.transformer
-            save_editor(folder, *parts, editor.defaults.image_size, editor.defaults)
+            save_editor(Path(folder), *parts, editor.defaults.image_size, editor.defaults)
 
     def _save(self) -> None:
         if self.run_folder is None or not self.accelerator.is_main_process:
@@ -296,8 +292,8 @@ class Finetuner:
             "transformer": fingerprint(editor.transformer),
             "text encoder": fingerprint(editor.text_encoder, tokenizer_fingerprint(editor.text_encoder)),
             "codebook": fingerprint(editor.vq.quantize),
-            "data": {name: pairs and fingerprint(vars(pairs)) for name, pairs in data.items()},
-            "code": code_fingerprint(__name__, TokenPairs.__module__),
+            "data": {name: fingerprint(vars(pairs)) if pairs else None for name, pairs in data.items()},
+            "code": code_fingerprint(__name__, TokenPairs.__module__, Run.__module__),
         }
 
     def restore(self) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
+from ..basics.checks import check_name, check_number
 from ..errors import SettingError
 from ..training.objective import TIMESTEPS
+
+MOST_SEED = 10**12  # the generator of a step is seeded with a million times as much
+RANGES = {  # name → least, most
+    "steps": (1, math.inf), "batch": (1, math.inf), "micro_batch": (1, math.inf), "learning_rate": (0, 1),
+    "warm_up": (0, 1), "clip": (0, math.inf), "rank": (0, math.inf), "replay_share": (0, 1),
+    "distillation": (0, math.inf), "text_dropout": (0, 1), "asked_share": (0, 1), "look_weight": (0, math.inf),
+    "average_decay": (0, 1), "save_every": (1, math.inf), "validate_every": (1, math.inf), "patience": (1, math.inf),
+    "seed": (0, MOST_SEED),
+}  # fmt: skip
+OPEN_ENDS = (("learning_rate", 0), ("learning_rate", 1), ("clip", 0), ("replay_share", 1), ("asked_share", 0))
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class FinetuneSettings:
     what the network is told of the mask ratio, "step index" or "mask ratio" (the released training).
     average_decay: of the moving average of the weights, which is what is kept. checkpointing: less memory, more time.
     save_every, validate_every: steps between two checkpoints, and two validations; patience: stop after so many
-    validations that were no better than the best (None: never).
+    validations that were no better than the best (None: never). Raises SettingError.
     """
 
     steps: int = 120
@@ -49,14 +61,12 @@ class FinetuneSettings:
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("batch", 1), ("rank", 0), ("save_every", 1), ("validate_every", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} is {getattr(self, name)}", expected=f"{least} or more", fix="raise it")
-        shares = 0 <= self.replay_share < 1 and 0 < self.asked_share <= 1
-        if not 0 < self.learning_rate < 1 or not shares or self.timestep not in TIMESTEPS:
-            names = "learning_rate", "replay_share", "asked_share", "timestep"
-            raise SettingError(
-                ", ".join(f"{name} {getattr(self, name)!r}" for name in names),
-                expected=f"a rate in (0, 1), shares in [0, 1) and (0, 1], and one of {', '.join(TIMESTEPS)}",
-                fix="correct the one that is out of its range",
-            )
+        for field in fields(self):
+            name, usual, value = field.name, field.default, getattr(self, field.name)
+            if name in RANGES and not (value is None and usual is None):
+                check_number(value, name, *RANGES[name], f"{usual} is usual", whole=not isinstance(usual, float))
+        for name, end in OPEN_ENDS:
+            if getattr(self, name) == end:
+                side = "less" if end else "more"
+                raise SettingError(f"{name} is {end}", expected=f"{side} than {end}", fix=f"take a little {side}")
+        check_name(self.timestep, "timestep", TIMESTEPS)

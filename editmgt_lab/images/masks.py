@@ -80,6 +80,11 @@ def read_mask(mask: MaskPicture, source: Picture | None = None, *, reading: str 
     return Mask(region, reading)
 
 
+def mask_of_cells(free: np.ndarray, size: tuple[int, int]) -> Mask:
+    """A mask for a picture of this size (width, height), of which the cells of bool [h, w] `free` may change."""
+    return Mask(Image.fromarray(free.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST), "white")
+
+
 def fit_mask(mask: Image.Image, size: tuple[int, int], box: Box | None = None) -> Image.Image:
     """A mask "L" in another size (width, height) in px, of its part `box` (left, top, right, bottom; None: all).
 

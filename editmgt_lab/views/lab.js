@@ -230,8 +230,9 @@ export function mount(model, el, title, build) {
   const say = h("span", { class: "lab-message", role: "status" });
   const bar = h("progress", { max: 1, "aria-label": "progress" });
   const cancel = h("button", { onclick: () => model.send({ kind: "cancel" }) }, "Cancel");
+  const again = h("button", { onclick: () => model.send({ kind: "again" }) }, "Begin again");
   const quote = h("span", { class: "lab-quote" });
-  const work = h("div", { class: "lab-work" }, bar, cancel, say);
+  const work = h("div", { class: "lab-work" }, bar, cancel, again, say);
   const body = h("div", { class: "lab-body" });
   const root = h("section", { class: "lab", "aria-label": title });
   root.append(h("header", {}, h("h2", {}, title), quote), work, body);
@@ -241,6 +242,7 @@ export function mount(model, el, title, build) {
     const [message, busy] = [model.get("message"), model.get("busy")];
     bar.value = model.get("progress");
     bar.hidden = cancel.hidden = !busy;
+    again.hidden = busy || !message || !model.get("live") || Object.keys(model.get("data")).length > 0;
     work.hidden = !busy && !message;
     say.textContent = message;
     say.classList.toggle("lab-wrong", model.get("wrong"));

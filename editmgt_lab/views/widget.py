@@ -35,7 +35,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     A kind of widget names its `script`, the module of its page, and says what its `figure()`, `arrays()` and
     `described()` are. Every work has a ticket, a threading.Event that is set once its outcome is no longer wanted;
-    `pending` is the newest work's Future, and what goes wrong stands in `message`, with `wrong` set.
+    `begun` is the newest work, `pending` its Future, and what goes wrong stands in `message`, with `wrong` set.
     """
 
     _css = (HERE / "lab.css").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     def __init__(self, **traits: Any):
         super().__init__(**traits)
-        self.ticket, self.pending = threading.Event(), Future()
+        self.ticket, self.pending, self.begun = threading.Event(), Future(), None
         self.pending.set_result(None)
         self._saying = threading.RLock()  # so that a work which is cancelled right now says nothing after it
         self.on_msg(lambda widget, content, buffers: self._heard(content))
@@ -66,9 +66,10 @@ class LabWidget(Saves, anywidget.AnyWidget):
     def begin(self, work: Callable[[Progress], None]) -> Future:
         """Do `work(progress)` beside the page, in place of the work before it. Its calls of progress let other
         widgets' newer work go first, and may raise Cancelled."""
-        self.ticket.set()
-        self.ticket = ticket = threading.Event()
-        self.busy, self.progress = True, 0
+        with self._saying:  # so that the work before, if it ends right now, does not end this one's show
+            self.ticket.set()
+            self.ticket = ticket = threading.Event()
+            self.begun, self.busy, self.progress = work, True, 0
         self.pending = TURNS.submit(lambda give_way: self._run(give_way, ticket, work), ticket)
         return self.pending
 
@@ -94,9 +95,11 @@ class LabWidget(Saves, anywidget.AnyWidget):
             self.send_state([name for name in wanted if name in self.keys])
 
     def receive(self, content: Mapping[str, Any]) -> None:
-        """A message of the page, such as {"kind": "cancel"}."""
+        """A message of the page, such as {"kind": "cancel"}, or "again" where that left nothing on it."""
         if content.get("kind") == "cancel":
             self.cancel()
+        elif content.get("kind") == "again" and self.begun and not self.busy:
+            self.begin(self.begun)
 
     def _heard(self, content: Any) -> None:
         try:

@@ -56,6 +56,26 @@ def other_code(monkeypatch):
     return lambda: monkeypatch.setattr(fingerprints, "_sources", lambda rooms: "another")
 
 
+@pytest.fixture
+def other_file(tmp_path_factory, monkeypatch):
+    """A function after which one file of the code is another one, by its place in the package."""
+    package = tmp_path_factory.mktemp("code") / "editmgt_lab"
+    for file in fingerprints.PACKAGE.rglob("*.py"):
+        copied = package / file.relative_to(fingerprints.PACKAGE)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copied)
+    monkeypatch.setattr(fingerprints, "PACKAGE", package)
+    fingerprints._sources.cache_clear()
+
+    def change(place):
+        with (package / place).open("a") as file:
+            file.write("changed = True\n")
+        fingerprints._sources.cache_clear()
+
+    yield change
+    fingerprints._sources.cache_clear()
+
+
 # Fingerprints
 
 
@@ -195,6 +215,20 @@ def test_code_and_networks_count(editor, tmp_path, other_code):
         bench()
 
 
+@pytest.mark.parametrize("place", ["editor.py", "images/fitting.py", "text/encoding.py", "decoding/sampler.py"])
+def test_the_code_of_every_stage_counts(editor, tmp_path, other_file, place):
+    def bench(**options):
+        answers = editor_answers(editor, hold_threshold=0.0, steps=1)
+        return run(SmallWorld(), "1", answers, tmp_path, tools=NONE, progress=False, **options)
+
+    bench()
+    other_file("views/figures.py")
+    bench()
+    other_file(place)
+    with pytest.raises(SettingError, match="other settings: code.editmgt_lab"):
+        bench(rescore=True)
+
+
 class Changing(SmallWorld):
     """The small world, of which rows can be other than they were."""
 
@@ -307,6 +341,23 @@ def test_a_fine_tuning_goes_on_with_the_same_alone(editor, tmp_path, name, other
         tuner(editor if other or name == "code" else changed(editor, name), **other)
     if name == "code":
         tuner(editor, other_code=True)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["finetuning/batch.py", "training/objective.py", "training/run.py", "data/tokens.py", "text/encoding.py"],
+)
+def test_all_code_of_a_fine_tuning_counts(editor, tmp_path, other_file, place):
+    def tuner():
+        pairs = TokenPairs(*torch.zeros(2, 1, 8, 8, dtype=torch.long), ["make it blue"])
+        return Finetuner(editor, pairs, FinetuneSettings(batch=1), folder=tmp_path)
+
+    tuner()._save()
+    other_file("views/figures.py")
+    tuner()
+    other_file(place)
+    with pytest.raises(CheckpointError, match="code.editmgt_lab"):
+        tuner()
 
 
 def test_training_size_goes_on_with_the_same_alone(tiny_folder, tmp_path, other_code):

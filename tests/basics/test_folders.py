@@ -159,6 +159,34 @@ def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "other"]
 
 
+def test_a_folder_that_the_disk_does_not_take_leaves_the_one_before(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").touch()
+
+    def full(number):
+        assert (tmp_path / "set" / "old").exists(), "a kill right now would lose it"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders.os, "fsync", full)
+    with pytest.raises(DiskError), written_whole(tmp_path / "set") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    assert [each.name for each in tmp_path.rglob("*")] == ["set", "old"]
+    monkeypatch.undo()
+    rename = Path.rename
+
+    def stubborn(path, target):
+        if target == tmp_path / "set" and (path / "new").exists():
+            raise OSError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    with pytest.raises(DiskError), written_whole(tmp_path / "set") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    assert [each.name for each in tmp_path.rglob("*")] == ["set", "old"]
+
+
 def test_nothing_is_beside_a_file_once_it_has_its_place(tmp_path, monkeypatch):
     """A process may be killed right then, and who comes after it has nothing to write there, nor to sweep."""
     replace, seen = Path.replace, []

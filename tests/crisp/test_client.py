@@ -1,9 +1,11 @@
 """The client, against a real server in a process of its own: one that is slow, busy, dying, or talks nonsense."""
 
 import base64
+import io
 import json
 import subprocess
 import sys
+import urllib.error
 from dataclasses import replace
 
 import pytest
@@ -17,6 +19,7 @@ from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import Stage
 from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
 from editmgt_lab.crisp.instruct.operators import Describe
+from editmgt_lab.crisp.models import http
 from editmgt_lab.crisp.models.client import Client, checked
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
@@ -159,6 +162,23 @@ def test_the_key_is_sent_and_kept_nowhere(server, monkeypatch, tmp_path):
         client.ask("Who?", SCHEMA)
 
 
+@pytest.mark.parametrize(
+    "body", [b"x" * 280 + b"sk-this/is-secret", b'{"error": "sk-this\\/is-secret"}', b"no sk-this/is-secret\xff"]
+)
+def test_a_key_that_a_server_repeats_is_never_said(body, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-this/is-secret")
+
+    def refused(request, timeout):
+        raise urllib.error.HTTPError(request.full_url, 401, "no", {}, io.BytesIO(body))
+
+    monkeypatch.setattr(http, "_exchange", refused)
+    with pytest.raises(EndpointError, match="HTTP 401") as error:
+        http.post("http://server/v1", {}, patience=Patience(1), key_variable="SOME_KEY")
+    assert "sk-this" not in str(error.value)
+    monkeypatch.setattr(http, "_exchange", lambda *_: b'{"said": ["sk-this\\/is-secret"]}')
+    assert "sk-this" not in str(http.post("http://server/v1", {}, patience=Patience(1), key_variable="SOME_KEY"))
+
+
 def test_answers_are_kept_by_content_and_their_cost_is_counted(server, tmp_path):
     client, before = server.client(cache=tmp_path), len(server.asked())
     assert client.cost().calls == 0
@@ -205,10 +225,12 @@ def test_rows_survive_a_server_that_talks_nonsense_and_one_that_dies(tmp_path):
     server.behave("ok")
     server.start(server_port := int(client.url.split(":")[2].split("/")[0]))
     assert server_port == server.port
-    store.path("describe", shard.key, ".json").unlink()  # begin that shard again: what was answered is not asked again
-    before = len(server.asked())
+    before, held_up = len(server.asked()), next(finished([shard], store)).key
     (shard,) = stage.run(finished(measured, store), store, progress=False)
-    assert shard.kept == 12 and len(server.asked()) - before == 12 - len(kept)
+    assert shard.kept == 12 and len(server.asked()) - before == 12 - len(kept), "what was answered is not asked again"
+    assert next(finished([shard], store)).key != held_up, "what hangs on it is made again"
+    assert stage.run(finished(measured, store), store, progress=False) == [shard]
+    assert len(server.asked()) - before == 12 - len(kept)
     server.process.kill()
     server.process.wait()
 

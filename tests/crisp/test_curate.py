@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from editmgt_lab.crisp.bounds import Bounds, with_settings
-from editmgt_lab.crisp.curate import decode, measures, text
+from editmgt_lab.crisp.curate import decode, measures, sources, text
 from editmgt_lab.crisp.curate.aesthetic import Aesthetic
 from editmgt_lab.crisp.curate.decode import header_size
 from editmgt_lab.crisp.curate.duplicates import near_duplicates
@@ -27,6 +27,7 @@ from editmgt_lab.crisp.curate.text import Writing
 from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled, watermarked
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import ROWS, Stage
+from editmgt_lab.data.tables import rows_of
 from editmgt_lab.errors import DataError, SettingError
 from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.world import render, sample_scene
@@ -116,6 +117,65 @@ def test_a_changed_file_is_another_shard_and_the_others_stay(tmp_path):
     (tmp_path / f"{ROWS:03d}.png").write_bytes(b"other")
     after = [shard.key for shard in Source(str(tmp_path)).shards()]
     assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+
+
+def test_a_picture_that_a_table_names_and_that_comes_later_is_another_shard(tmp_path, pictures):
+    (tmp_path / "rows.jsonl").write_text('{"image": "0.png"}\n{"image": "1.png"}\n')
+    (tmp_path / "0.png").write_bytes(png(pictures[0]))
+    (before,) = Source(str(tmp_path / "rows.jsonl")).shards()
+    (tmp_path / "1.png").write_bytes(png(pictures[1]))
+    (after,) = Source(str(tmp_path / "rows.jsonl")).shards()
+    assert before.key != after.key and [row["bytes"] is None for row in after.read()] == [False, False]
+
+
+def test_a_read_that_breaks_off_is_another_shard(tmp_path, pictures, monkeypatch):
+    write(tmp_path / "a.parquet", [("image", IMAGE)], [{"image": column(each)} for each in pictures])
+    whole = [shard.key for shard in Source(str(tmp_path), rows=3).shards()]
+
+    def broken(table):
+        yield from [*rows_of(table)][:2]
+        raise DataError("the line broke", expected="a line", fix="try again")
+
+    monkeypatch.setattr(sources, "rows_of", broken)
+    assert [shard.key for shard in Source(str(tmp_path), rows=3).shards()] != whole
+
+
+def test_a_line_may_leave_out_what_it_has_not(tmp_path, pictures):
+    for number, each in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(png(each))
+    lines = [
+        '{"image": "0.png"}',
+        '{"image": "1.png", "caption": "a cat"}',
+        '{"caption": "none"}',
+        "[]",
+        '{"image": "2.png"}',
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    found = read(Source(str(tmp_path / "rows.jsonl"), caption="caption"))
+    assert [row["bytes"] is not None for row in found] == [True, True, False, False, True]
+    assert [row["given"] for row in found] == [None, "a cat", "none", None, None]
+
+
+def test_what_systems_leave_behind_is_no_picture(tmp_path, pictures):
+    (tmp_path / "@eaDir").mkdir()
+    for name in ("a.png", "@eaDir/a.png", "._a.png"):
+        (tmp_path / name).write_bytes(png(pictures[0]))
+    assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["a.png"]
+
+
+def test_a_tar_that_is_not_there_or_is_cut_short(tmp_path, pictures):
+    with pytest.raises(DataError, match="there is no data set"):
+        read(Source(str(tmp_path / "missing.tar")))
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for number, each in enumerate(pictures):
+            content = png(each)
+            about = tarfile.TarInfo(f"{number}.png")
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    (tmp_path / "a.tar").write_bytes(file.getvalue()[:-200])
+    *_, last = read(Source(str(tmp_path / "a.tar")))
+    assert last["bytes"] is None and "a.tar after" in last["origin"]
 
 
 BAD = {
@@ -213,6 +273,8 @@ def test_of_near_duplicates_the_first_stays():
     assert near_duplicates(names, hashes, 40) == {"50": ("7", 3), "51": ("7", 1), "52": ("9", 0)}
     assert near_duplicates(names, hashes, 2) == {"51": ("7", 1), "52": ("9", 0)}
     assert near_duplicates([], [], 5) == {}
+    good = [name != "7" for name in names]
+    assert near_duplicates(names, hashes, 40, good) == {"51": ("50", 2), "52": ("9", 0)}, "7 takes none with it"
 
 
 def test_scenes_of_one_background_are_no_duplicates():

@@ -2,7 +2,9 @@
 
 import io
 import json
-from dataclasses import replace
+import shutil
+import zlib
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ from editmgt_lab.crisp.bounds import Bounds
 from editmgt_lab.crisp.curate.sources import Source
 from editmgt_lab.crisp.drawn.choose import best_lower_bound, choose_bounds
 from editmgt_lab.crisp.drawn.editors import DrawnEditor, ManyFaults
+from editmgt_lab.crisp.drawn.models import DrawnJudge
 from editmgt_lab.crisp.drawn.pictures import GOOD, draw, read_truth
 from editmgt_lab.crisp.drawn.table import WATCHED, hold_against_truth
 from editmgt_lab.crisp.edit.editors import DiffusersEditor, HttpEditor, LabEditor
@@ -28,7 +31,8 @@ from editmgt_lab.crisp.results.publish import publish
 from editmgt_lab.crisp.results.statistics import Statistics, statistics
 from editmgt_lab.crisp.results.statistics import main as statistics_main
 from editmgt_lab.data.pairs import PairReader
-from editmgt_lab.errors import DataError, SettingError
+from editmgt_lab.errors import DataError, EndpointError, SettingError
+from editmgt_lab.world import render, sample_scene
 
 COUNT = 70  # pictures: two shards
 
@@ -148,6 +152,25 @@ def test_pictures_added_behind_leave_the_shards_before_them(made, world, tmp_pat
     assert first.shards["curate"][0] == made.shards["curate"][0] and len(first.shards["curate"]) == 1
 
 
+def test_a_picture_that_is_dropped_takes_none_with_it(tmp_path):
+    scene = render(sample_scene(3, split="validation"), 256)
+    (tmp_path / "pictures").mkdir()
+    scene.resize((48, 48)).save(tmp_path / "pictures" / "a_thumb.png")
+    for name in ("b.png", "c.png"):
+        scene.save(tmp_path / "pictures" / name)
+    found = run(Source(str(tmp_path / "pictures")), plan(), tmp_path / "shards [1]", until="curate", progress=False)
+    assert [row["origin"] for row in found.rows("curate")] == ["b.png"]
+    reasons = {row["origin"]: row["problem"] for row in found.rows("curate", dropped=True)}
+    assert "short side too low" in reasons["a_thumb.png"] and "earlier picture" in reasons["c.png"]
+
+
+def test_a_shard_without_a_picture_that_opens_stops_nothing(world, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    shutil.copy(next((world / "pictures").glob("*.png")), tmp_path / "b.png")
+    found = run(Source(str(tmp_path), rows=1), plan(), tmp_path / "shards", until="curate", progress=False)
+    assert [shard.came for shard in found.shards["curate"]] == [0, 1]
+
+
 def test_the_data_set_is_read_as_it_is(made, published):
     dataset, _ = published
     reader = PairReader(dataset)
@@ -162,8 +185,11 @@ def test_the_data_set_is_read_as_it_is(made, published):
 def test_losers_say_which_rule_and_by_how_much(made, published):
     _, losers = published
     rows = [row for path in sorted(losers.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-    counts = made.counts()
-    assert len(rows) == counts["pick"]["dropped"] + counts["assure"]["dropped"]
+    won = {row["instruction_id"]: row["output"] for row in made.rows("assure", pictures=("output",))}
+    lost = [r for stage in ("pick", "assure") for r in made.rows(stage, dropped=True, pictures=("output",))]
+    lost = [row for row in lost if not row["reason"].startswith("error in")]
+    assert 0 < len(rows) == sum(row["output"] != won.get(row["instruction_id"]) for row in lost)
+    assert all(row["output_img"] != row["chosen_img"] for row in rows)
     assert all(row["rule"] and row["stage"] in ("pick", "assure") for row in rows)
     measured = [row for row in rows if row["by"] is not None]
     assert all(row["by"] == pytest.approx(abs(row["value"] - row["bound"])) for row in measured)
@@ -240,6 +266,13 @@ def test_bounds_are_data(tmp_path):
     path.write_text('{"add": 3}')
     with pytest.raises(SettingError, match="holds no bounds"):
         rules.load_bounds(path)
+    for pair in ('"12"', "[NaN, 1]", "[true, 2]", '["0.02", null]', "[1]", "[0, Infinity]"):
+        path.write_text(f'{{"add": {{"outside": {pair}}}}}')
+        with pytest.raises(SettingError):
+            rules.load_bounds(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(SettingError, match="holds no bounds"):
+        rules.load_bounds(path)
     for of in (rules.DRAWN, rules.PHOTOGRAPHS):
         assert {name for each in of.values() for name in each} <= {*rules.MEASURES}
 
@@ -263,6 +296,29 @@ def test_an_editor_that_fails_costs_its_candidate(world, tmp_path):
     assert all("gave no answer" in row["problem"] for row in found.rows("edit", dropped=True))
 
 
+@dataclass(frozen=True)
+class Sleepy:
+    """A judge that does not answer about every other picture that it is asked of."""
+
+    judged: DrawnJudge
+
+    def judge(self, source, output, caption, request):
+        if zlib.crc32(output.tobytes()) % 2:
+            raise EndpointError("it sleeps", expected="a judge", fix="wake it")
+        return self.judged.judge(source, output, caption, request)
+
+
+def test_a_candidate_that_nobody_could_judge_is_no_loser(world, tmp_path):
+    found = run(
+        Source(str(world / "pictures"), limit=12), replace(plan(), judge=Sleepy(plan().judge)), tmp_path, progress=False
+    )
+    reasons = {row["reason"] for row in found.rows("pick", dropped=True)}
+    assert "failure in judge" in reasons
+    _, losers = publish(found, tmp_path / "published", progress=False)
+    rows = [row for path in losers.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert rows and not any("judge" in row["rule"] for row in rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -277,6 +333,8 @@ def test_an_editor_that_fails_costs_its_candidate(world, tmp_path):
         (["--candidates", "0"], "0 candidates"),
         (["--instructions", "0"], "0 instructions"),
         (["--rule", "beauty=1:2"], "sets no rule"),
+        (["--rule", "twin_bits=nan:"], "a bound of nan"),
+        (["--endpoint", "http://[::1", "--endpoint-model", "m"], "is no address"),
         (["--careless", "2"], "careless 2.0"),
     ],
 )

@@ -10,10 +10,11 @@ import threading
 
 import pytest
 import torch
+from accelerate import PartialState
 
 import editmgt_lab as lab
 from editmgt_lab.data.tokens import TokenPairs
-from editmgt_lab.errors import CheckpointError, DiskError, SettingError, TrainingError
+from editmgt_lab.errors import CheckpointError, DataError, DiskError, SettingError, TrainingError
 from editmgt_lab.finetuning import (
     Finetuner,
     FinetuneSettings,
@@ -25,6 +26,7 @@ from editmgt_lab.finetuning import (
 )
 from editmgt_lab.finetuning.adapters import WEIGHTS
 from editmgt_lab.finetuning.batch import draw_batch
+from editmgt_lab.finetuning.settings import MOST_SEED
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
 from editmgt_lab.training.run import Run
 from tests.support import PATIENCE, ROOT, free_port, until
@@ -379,11 +381,61 @@ def test_a_full_disk(tuned, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"batch": 0}, {"rank": -1}, {"learning_rate": 0.0}, {"replay_share": 1.0}, {"timestep": "sigma"}],
-)
+    [
+        {"steps": 0}, {"steps": "4"}, {"batch": 0}, {"batch": 2.5}, {"batch": None}, {"micro_batch": 0},
+        {"micro_batch": -1}, {"learning_rate": 0.0}, {"learning_rate": 1}, {"learning_rate": float("nan")},
+        {"warm_up": 1.5}, {"warm_up": -0.1}, {"clip": 0}, {"clip": -1.0}, {"rank": -1}, {"replay_share": 1.0},
+        {"distillation": -1.0}, {"text_dropout": 1.1}, {"asked_share": 0.0}, {"look_weight": float("inf")},
+        {"timestep": "sigma"}, {"timestep": None}, {"average_decay": -0.1}, {"average_decay": 1.5},
+        {"save_every": 0}, {"validate_every": True}, {"patience": 0}, {"patience": -1}, {"seed": -1}, {"seed": 2**63},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_out_of_range(wrong):
-    with pytest.raises(SettingError):
+    with pytest.raises(SettingError, match=next(iter(wrong))):
         FinetuneSettings(**wrong)
+
+
+def test_settings_at_the_end_of_their_range(tuned, editor):
+    ends = {
+        "steps": 1, "micro_batch": 1, "warm_up": 1, "replay_share": 0, "distillation": 0, "text_dropout": 1,
+        "asked_share": 1, "look_weight": 0, "average_decay": 1, "patience": 1, "seed": MOST_SEED, "rank": 1,
+    }  # fmt: skip
+    tuner = tuned(change=ends, validation=random_pairs(editor))
+    tuner.run()
+    assert tuner.done == 1
+
+
+def test_no_pairs(tuned, editor, tmp_path):
+    none = random_pairs(editor, 0)
+    with pytest.raises(DataError, match="no pair"):
+        tuned(pairs=none, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    tuner = tuned(validation=none, replay=none, change={"replay_share": 0.5}, folder=tmp_path / "run")
+    tuner.run()
+    assert not any("validation" in entry for entry in tuner.history), "none are as good as none given"
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_folders_may_be_texts(tuned, tmp_path, rank):
+    tuner = tuned(folder=str(tmp_path / "run"), change={"rank": rank})
+    tuner._save()
+    assert Run(tmp_path / "run").load()["done"] == 0
+    tuner.save(str(tmp_path / "out"))
+    assert (tmp_path / "out" / (WEIGHTS if rank else "lab.json")).exists()
+
+
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_a_process_trains_on_one_kind_of_device(tuned, tmp_path, monkeypatch, first):
+    """What accelerate has chosen for the first editor stays; the second is not moved there in silence."""
+    tuned()  # on the CPU
+    if first == "cpu":
+        monkeypatch.setattr(lab.Editor, "device", torch.device("cuda"))
+    else:
+        monkeypatch.setitem(PartialState._shared_state, "device", torch.device("cuda"))
+    with pytest.raises(SettingError, match=f"trains on {first}") as said:
+        tuned(folder=tmp_path / "run")
+    assert "restart the kernel" in said.value.fix and not (tmp_path / "run").exists()
 
 
 # Adapters

@@ -147,3 +147,37 @@ def test_what_is_overtaken_comes_out_as_if_alone(editor, picture):
     expected = alone.arrays()
     for name, array in explorer.run.arrays().items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_a_view_that_was_cancelled_while_it_opened_begins_again(editor, picture):
+    view = views.decode_player(editor, picture(), INSTRUCTION, steps=20)
+    view.cancel()
+    view.pending.result(PATIENCE)
+    assert view.data == {} and view.message == "cancelled"
+    view._handle_custom_msg({"kind": "again"}, [])
+    view._handle_custom_msg({"kind": "again"}, [])  # a second click finds it at work
+    view.pending.result(PATIENCE)
+    assert len(view.run.previews) == 20 and view.message == ""
+
+
+def test_a_work_that_ends_does_not_hide_the_one_that_begins(editor, picture):
+    """The work before is at its last word, and not quite through, when another one is begun."""
+    view = views.decode_player(editor, picture(), INSTRUCTION, steps=2)
+    view.pending.result(PATIENCE)
+    at_its_last_word, begun, go = threading.Event(), threading.Event(), threading.Event()
+
+    def ends(change):
+        if change.new == "" and not begun.is_set():
+            at_its_last_word.set()
+            begun.wait(0.5)
+
+    view.observe(ends, "message")
+    before = view.begin(lambda progress: None)
+    assert at_its_last_word.wait(PATIENCE)
+    view.begin(lambda progress: go.wait(PATIENCE))
+    begun.set()
+    before.result(PATIENCE)
+    assert view.busy
+    go.set()
+    view.pending.result(PATIENCE)
+    assert not view.busy

@@ -1,4 +1,4 @@
-"""Near duplicates: pictures whose perceptual hashes differ in few bits. Of each group the first is kept."""
+"""Near duplicates: pictures whose perceptual hashes differ in few bits. Of each group the first good one is kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ CHUNK = 4096  # earlier pictures that one is compared with at a time
 _ONES = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # of every byte
 
 
-def near_duplicates(ids: Sequence[str], hashes: Sequence[bytes], most: int) -> dict[str, tuple[str, int]]:
+def near_duplicates(
+    ids: Sequence[str], hashes: Sequence[bytes], most: int, good: Sequence[bool] | None = None
+) -> dict[str, tuple[str, int]]:
     """id → the earlier picture that it repeats, and in how many bits they differ (`most` or fewer).
 
-    Every picture is compared with all before it that are no duplicates themselves, the nearest wins, of those the
-    first: exact, and of n² steps, each a few nanoseconds.
+    Every picture is compared with all good ones before it that are no duplicates themselves, the nearest wins, of those
+    the first: exact, and of n² steps, each a few nanoseconds. good: whether a picture breaks no other rule, since one
+    that goes for another reason must take none with it (None: all).
     """
     if not ids:
         return {}
@@ -29,7 +32,7 @@ def near_duplicates(ids: Sequence[str], hashes: Sequence[bytes], most: int) -> d
             best = min(best, (int(apart[nearest]), start + nearest))
         if best[1] >= 0:
             found[ids[i]] = (ids[kept[best[1]]], best[0])
-        else:
+        elif good is None or good[i]:
             originals[count], kept[count] = one, i
             count += 1
     return found

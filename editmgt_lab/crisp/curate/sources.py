@@ -2,22 +2,24 @@
 
 A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture),
 and given, a caption that came with the picture, where it is asked for. Nothing is decoded here. The key of a shard
-changes with the file that it is of.
+changes with the files that it is of: the table, the pictures that it names, and whether they are there.
 """
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ...basics.folders import plain
+from ...basics.folders import files_in, plain
 from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
 from ...errors import DataError, SettingError
 from ...plain_text import legible
@@ -81,7 +83,8 @@ class Source:
             if left is not None and left <= 0:
                 return
             rows = shard[2][:left]
-            yield RawRows(key_of(shard[0], shard[1], number, len(rows)), _numbered(rows, number), schema)
+            found = [[origin, _stamp(value)] for origin, value, _ in rows if not isinstance(value, bytes)]
+            yield RawRows(key_of(shard[0], shard[1], number, len(rows), found), _numbered(rows, number), schema)
             number += len(rows)
         if not number:
             raise DataError(
@@ -92,14 +95,14 @@ class Source:
 
     def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         self._without_captions(folder)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+        files = [file for file in files_in(folder) if file.suffix.lower() in PICTURES]
         for start in range(0, len(files), self.rows):
             part = files[start : start + self.rows]
             names = [file.relative_to(folder).as_posix() for file in part]
-            yield names, [file_stamp(f) for f in part], [(name, picture_bytes(name, folder), None) for name in names]
+            yield names, None, [(name, picture_bytes(name, folder), None) for name in names]
 
     def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
-        tars = [path] if path.suffix == ".tar" else sorted(path.rglob("*.tar")) if path.is_dir() else []
+        tars = [path] if path.suffix == ".tar" and path.is_file() else files_in(path, "*.tar")
         if tars:
             self._without_captions(path)
         columns = [self.column, self.caption] if self.caption else [self.column]
@@ -120,30 +123,37 @@ class Source:
             )
 
     def _of_table(self, table: Table) -> Iterator[Raw]:
-        """What comes after damage is one more row without a picture, so that it is counted."""
-        number = 0
+        """What comes after damage is one more row without a picture, so that it is counted. JSON lines may leave out
+        what they have not. Raises DataError where the first rows have none of a column that is needed."""
+        rows, first, damage, number = rows_of(table), [], None, 0
         try:
-            for row in rows_of(table):
-                column = self.column or next((name for name in COLUMNS if name in row), None)
-                absent = next((name for name in (column, self.caption or column) if name not in row), row)
-                if absent is not row:
-                    raise DataError(
-                        f"{table.name} has the columns {', '.join(row)}",
-                        expected=f"the column {absent!r}" if absent else "one that holds pictures",
-                        fix="name the columns: --column NAME for pictures, --caption NAME for their captions",
-                    )
-                value = picture_bytes(row[column], Path(table.url).parent)
-                given = row[self.caption] if self.caption else None
+            for row in islice(rows, ROWS):
+                first.append(row)
+        except DataError as error:
+            damage, rows = error, iter(())
+        names = {name: None for row in first for name in row}
+        column = self.column or next((name for name in COLUMNS if name in names), None)
+        absent = next((name for name in (column, self.caption or column) if name not in names), names)
+        if first and absent is not names:
+            raise DataError(
+                f"{table.name} has the columns {', '.join(names)}",
+                expected=f"the column {absent!r}" if absent else "one that holds pictures",
+                fix="name the columns: --column NAME for pictures, --caption NAME for their captions",
+            )
+        try:
+            for row in chain(first, rows):
+                value = picture_bytes(row.get(column), Path(table.url).parent)
+                given = row.get(self.caption) if self.caption else None
                 yield f"{table.name}#{number}", value, None if given is None else str(given)
                 number += 1
         except DataError as error:
-            if not number and error.problem.startswith(f"{table.name} has the columns"):
-                raise
-            yield f"{table.name}#{number} and after: {error.problem}", None, None
+            damage = error
+        if damage:
+            yield f"{table.name}#{number} and after: {damage.problem}", None, None
 
 
 def _tables_in(folder: Path) -> bool:
-    return any(f.suffix in (".parquet", ".arrow", ".tar") for f in folder.rglob("*"))
+    return any(file.suffix in (".parquet", ".arrow", ".tar") for file in files_in(folder))
 
 
 def _of_tar(table: Table) -> Iterator[Raw]:
@@ -156,8 +166,16 @@ def _of_tar(table: Table) -> Iterator[Raw]:
                 if member.isfile() and ending.lower() in PICTURES and stem not in seen:
                     seen.add(stem)
                     yield f"{table.name}/{member.name}", tar.extractfile(member).read(), None
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         yield f"{table.name} after {len(seen)} pictures: {error}", None, None
+
+
+def _stamp(value: Any) -> str | None:
+    """Of a picture that lies in a file; None where there is none."""
+    try:
+        return file_stamp(Path(value)) if isinstance(value, (str, Path)) else None
+    except (OSError, ValueError):  # ValueError: of a name with a null in it
+        return None
 
 
 def _numbered(rows: list[Raw], first: int) -> Callable[[], list[dict[str, Any]]]:

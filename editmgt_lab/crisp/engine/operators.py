@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import torch
 
-from ...errors import DiskError, LabError
+from ...errors import CheckpointError, DiskError, EndpointError, LabError
 from ...plain_text import legible
 from .runner import load_daft
 
 Row = Mapping[str, Any]
 BROKEN = "error"  # begins the reason of a row whose operator raised what it did not foresee
+FAILED = "failure"  # or what another run may not meet: a server that is down, a model that is not there, no memory left
+OUTSIDE = (EndpointError, CheckpointError, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,16 @@ class Verdict:
         if self.value is None:
             return self.rule
         return f"{self.rule}: {self.value:.4g} {self.unit}".rstrip() + f", the bound is {self.bound:.4g}"
+
+
+def has_failed(error: Mapping[str, str]) -> bool:
+    """Whether a row's error is one that another run may not meet."""
+    return error["reason"].startswith(f"{FAILED} in ")
+
+
+def is_verdict(error: Mapping[str, str]) -> bool:
+    """Whether a row's error is a rule that it breaks, and not what an operator raised."""
+    return not error["reason"].startswith((f"{BROKEN} in ", f"{FAILED} in "))
 
 
 class Drop(Exception):
@@ -81,10 +94,10 @@ class Operator:
             verdicts = drop.verdicts
         except DiskError:  # no row's fault
             raise
-        except LabError as error:
-            verdicts = (Verdict(f"{BROKEN} in {self.name}: {error.problem}"),)
         except Exception as error:  # whatever a decoder, a model or a server may come up with
-            verdicts = (Verdict(f"{BROKEN} in {self.name}: {type(error).__name__}: {error}"),)
+            kind = FAILED if isinstance(error, OUTSIDE) else BROKEN
+            said = error.problem if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+            verdicts = (Verdict(f"{kind} in {self.name}: {said}"),)
         told = [asdict(each) | {"by": each.by} for each in verdicts]
         reason = legible(verdicts[0].rule.partition(": ")[0])
         problem = legible("; ".join(map(str, verdicts)))

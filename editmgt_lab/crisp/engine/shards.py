@@ -25,7 +25,11 @@ DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(),
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard. came: rows that went in; kept, dropped: that came out; lies: column of pictures → file."""
+    """One finished shard. came: rows that went in; kept, dropped: that came out; lies: column of pictures → file.
+
+    failed: ids of the dropped rows that another run may keep, such as those for which a server was down: it makes the
+    shard again.
+    """
 
     key: str
     stage: str
@@ -34,6 +38,7 @@ class Shard:
     dropped: int
     seconds: float
     lies: Mapping[str, str] = field(default_factory=dict)
+    failed: Sequence[str] = ()
 
 
 class Store:

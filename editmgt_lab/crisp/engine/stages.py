@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ...basics.folders import write_text
 from .keys import described, key_of
-from .operators import ERROR, Operator, apply
+from .operators import ERROR, Operator, apply, has_failed
 from .runner import load_daft
 from .shards import DROPPED, Shard, Store
 
@@ -46,16 +47,18 @@ class Rows:
 class Finished:
     """An input that an earlier stage left, with columns joined to it by id that only a look at all shards could give.
 
-    joined: id → values of the columns; the same ones for every id.
+    joined: a table of the columns and of `id`. The key changes with the rows that failed, which may come another time.
     """
 
     shard: Shard
     store: Store
-    joined: Mapping[str, Mapping[str, Any]] | None = None
+    joined: pa.Table | None = None
 
     @property
     def key(self) -> str:
-        return key_of(self.shard.stage, self.shard.key, self.joined or {})
+        joined = {row.pop("id"): row for row in self.joined.to_pylist()} if self.joined is not None else {}
+        failed = [list(self.shard.failed)] if self.shard.failed else []
+        return key_of(self.shard.stage, self.shard.key, joined, *failed)
 
     @property
     def lies(self) -> Mapping[str, str]:
@@ -63,14 +66,13 @@ class Finished:
 
     def frame(self, columns: set[str]) -> Any:
         daft = load_daft()
-        frame = daft.read_parquet(str(self.store.kept(self.shard)))
+        frame = daft.read_parquet(glob.escape(str(self.store.kept(self.shard))))
         for column in sorted(columns & set(self.shard.lies)):
             if column not in frame.column_names:
-                heavy = daft.read_parquet(str(self.store.folder / self.shard.lies[column]))
+                heavy = daft.read_parquet(glob.escape(str(self.store.folder / self.shard.lies[column])))
                 frame = frame.join(heavy.select(f"{column}_id", column), on=f"{column}_id", how="left")
-        if self.joined:
-            rows = [{"id": name, **values} for name, values in self.joined.items()]
-            frame = frame.join(daft.from_pylist(rows), on="id", how="left")
+        if self.joined is not None:
+            frame = frame.join(daft.from_arrow(self.joined), on="id", how="left")
         return frame
 
 
@@ -97,14 +99,15 @@ class Stage:
     def run(
         self, inputs: Iterable[Input], store: Store, *, total: int | None = None, progress: bool = True
     ) -> list[Shard]:
-        """All shards, in order; those that the store has are not made again.
+        """All shards, in order; those that the store has are not made again, unless a row of theirs has `failed`.
 
         total: how many shards there are, for the bar. Raises DiskError; rows raise nothing.
         """
         shards = []
         with tqdm(inputs, desc=self.name, unit="shard", total=total, disable=not progress) as bar:
             for given in bar:
-                shard = store.find(self.name, self.key(given)) or self._make(given, store)
+                shard = store.find(self.name, self.key(given))
+                shard = shard if shard and not shard.failed else self._make(given, store)
                 shards.append(shard)
                 bar.set_postfix(kept=sum(each.kept for each in shards), dropped=sum(each.dropped for each in shards))
         return shards
@@ -118,7 +121,9 @@ class Stage:
         table = table.drop_columns([name for name in fetched if name not in self.pictures])
         kept, dropped = self._parted(table)
         lies = dict(given.lies) | {name: f"{self.name}/{key}.parquet" for name in self.pictures}
-        shard = Shard(key, self.name, came, kept.num_rows, dropped.num_rows, time.perf_counter() - began, lies)
+        failed = [row["id"] for row in dropped.select(["id", "reason"]).to_pylist() if has_failed(row)]
+        seconds = time.perf_counter() - began
+        shard = Shard(key, self.name, came, kept.num_rows, dropped.num_rows, seconds, lies, failed)
         store.write(shard, kept, dropped)
         return shard
 

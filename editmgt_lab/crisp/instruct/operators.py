@@ -37,7 +37,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Describe(Operator):
-    """picture → caption, as JSON in CAPTION_SCHEMA. waits: descriptions asked for at the same time."""
+    """picture → caption, as JSON in CAPTION_SCHEMA. So many at the same time as the describer says, `at_once`."""
 
     name: ClassVar[str] = "describe"
     takes: ClassVar[tuple[str, ...]] = ("picture",)

@@ -59,13 +59,12 @@ def post(
         try:
             request = urllib.request.Request(url, body, headers, method="POST")
             answer = _in_time(lambda request=request: _exchange(request, patience.timeout), patience.timeout)
-            told = json.loads(answer.replace(key.encode(), b"...") if key else answer)  # a server may repeat it
+            told = _without(key, json.loads(answer))  # a server may repeat it
             if not isinstance(told, dict):
                 raise ValueError(f"a {type(told).__name__}")
             return told
         except urllib.error.HTTPError as error:
-            said = _said(error)
-            problem = f"HTTP {error.code}: {said[:300] or error.reason}"
+            problem = f"HTTP {error.code}: {_without(key, _said(error))[:300] or error.reason}"
             if error.code not in AGAIN:
                 raise _failed(url, problem, 1, key) from None
             pause = _asked_to_wait(error.headers.get("Retry-After")) or pause
@@ -111,13 +110,34 @@ def _said(error: urllib.error.HTTPError) -> str:
 
 def check_address(url: str) -> None:
     """Raises SettingError for an address with a secret in it: addresses are shown, and kept in manifests."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:  # such as half an IPv6 address
+        raise SettingError(
+            f"{url!r} is no address: {error}", expected="one such as http://localhost:8000/v1", fix="correct it"
+        ) from error
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingError(
             f"the address of {parts.hostname} holds more than a place: a name, a password or a query",
             expected="an address alone, such as http://localhost:8000/v1",
             fix="put the key into an environment variable, and name that",
         )
+
+
+def _without(key: str | None, told: Any) -> Any:
+    """What a server says, without the key, as it is or as JSON may write it."""
+    if not key:
+        return told
+    if isinstance(told, str):
+        written = json.dumps(key)[1:-1]
+        for form in (key, written, written.replace("/", "\\/")):
+            told = told.replace(form, "…")
+        return told
+    if isinstance(told, list):
+        return [_without(key, each) for each in told]
+    if isinstance(told, dict):
+        return {_without(key, name): _without(key, each) for name, each in told.items()}
+    return told
 
 
 def _key(variable: str | None) -> str | None:
@@ -141,9 +161,8 @@ def _asked_to_wait(said: str | None) -> float | None:
 
 
 def _failed(url: str, problem: str, attempts: int, key: str | None) -> EndpointError:
-    problem = problem.replace(key, "…") if key else problem
     return EndpointError(
-        f"{url} gave no answer" + (f" in {attempts} attempts" if attempts > 1 else "") + f": {problem}",
+        f"{url} gave no answer" + (f" in {attempts} attempts" if attempts > 1 else "") + f": {_without(key, problem)}",
         expected="a server that speaks OpenAI's protocol, such as vLLM, llama.cpp or Ollama",
         fix="check that it runs, its address (ending in /v1) and the name of the model",
     )

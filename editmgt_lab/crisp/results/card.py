@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ...metrics.backbones import TINY, load_clip
 from ...metrics.report import align
 from ...plain_text import literal
+from ..bounds import Bounds
 from ..curate.rules import RULES
 from ..engine.keys import described
 from ..instruct.operators import rounds_of
@@ -99,7 +100,7 @@ def card(run: Run, statistics: Statistics, *, findings: str | None = None) -> st
     rules = "\n".join(
         f"| {RULES[name].name} | {bounds} | {RULES[name].unit} | {RULES[name].why} |"
         for name, bounds in plan.curation.items()
-        if bounds.low is not None or bounds.high is not None
+        if name in {*plan.measured(), "twin_bits"} and bounds != Bounds()
     )
     editors = "\n".join(f"- {editor.name}, {count} candidates an instruction" for editor, count in plan.editors)
     models = {"describer": plan.describer, "writer": plan.writer, "judge": plan.judge}

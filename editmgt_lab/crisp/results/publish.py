@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ...basics.folders import written_whole
 from ...errors import DataError
+from ..engine.operators import is_verdict
 from ..pipeline import Run
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -30,8 +31,9 @@ def publish(run: Run, folder: Path, *, progress: bool = True) -> tuple[Path, Pat
 
     A loser is an edit that another candidate was preferred to or that breaks a rule of stage 4: rule, value, bound and
     by how much are of the first rule that it breaks, verdicts has all as JSON, chosen_img is the edit that passed for
-    the same instruction (null where none did): with it the row is a preference pair. Whole or not at all: what was
-    there is replaced at the end. Raises DataError where no edit passed, DiskError for a full disk.
+    the same instruction (null where none did): with it the row is a preference pair. One that nobody could judge or
+    measure is no loser, nor is one that is the chosen picture over again. Whole or not at all: what was there is
+    replaced at the end. Raises DataError where no edit passed, DiskError for a full disk.
     """
     written = []
     for name, schema, rows in (("dataset", COLUMNS, _winners(run)), ("losers", LOSERS, _losers(run))):
@@ -60,8 +62,9 @@ def _losers(run: Run) -> Iterator[dict[str, Any]]:
         won = {row["instruction_id"]: row["output"] for row in run.store.rows(assured, pictures=pictures)}
         for shard in (picked, assured):
             for row in run.store.rows(shard, dropped=True, pictures=pictures):
-                if row["output"] is not None:
-                    yield _loser(row, won.get(row["instruction_id"]))
+                chosen = won.get(row["instruction_id"])
+                if row["output"] not in (None, chosen) and is_verdict(row):
+                    yield _loser(row, chosen)
 
 
 def _pair(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ...data.pairs import EDITS, SCHEMAS
 from ...data.tables import picture_bytes, read_rows
 from ...errors import DataError, command
 from ...metrics.report import save_figure, save_json
-from ...plain_text import literal
+from ...plain_text import literal, say
 from ...world import CATEGORIES
 from ..curate.decode import header_size
 
@@ -119,13 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder [%(default)s]")
     chosen = parser.parse_args(arguments)
     found = statistics(chosen.source, limit=chosen.limit)
-    print(f"{found.rows} pairs, {found.unreadable} without a readable source")
-    print("  " + ", ".join(f"{name} {n}" for name, n in found.categories.items()))
+    say(f"{found.rows} pairs, {found.unreadable} without a readable source")
+    say("  " + ", ".join(f"{name} {n}" for name, n in found.categories.items()))
     for low, high, n in found.intervals():
-        print(f"  long side [{low}, {high}) px: {n}")
+        say(f"  long side [{low}, {high}) px: {n}")
     save_figure(found.figure(), chosen.output / "statistics.png", dpi=150)
     save_json(found.to_dict(), chosen.output / "statistics.json")
-    print("saved:", chosen.output / "statistics.png")
+    say("saved:", chosen.output / "statistics.png")
 
 
 if __name__ == "__main__":

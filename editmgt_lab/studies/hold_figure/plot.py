@@ -189,5 +189,6 @@ def finish(axes: Axes, across: str, up: str, *, size: int) -> None:
     axes.set_ylabel(up, fontsize=size)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=6)
     axes.tick_params(labelsize=size - 2)
     axes.spines[["top", "right"]].set_visible(False)

@@ -107,7 +107,7 @@ class FinetuneDashboard(LabWidget):
         if self.training:
             return
         check_free(self.finetuner.editor)
-        if not self.before and self.pending.done():  # it was cancelled, or went wrong
+        if not self.before and (self.ticket.is_set() or self.pending.done()):  # it was cancelled, or went wrong
             self.begin(self._edit_before)
         again, self.training, self._ended, self.error = self._thread is not None, True, False, None
         self._thread = threading.Thread(target=self._attend, args=(again,), daemon=True)

@@ -14,8 +14,10 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from ...editor import Editor
+from ...errors import SettingError
 from ...images import Geometry, Mask, Picture, load_image, to_tensor
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
@@ -34,7 +36,8 @@ def hold_studio(
 ) -> HoldStudio:
     """Open the studio on a picture and an instruction, or on an edit of the drawn world, whose truth gives scores.
 
-    threshold: λ to begin with; settings: as in `Editor.edit`, the same for every λ.
+    threshold: λ to begin with; settings: as in `Editor.edit`, the same for every λ; the control stays within a mask.
+    Raises SettingError for those that the studio itself chooses.
     """
     return HoldStudio(editor, image, instruction, threshold, settings)
 
@@ -56,6 +59,12 @@ class HoldStudio(LabWidget):
         threshold: float,
         settings: dict[str, Any],
     ):
+        if taken := {"hold_threshold", "on_step"} & settings.keys():
+            raise SettingError(
+                f"the studio chooses {' and '.join(sorted(taken))} itself",
+                expected="other settings of Editor.edit",
+                fix="pass threshold=… for the λ to begin with",
+            )
         super().__init__(threshold=threshold)
         self.truth = image if isinstance(image, EditSample) else None
         self.editor, self.image = editor, load_image(image.source if self.truth else image)
@@ -90,7 +99,7 @@ class HoldStudio(LabWidget):
         threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
-            free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry)
+            free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry, by_heat.fixed)
             what = f"λ = {threshold:g}, as many cells at random"
             at_random = self._edit(progress, 2, what, hold_threshold=0, mask=free)
             self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
@@ -103,7 +112,7 @@ class HoldStudio(LabWidget):
             progress(number, 3, what)
 
         tell()
-        return self.editor.edit(self.image, self.instruction, on_step=tell, **hold, **self.settings)
+        return self.editor.edit(self.image, self.instruction, on_step=tell, **self.settings | hold)
 
     def _show(self) -> None:
         if not self.data:
@@ -168,13 +177,15 @@ class HoldStudio(LabWidget):
         }
 
     def described(self) -> dict[str, Any]:
-        """The instruction, the settings that all λ share, and every λ's numbers."""
+        """The instruction, the settings that all λ share, of a mask how it was read, and every λ's numbers."""
         numbers = {result["threshold"]: result["numbers"] for result in self.results}
-        return {"instruction": self.instruction, "numbers": numbers} | self.settings
+        told = {"instruction": self.instruction, "numbers": numbers} | self.settings
+        readings = self.made[0.0][WAYS[0]].readings
+        return told | ({"mask": readings[0]} if readings else {})
 
 
-def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Mask:
-    """A mask that frees as many cells as bool [h, w] `free` does, anywhere; at least one.
+def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = None, seed: int = 0) -> Mask:
+    """A mask that frees as many cells as bool [h, w] `free` does, anywhere but in `fixed` [1, h, w]; at least one.
 
     It has a white spot in the middle of each and the shape of the original picture, or is as many times larger as makes
     room for the spots.
@@ -182,7 +193,8 @@ def random_cells(free: np.ndarray, geometry: Geometry, seed: int = 0) -> Mask:
     left, top, right, bottom = geometry.crop
     down, across = (bottom - top) / free.shape[0], (right - left) / free.shape[1]  # px of a cell in the original
     finer = math.ceil(3 / min(down, across, 3))
-    chosen = np.random.default_rng(seed).permutation(free.size)[: max(int(free.sum()), 1)]
+    places = np.arange(free.size) if fixed is None else np.flatnonzero(~fixed.numpy())
+    chosen = np.random.default_rng(seed).permutation(places)[: max(int(free.sum()), 1)]
     rows, columns = np.unravel_index(chosen, free.shape)
     mask = np.zeros((geometry.original[1] * finer, geometry.original[0] * finer), np.uint8)
     y, x = (top + (rows + 0.5) * down) * finer, (left + (columns + 0.5) * across) * finer

@@ -119,5 +119,7 @@ class InjectionDial(LabWidget):
         }
 
     def described(self) -> dict[str, Any]:
-        """The instruction and the settings that all strengths share, the seed among them."""
-        return {"instruction": self.instruction} | self.settings
+        """The instruction and the settings that all strengths share, the seed among them; of a mask how it was read."""
+        told = {"instruction": self.instruction} | self.settings
+        readings = next(iter(self.edits.values())).readings
+        return told | ({"mask": readings[0]} if readings else {})

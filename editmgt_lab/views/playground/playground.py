@@ -82,7 +82,7 @@ class Playground(Saves, widgets.VBox):
             steps, seed = result.settings.steps, result.settings.seeds[0]
             hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
         chosen = Settings.choose(editor.defaults, 1, hold_threshold=hold_threshold, steps=steps, seed=seed)
-        self.others = {} if result is None else result.settings.call()
+        self.others = {} if result is None else result.call()
         self.editor, self.step_count = editor, chosen.steps
         self.ticket, self.pending = threading.Event(), Future()
         self.pending.set_result(None)
@@ -149,6 +149,7 @@ class Playground(Saves, widgets.VBox):
             image = load_image(picture)
             with self._changing:
                 self._put(image, sample)
+                self.others.pop("mask", None)  # which was of the picture before
         except LabError as error:
             self._say(str(error), wrong=True)
             return False

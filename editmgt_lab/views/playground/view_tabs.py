@@ -63,7 +63,7 @@ class ViewTabs(widgets.Tab):
         if title == "Attention explorer":
             return attention_explorer(editor, result)
         picture, instruction = result.sources[0], result.instructions[0]
-        settings: dict[str, Any] = result.settings.call() | {"seed": result.settings.seeds[0]}
+        settings: dict[str, Any] = result.call()
         strength, threshold = settings.pop("strength"), settings.pop("hold_threshold")
         if title == "Injection dial":
             return injection_dial(editor, picture, instruction, hold_threshold=threshold, **settings)

@@ -1,0 +1,34 @@
+"""What a fine-tuning refuses before it touches its editor or its folder."""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+
+from ..data.tokens import TokenPairs
+from ..editor import Editor
+from ..errors import DataError, SettingError
+from .adapters import lora_layers
+
+
+def check_start(editor: Editor, pairs: TokenPairs) -> None:
+    """Raises SettingError for an editor that cannot be trained as it is or in this process, DataError for no pairs."""
+    if lora_layers(editor.transformer):
+        raise SettingError(
+            "this editor has an adapter already, and neither its weights nor a second adapter are trained with it",
+            expected="an editor as it was loaded",
+            fix="load it anew, or take the adapter off: finetuning.remove_adapter(editor.transformer)",
+        )
+    if not len(pairs):
+        raise DataError("there is no pair to learn from", expected="one or more", fix="check where they come from")
+    _check_device(editor)
+
+
+def _check_device(editor: Editor) -> None:
+    """accelerate chooses a device once for all that a process trains, and would move the editor there."""
+    own, chosen = editor.device.type, PartialState(cpu=editor.device.type == "cpu").device.type
+    if own != chosen:
+        raise SettingError(
+            f"the editor is on {own}, and this process trains on {chosen}",
+            expected="one kind of device for all that is fine-tuned in one process",
+            fix=f"restart the kernel to fine-tune on {own}, or load the editor on {chosen}",
+        )
