@@ -37,11 +37,12 @@ class Run:
     """A finished edit of one picture with everything that its K steps decided; the arrays are numpy's.
 
     previews: K pictures, as DecodeStep.preview gives them; source: as it was fitted, None for text to image.
-    states: uint8 [K, h, w], an index into STATES; sampled: int32 [K, h, w], the tokens before the least confident were
-    masked again; confidence: float32 [K, h, w], infinite where a token did not compete; candidates: int32
-    [K, h, w, 5], the most probable tokens, and probabilities: float32 [K, h, w, 5]; taken: float32 [K, h, w], the
-    probability of the sampled token; heat: float32 [K, h, w]; computed: uint8 [K, h, w], 1 where the step's pass
-    computed the token, 0 where it came from the cache; source_tokens: int32 [h, w] or None.
+    states: uint8 [K, h, w], an index into STATES, "held" only where a held cell has the source's token; sampled: int32
+    [K, h, w], the tokens before the least confident were masked again; confidence: float32 [K, h, w], infinite where a
+    token did not compete; candidates: int32 [K, h, w, 5], the most probable tokens, and probabilities: float32
+    [K, h, w, 5]; taken: float32 [K, h, w], the probability of the sampled token; heat: float32 [K, h, w]; computed:
+    uint8 [K, h, w], 1 where the step's pass computed the token, 0 where it came from the cache; source_tokens: int32
+    [h, w] or None.
     codes: int32 [n], every token that occurs in these arrays; patches: uint8 [n, f, f, 3], what each decodes to;
     colours: uint8 [n, 3], similar codes in similar colours.
     """
@@ -132,13 +133,14 @@ def record(
     with tqdm(total=chosen.steps) if progress is None else nullcontext() as bar:
         progress = progress or _shown_by(bar)
         progress(0, chosen.steps, title)
+        source_tokens = None if image is None else editor.tokenize(image)[0].int().cpu()
         found: list[dict[str, np.ndarray]] = []
         previews = []
         before = None
         with listening as (maps, keep), _listen(editor, chosen) as latest:
             for step in _steps(editor, image, instruction, chosen, text):
                 keep(step.index)
-                found.append(_taken_down(step, latest(), before))
+                found.append(_taken_down(step, latest(), before, source_tokens))
                 previews.append(step.preview() if step.single else step.preview()[0])
                 before = step
                 progress(step.index + 1, chosen.steps, title)
@@ -149,8 +151,8 @@ def record(
             expected="the mask, focus words and negative text that it had, and the same model",
             fix="pass them too, as in Editor.edit, or pass the picture and the instruction in place of the edit",
         )
-    source_tokens = None if source is None else editor.tokenize(source)[0].int().cpu().numpy()
-    occurring = [arrays["candidates"], arrays["sampled"], *([] if source is None else [source_tokens])]
+    source_tokens = None if source_tokens is None else source_tokens.numpy()
+    occurring = [arrays["candidates"], arrays["sampled"], *([] if source_tokens is None else [source_tokens])]
     codes = np.unique(np.concatenate([each.ravel() for each in occurring]))
     return Run(
         instruction=instruction, settings=chosen, source=source, previews=previews, source_tokens=source_tokens,
@@ -240,9 +242,12 @@ def _listen(editor: Editor, chosen: Settings) -> Iterator[Callable[[], Tensor]]:
         hook.remove()
 
 
-def _taken_down(step: DecodeStep, probabilities: Tensor, before: DecodeStep | None) -> dict[str, np.ndarray]:
-    """One step's arrays, each with the shape that Run states, without K."""
+def _taken_down(
+    step: DecodeStep, probabilities: Tensor, before: DecodeStep | None, source: Tensor | None
+) -> dict[str, np.ndarray]:
+    """One step's arrays, each with the shape that Run states, without K. source: [h, w], its tokens."""
     masked, held, sampled = step.masked[0], step.held[0], step.sampled[0]
+    held = held if source is None else held & (sampled == source)  # a released hold leaves what was decided before
     known = torch.zeros_like(masked) if before is None else ~before.masked[0]
     states = torch.where(known, 3, 1).where(~held, 2).where(~masked, 0)
     top = probabilities.topk(min(TOP, probabilities.shape[-1]), dim=-1)

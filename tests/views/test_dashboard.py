@@ -15,8 +15,10 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
+from editmgt_lab.errors import TextError
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
 from editmgt_lab.views.finetune_dashboard.finetune_dashboard import FinetuneDashboard
+from editmgt_lab.views.finetune_dashboard.samples import ALL, Samples
 from editmgt_lab.views.widget import HERE, SHARED, source
 from tests.support import PATIENCE, until
 
@@ -329,6 +331,25 @@ def test_a_folder_that_will_not_do_is_said(fresh, picture, samples, tmp_path, pl
     dashboard._handle_custom_msg({"kind": "save", "folder": folder}, [])
     until(lambda: dashboard.wrong, "what is wrong")
     assert said in dashboard.message and dashboard.saved == ""
+
+
+@pytest.mark.parametrize(
+    "instruction, names",
+    [("enle\u0300ve l'e\u0301toile", ["enlève", "l'étoile"]), ("don't move, ball!", ["don't", "move", "ball"]),
+     ("remove the Lego™ ball", ["remove", "the", "ball"])],
+)  # fmt: skip
+def test_a_valid_instruction_is_taken_with_its_words_whole(editor, picture, instruction, names):
+    samples = Samples(editor, [(picture(), instruction)], None)
+    assert samples.words == [ALL, *names]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("bad, said", [("  ", "blank"), ("ball " * 500, "text tokens"), (7, "int")])
+def test_every_samples_instruction_is_checked(editor, picture, place, bad, said):
+    samples = [(picture(), INSTRUCTION)] * 2
+    samples[place] = (picture(), bad)
+    with pytest.raises(TextError, match=said):
+        Samples(editor, samples, None)
 
 
 @pytest.mark.parametrize("many, word, said", [(0, None, "0 samples"), (7, None, "7 samples"), (1, "hat", "'hat'")])

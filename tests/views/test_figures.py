@@ -182,6 +182,25 @@ def test_steps_figure_is_a_strip_from_the_first_step_to_the_last(editor, picture
     assert masked.any() and blue.any(), "so that both could be wrong"
 
 
+@pytest.mark.parametrize("hold", ["released", "commit", "agree"])
+def test_steps_figure_says_held_only_of_the_sources_tokens(editor, picture, hold):
+    own, mask = editor.with_defaults(hold=hold), Image.new("L", (64, 24))
+    mask.paste(255, (0, 0, 48, 24))  # 12 of 16 columns of cells
+    asked = {"steps": 6, "seed": [3, 4], "hold_threshold": 0.6, "mask": mask}
+    steps = list(own.steps([picture(64, 24)] * 2, INSTRUCTION, **asked))
+    above, source = shown(views.steps_figure(steps, index=1))[:6], editor.tokenize(picture(64, 24))[0]
+    blue = np.stack([(colours == (0, 114, 178)).all(axis=2) for colours in above])
+    named = np.stack([(step.held & ~step.masked)[1] for step in steps])
+    competed = np.stack([step.confidence[1].isfinite() for step in steps])
+    other = named & np.stack([step.sampled[1] != source for step in steps])
+    assert not (blue & ~named | blue & other).any() and blue[..., 12:].all()
+    np.testing.assert_array_equal(blue[competed], named[competed])
+    if hold == "released":
+        assert other.any() and (named & competed).any(), "so that both could be wrong"
+    else:
+        np.testing.assert_array_equal(blue, named)
+
+
 # The playground
 
 

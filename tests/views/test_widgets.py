@@ -71,11 +71,26 @@ def test_states_say_what_happened_to_each_cell(run, steps):
     before = np.ones_like(masked[0])
     for i, step in enumerate(steps):
         np.testing.assert_array_equal(masked[i], step.masked[0])
-        np.testing.assert_array_equal(held[i], (step.held & ~step.masked)[0])
-        np.testing.assert_array_equal(just[i] | kept[i], ~(step.masked | step.held)[0])
+        sources = step.held[0] & (step.sampled[0] == torch.from_numpy(run.source_tokens))
+        np.testing.assert_array_equal(held[i], sources & ~step.masked[0])
+        np.testing.assert_array_equal(just[i] | kept[i], ~(step.masked[0] | sources))
         assert not (just[i] & ~before).any() and not (kept[i] & before).any()
         before = step.masked[0].numpy()
     assert all(state.any() for state in (masked, just, held)), "so that they could be wrong"
+
+
+@pytest.mark.parametrize("hold", ["released", "commit", "agree"])
+def test_held_is_said_only_of_the_sources_tokens(editor, picture, hold):
+    """A released hold leaves a cell that was decided before its own token; by the others all held cells are the
+    source's."""
+    own, asked = editor.with_defaults(hold=hold), (picture(64, 24), INSTRUCTION)
+    settings = {"steps": 6, "seed": 3, "hold_threshold": 0.6}
+    run = views.record(own, *asked, **settings, progress=quiet)
+    steps = list(own.steps(*asked, **settings))
+    named = np.stack([(step.held & ~step.masked)[0].numpy() for step in steps])
+    other, held = named & (run.sampled != run.source_tokens), run.states == STATES.index("held")
+    np.testing.assert_array_equal(held, named & ~other)
+    assert (run.states[other] == STATES.index("kept")).all() and held.any() and other.any() == (hold == "released")
 
 
 def test_a_run_with_a_cache_says_what_each_step_computed(editor, picture, run):

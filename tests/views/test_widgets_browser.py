@@ -196,6 +196,27 @@ def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, sc
         page.screenshot(path=screenshots / f"attention_explorer_patch_{scheme}.png", full_page=True)
 
 
+def test_without_injection_no_patch_looks_at_the_source(browser, editor, picture, tmp_path):
+    run = views.record(
+        editor, picture(64, 48), "make the ball blue", attention=True, steps=2, seed=3, strength=0,
+        progress=lambda *_: None,
+    )  # fmt: skip
+    plan, explorer = run.attention.plan, views.attention_explorer(run)
+    with opened(browser, explorer.export(tmp_path / "page.html")) as page:
+        say, canvas = page.locator(".lab-say"), panel(page, "picture")
+        for step, cell in ((0, 7), (1, plan.positions - 1)):
+            page.get_by_role("slider").fill(str(step))
+            point(canvas, cell, plan.grid)
+            rows = run.attention.patch_maps(step).reshape(-1, plan.positions, plan.keys)
+            look = rows[list(explorer.picked)].mean(axis=0)[cell]
+            words, image = look[: len(plan.words)], look[len(plan.words) :]
+            said = f"words {words.sum():.0%}, picture {image.sum():.0%}, padding"
+            expect(say).to_contain_text(said)
+            brightness = [sum(drawn(canvas, each, plan.grid)[:3]) for each in range(plan.positions)]
+            inside = np.arange(plan.positions) != cell
+            assert np.argmax(np.where(inside, brightness, 0)) == np.argmax(np.where(inside, image, 0))
+
+
 def test_the_explorer_picks_one_map_several_or_all(browser, pages, run):
     plan = run.attention.plan
     grid = (len(plan.blocks), plan.heads)

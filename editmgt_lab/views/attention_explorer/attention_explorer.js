@@ -10,7 +10,7 @@ function build(model, data, body) {
   const { words, weights, blocks, heads } = data;
   const [maps, mapScales] = [unpack(data.words_maps), unpack(data.words_scale)];
   const [patches, patchScales] = [unpack(data.patches), unpack(data.patches_scale)];
-  const keys = words.length + positions * (data.source ? 2 : 1);
+  const keys = patches?.shape.at(-1); // what a patch looks at: at γ = 0 the source is shown, but not among these
   const [solid, veil] = [heatColours(data.palette), heatColours(data.palette, ALPHA)];
   const tokens = unpack(data.token_colours);
   const [urls, release] = pictures([...data.previews, data.source]);
@@ -38,7 +38,7 @@ function build(model, data, body) {
     return look;
   }
 
-  /** Where a patch looks: words, then positions of the picture, then of the source. */
+  /** Where a patch looks: words, then positions of the picture, then of the source if it was read. */
   function lookOfPatch(cell, picked) {
     const look = new Float64Array(keys);
     for (const map of picked) {
@@ -171,12 +171,12 @@ function build(model, data, body) {
     }
     const look = lookOfPatch(cell, picked);
     const parts = [look.subarray(0, words.length), look.subarray(words.length, words.length + positions)];
-    if (source) parts.push(look.subarray(words.length + positions));
+    if (keys > words.length + positions) parts.push(look.subarray(words.length + positions));
     const shares = parts.map((part) => part.reduce((total, share) => total + share, 0));
     show(parts[2], parts[1]);
     const rest = Math.max(1 - shares.reduce((total, share) => total + share, 0), 0);
     const list = [`words ${percent(shares[0])}`, `picture ${percent(shares[1])}`];
-    if (source) list.push(`source ${percent(shares[2])}`);
+    if (parts[2]) list.push(`source ${percent(shares[2])}`);
     say.textContent = `Where ${where} looks (${from(picked)}): ${list.join(", ")}, padding ${percent(rest)}.`;
     return [...parts[0]];
   }

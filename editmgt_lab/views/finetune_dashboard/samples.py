@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...attention import capture_steps
+from ...basics.words import words_of
 from ...consolidation import consolidate, over_steps
 from ...decoding import map_to_hold_by
 from ...editor import Editor
-from ...errors import SettingError
+from ...errors import SettingError, TextError
 from ...images import Picture, fit_together, load_image
+from ...inputs import check_texts
 from ...plain_text import literal
+from ...text import find_rows
 from ...world import EditSample
 from ..overlays import heat_overlay
 from ..widget import packed, png
@@ -70,10 +73,15 @@ class Samples:
             )
         self.shown = [_fitted(editor, sample) for sample in samples]
         self.edits: dict[str, Edits] = {}  # "before", "now"
-        first = self.shown[0].instruction
-        text = editor.encode_text(first)
-        names = dict.fromkeys([*re.findall(r"[\w-]+", first), *([word] if word else [])])
-        self._rows = {ALL: None} | {name: text.rows(name) for name in names}  # bool [1, L]
+        instructions = [sample.instruction for sample in self.shown]
+        check_texts(instructions)
+        spans = editor.text_encoder.tokenize(instructions)[-1]["offset_mapping"]  # of all: refuses one that is too long
+        self._rows = {ALL: None}  # bool [1, L]
+        for name in words_of(instructions[0]):
+            with suppress(TextError):  # nobody asked for this one, and "Lego™" has no Lego of its own
+                self._rows[name] = find_rows(name, instructions[:1], spans[:1])
+        if word:
+            self._rows[word] = find_rows(word, instructions[:1], spans[:1])
         self.words = list(self._rows)
 
     def edit(self, editor: Editor, step: int) -> Edits:
