@@ -6,17 +6,17 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ipywidgets import Widget
 from matplotlib.figure import Figure
 
 from ..basics.folders import written_whole
 from ..errors import SettingError
+from .cells import opened, parts_of
 
 # The policy lets the page run what it carries and forbids it every address, so an export cannot need the network.
 PAGE = """<!doctype html>
@@ -44,24 +44,21 @@ standalone(render, document.getElementById("widget"), document.getElementById("s
 """
 
 
-def parts_of(widget: Widget) -> Iterator[Widget]:
-    """The widgets that one holds, and that these hold."""
-    for name in widget.keys:
-        value = getattr(widget, name)
-        for each in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(each, Widget):
-                yield from parts_of(each)
-                yield each
-
-
 class Saves:
     """A view that can be saved, and that leaves a picture where there is no kernel.
 
     A kind of it says what its `figure()`, `arrays()` and `described()` are, and why there may be `nothing()` to save;
-    `pending` is the work that is waited for, which `cancel` stops.
+    `pending` is the work that is waited for, which `cancel` stops. outlives: whether it stays open when the cell that
+    opened it is run again (see cells.py).
     """
 
     pending: Future
+    outlives = False
+
+    def __init__(self, *arguments: Any, **traits: Any):
+        super().__init__(*arguments, **traits)
+        if not self.outlives:
+            opened(self)
 
     def figure(self) -> Figure:
         """What the view shows, as a figure."""

@@ -123,7 +123,7 @@ def test_two_browsers_on_one_kernel(notebook):
         expect(step).not_to_have_text(before)
 
 
-def test_a_page_is_reloaded_while_the_kernel_works(notebook):
+def test_a_page_is_reloaded_while_the_kernel_works(notebook, tmp_path):
     with notebook() as page:
         run_cell(page, 0)
         output = run_cell(page, LONG, wait=False)
@@ -132,6 +132,11 @@ def test_a_page_is_reloaded_while_the_kernel_works(notebook):
         output = reloaded(page, LONG, "progress")
         expect(output.get_by_role("progressbar")).to_be_visible()
         until(lambda: cancelled(output), "the work to be cancelled")
+        output.get_by_role("button", name="Begin again").click()
+        expect(output.get_by_role("progressbar")).to_be_visible()
+        expect(output.get_by_role("button", name="Begin again")).to_be_hidden()
+        until(lambda: cancelled(output), "the work to be cancelled")
+        output.screenshot(path=tmp_path / "cancelled.png")
         step = widget(run_cell(page, STEPS))
         expect(step).to_have_text("step 1 of 12")
 

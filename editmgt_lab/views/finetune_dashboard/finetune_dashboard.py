@@ -56,7 +56,7 @@ class FinetuneDashboard(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Fine-tuning"
     opened: ClassVar[WeakSet[FinetuneDashboard]] = WeakSet()
-    training, _given = False, None
+    training, _given, outlives = False, None, True
 
     status = traitlets.Dict().tag(sync=True)
     curves = traitlets.List().tag(sync=True)

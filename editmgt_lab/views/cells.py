@@ -1,0 +1,54 @@
+"""A notebook's cell that is run again closes the views that its run before has opened, whose places on the page are
+gone: ipywidgets keeps every widget until it is closed, and a view keeps its editor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ipywidgets import Widget
+
+_opened: dict[str, tuple[str, list[Widget]]] = {}  # cell → its last run, and the views which that has opened
+
+
+def parts_of(widget: Widget) -> Iterator[Widget]:
+    """The widgets that one holds, and that these hold."""
+    for name in widget.keys:
+        value = getattr(widget, name)
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(each, Widget):
+                yield from parts_of(each)
+                yield each
+
+
+def opened(view: Widget) -> None:
+    """To be told of every new view. What a cell opens in one run stays until another; JupyterLab and Notebook 7 say
+    which cell they run, and where nobody says so nothing is closed."""
+    cell, run = _here()
+    if cell is None:
+        return
+    before, views = _opened.get(cell, (run, []))
+    if before != run:
+        for each in views:
+            parts = [*parts_of(each), each]
+            each.close()
+            for part in parts:
+                _empty(part)
+        views = []
+    _opened[cell] = run, [*views, view]
+
+
+def _here() -> tuple[str | None, str]:
+    """The cell that is run, and which of its runs this is; None outside of one."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    request: dict[str, Any] = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    if request.get("header", {}).get("msg_type") != "execute_request":
+        return None, ""
+    return request.get("metadata", {}).get("cellId"), request["header"]["msg_id"]
+
+
+def _empty(view: Widget) -> None:
+    """Let go of all that a closed view, or a part of it, holds: IPython keeps what a cell has shown in its history."""
+    for name in [name for name in vars(view) if not name.startswith("_")]:
+        delattr(view, name)

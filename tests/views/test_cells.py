@@ -1,0 +1,53 @@
+"""A cell that is run again closes the views of its run before, and nothing else."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import IPython
+import pytest
+
+from editmgt_lab import views
+from tests.support import PATIENCE
+
+INSTRUCTION = "make the ball blue"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """run(cell, number): what is made from now on is made in this run of a cell."""
+
+    def begin(cell, number, kind="execute_request"):
+        parent = {"header": {"msg_type": kind, "msg_id": f"{number}"}, "metadata": {"cellId": cell} if cell else {}}
+        monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: parent))
+
+    return begin
+
+
+def opened(editor, picture, kind=views.decode_player):
+    view = kind(editor, picture(), INSTRUCTION, steps=2)
+    view.pending.result(PATIENCE)
+    return view
+
+
+@pytest.mark.parametrize("kind", [views.decode_player, views.playground])
+def test_a_cell_that_is_run_again(editor, picture, run, kind):
+    run("a", 1)
+    first, beside = (opened(editor, picture, kind) for _ in range(2))
+    run("b", 2)
+    other = opened(editor, picture, kind)
+    assert all(view.comm is not None for view in (first, beside, other))
+    run("a", 3)
+    held = weakref.ref(first.pending)
+    now = opened(editor, picture, kind)
+    gc.collect()
+    assert first.comm is None and beside.comm is None and held() is None, "IPython's history may keep the views"
+    assert other.comm is not None and now.comm is not None
+
+
+def test_what_a_page_opens_and_what_no_cell_does_stays(editor, picture, run):
+    made = []
+    for cell, kind in ((None, "execute_request"), (None, "execute_request"), ("a", "comm_msg"), ("a", "comm_msg")):
+        run(cell, len(made), kind)
+        made.append(opened(editor, picture))
+    assert all(view.comm is not None for view in made)
