@@ -25,9 +25,13 @@ from tests.support.judged import judged_edits
 from tests.support.tiny import save_tiny
 
 INSTRUCTION = "make the ball blue"
+# What IPython keeps of every output and the C library of every allocation is not the lab's, and is given back first.
 ASK = """
-import gc, json, os, threading, psutil
+import ctypes, gc, json, os, sys, threading, psutil
+get_ipython().displayhook.flush()
 gc.collect()
+if sys.platform == "linux":
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 print(json.dumps({"memory": psutil.Process().memory_info().rss, "threads": threading.active_count(),
                   "files": len(os.listdir("/proc/self/fd"))}))
 """
