@@ -352,7 +352,7 @@ def test_a_key_is_in_no_error_no_log_and_no_file(endpoint, tmp_path, caplog, cap
         told = [str(caught.value), repr(caught.value.__cause__), repr(caught.value.__context__)]
         assert not any(KEY in each for each in told), told
     answers[:] = [(200, message('{"a": "KEY"}'))]
-    assert client.ask("what?", schema) == {"a": "..."}
+    assert client.ask("what?", schema) == {"a": "…"}
     editor = HttpEditor(url, key_variable="SECRET_KEY", patience=ONCE)
     answers[:] = [(200, '{"text": "KEY"}')]
     with pytest.raises(LabError) as caught:
