@@ -97,11 +97,16 @@ def run_cell(page: Page, number: int, *, wait: bool = True) -> Locator:
     return cell.locator(".jp-Cell-outputArea")
 
 
+def output_of(page: Page, number: int) -> Locator:
+    """What a cell has put out."""
+    return page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
+
+
 def reloaded(page: Page, number: int, shown: str) -> Locator:
     """Load the page anew; the output of this cell, whose widget has something to be `shown`, a selector. On a busy
     computer a front's own restoring of widgets fails now and then, for widgets of any kind, and a second time does it.
     """
-    output = page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
+    output = output_of(page, number)
     lost = output.get_by_text("model not found")
     for _ in range(3):
         page.reload()

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Error, TimeoutError, expect
 
 from tests.support import until
-from tests.support.jupyter import FRONTS, opened_notebook, reloaded, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, output_of, reloaded, run_cell, served, write_notebook
 
 CELLS = (
     """
@@ -79,10 +79,6 @@ def restart(page):
     sessions = fetch(page, "/api/sessions")
     kernel = next(each["kernel"]["id"] for each in sessions if each["path"] == name_of(page))
     fetch(page, f"/api/kernels/{kernel}/restart", "POST")
-
-
-def output_of(page, number):
-    return page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".jp-Cell-outputArea")
 
 
 def widget(output):

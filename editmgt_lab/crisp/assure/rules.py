@@ -113,8 +113,9 @@ def load_bounds(path: Path) -> dict[str, dict[str, Bounds]]:
     """What save_bounds wrote, or a person. Raises SettingError."""
     try:
         told = json.loads(plain(path).read_text(encoding="utf-8"))
-        pairs = {category: {name: (low, high) for name, (low, high) in of.items()} for category, of in told.items()}
-        bounds = {category: {name: Bounds(*pair) for name, pair in of.items()} for category, of in pairs.items()}
+        bounds = {
+            category: {name: Bounds(low, high) for name, (low, high) in of.items()} for category, of in told.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SettingError(
             f"{path} holds no bounds: {error}", expected="{category: {measure: [low, high]}}", fix="see assure/rules.py"
