@@ -2,10 +2,11 @@
 
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
 without hold; then the picture and the blocks of the heat map by localisation; last, since it rests on all of these, the
-hold: of the λ and rules whose success is at most 2 points below the best, that which leaks least in local categories,
+hold: of the λ and rules whose success is at most a point below the best, that which leaks least in local categories,
 and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
 first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength, whose
-defaults are the same for every model: to be seen and not chosen.
+defaults are the same for every model: to be seen and not chosen. With `--hold RULE`, the λ of one rule alone, all else
+as the model has it: a point of success takes hundreds of edits to be seen.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
 }
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
-MAY_LOSE = 0.02  # of success, for the hold
+MAY_LOSE = 0.01  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
 COLUMNS = {  # name → head, factor, digits
     "success": ("success %", 100, 1),
@@ -80,13 +81,14 @@ def choose_settings(
     count: int = 100,
     batch: int = 20,
     seed: int = 0,
+    hold: str | None = None,
     calls: bool = False,
     progress: bool = True,
 ) -> tuple[dict[str, Any], list[Trial]]:
     """The settings that do best on the edits 0 … count - 1 of a split, and every trial that led there, in order.
 
-    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. calls: try
-    the CALLS as well. Raises SettingError for a count or batch below 1.
+    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. hold: choose
+    λ of this rule of HOLDS alone. calls: try the CALLS as well. Raises SettingError for a count or batch below 1.
     """
     truths = list(draw_truths(editor, split=split, count=count, batch=batch))
     run = {"truths": truths, "seed": seed, "progress": progress}
@@ -94,45 +96,62 @@ def choose_settings(
     table: list[Trial] = []
 
     def take(trials: Sequence[Trial], which: int) -> Any:
-        table.extend(replace(trial, chosen=i == which) for i, trial in enumerate(trials))
+        table.extend(marked(trials, which))
         return trials[which].option
 
-    for setting, options in SWEEPS.items():
+    for setting, options in SWEEPS.items() if hold is None else ():
         trials = [
             try_out(editor, setting, option, **run, hold_threshold=0.0, **chosen, **{setting: option})
             for option in options
         ]
         chosen[setting] = take(trials, best(trials, "success"))
 
-    trials = [
-        trial
-        for heat_from in MAPPED
-        for trial in try_blocks(editor, **run, hold_threshold=0.0, heat_from=heat_from, **chosen)
-    ]
-    chosen["heat_from"], chosen["blocks"] = take(trials, best(trials, "localisation"))
+    if hold is None:
+        trials = [
+            trial
+            for heat_from in MAPPED
+            for trial in try_blocks(editor, **run, hold_threshold=0.0, heat_from=heat_from, **chosen)
+        ]
+        chosen["heat_from"], chosen["blocks"] = take(trials, best(trials, "localisation"))
 
-    by, other = reversed(HOLD_BY)  # the map over all steps first, which is then the one that is shown
-    holds = [(0.0, HOLDS[0]), *product(HOLD_THRESHOLDS, HOLDS)]
-    trials = [
-        try_out(
-            editor.with_defaults(hold=rule, hold_by=by), "hold", (threshold, rule), **run, **chosen,
-            hold_threshold=threshold,
-        )
-        for threshold, rule in holds
-    ]  # fmt: skip
-    which = least_leakage(trials)
-    hold_threshold, rule = take(trials, which)
-    fixed = chosen | {"hold_threshold": hold_threshold}
-    trials = [
-        replace(trials[which], setting="hold by", option=by),
-        try_out(editor.with_defaults(hold=rule, hold_by=other), "hold by", other, **run, **fixed),
-    ]
-    hold_by = take(trials, least_leakage(trials))
+    held, trials = choose_hold(editor, HOLDS if hold is None else (hold,), **run, **chosen)
+    table += trials
     if calls:
-        held = editor.with_defaults(hold=rule, hold_by=hold_by)
+        holding = editor.with_defaults(hold=held["hold"], hold_by=held["hold_by"])
+        fixed = chosen | {"hold_threshold": held["hold_threshold"]}
         for setting, options in CALLS.items():
-            table += [try_out(held, setting, option, **run, **fixed, **{setting: option}) for option in options]
-    return fixed | {"hold": rule, "hold_by": hold_by}, table
+            table += [try_out(holding, setting, option, **run, **fixed, **{setting: option}) for option in options]
+    return chosen | held, table
+
+
+def choose_hold(
+    editor: Editor, rules: Sequence[str], *, truths: Sequence[Truth], seed: int, progress: bool, **options: Any
+) -> tuple[dict[str, Any], list[Trial]]:
+    """λ and rule, of these rules of HOLDS, and the heat map to hold by; and every trial, in order.
+
+    options: of `Editor.edit`; what they leave out is the model's own.
+    """
+    run = {"truths": truths, "seed": seed, "progress": progress, **options}
+    by, other = reversed(HOLD_BY)  # the map over all steps first, which is then the one that is shown
+    holds = [(0.0, rules[0]), *product(HOLD_THRESHOLDS, rules)]
+    trials = [
+        try_out(editor.with_defaults(hold=rule, hold_by=by), "hold", (threshold, rule), **run, hold_threshold=threshold)
+        for threshold, rule in holds
+    ]
+    which = least_leakage(trials)
+    hold_threshold, rule = trials[which].option
+    by_other = try_out(
+        editor.with_defaults(hold=rule, hold_by=other), "hold by", other, **run, hold_threshold=hold_threshold
+    )
+    maps = [replace(trials[which], setting="hold by", option=by), by_other]
+    taken = least_leakage(maps)
+    held = {"hold_threshold": hold_threshold, "hold": rule, "hold_by": maps[taken].option}
+    return held, marked(trials, which) + marked(maps, taken)
+
+
+def marked(trials: Sequence[Trial], which: int) -> list[Trial]:
+    """The trials, this one of them as chosen."""
+    return [replace(trial, chosen=i == which) for i, trial in enumerate(trials)]
 
 
 def try_out(
@@ -241,13 +260,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table, save it, write lab.json if asked."""
     counted, output = "edits of every trial; there are about thirty trials", Path("outputs") / "choices.json"
     parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
+    parser.add_argument("--hold", choices=HOLDS, metavar="RULE", help=f"λ of one rule alone: {', '.join(HOLDS)}")
     parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
     if options.write:
         check_editor_folder(options.write)  # before hours of measuring
-    chosen, table = choose_settings(load(options.model), batch=options.batch, calls=options.calls, **measured)
+    wanted = {"batch": options.batch, "hold": options.hold, "calls": options.calls}
+    chosen, table = choose_settings(load(options.model), **wanted, **measured)
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
     saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}

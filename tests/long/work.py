@@ -29,6 +29,7 @@ INSTRUCTION = "make the ball blue"
 ASK = """
 import ctypes, gc, json, os, sys, threading, psutil
 get_ipython().displayhook.flush()
+getattr(get_ipython().history_manager, "outputs", {}).clear()  # every picture that a cell has shown
 gc.collect()
 if sys.platform == "linux":
     ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -42,13 +42,13 @@ def test_edits_without_a_value_do_not_choose():
 
 
 def test_the_hold_that_costs_little_and_leaks_least_is_taken():
-    done, lost = [1.0] * 100, [0.0] * 3 + [1.0] * 97
+    done, lost = [1.0] * 100, [0.0] * 2 + [1.0] * 98
 
     def hold(threshold, success, leaked):
         return Trial("hold", (threshold, "commit"), {"success": success, "leakage": [leaked] * 100}, 0.1)
 
     trials = [hold(0.0, done, 0.04), hold(0.1, done[:99] + [0.0], 0.02), hold(0.2, lost, 0.0)]
-    assert least_leakage(trials) == 1, "the last loses three points"
+    assert least_leakage(trials) == 1, "the last loses two points"
     assert least_leakage([trials[0], trials[2]]) == 0
     assert least_leakage([*trials[:2], hold(0.05, done, 0.01)]) == 2, "the one that leaks less"
     assert least_leakage([*trials[:2], hold(0.3, done, 0.02)]) == 1, "of two alike, the smaller λ"
@@ -125,6 +125,18 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     for name in ("guidance_scale", "heat_from", "hold_threshold", "hold", "hold_by"):
         assert getattr(after, name) == saved["chosen"][name]
     assert list(after.blocks) == saved["chosen"]["blocks"] and after.image_size == before.image_size
+
+
+def test_the_hold_alone_leaves_all_else_as_the_model_has_it(editor, short_lists):
+    chosen, table = choose_settings(editor, count=2, hold="agree", progress=False)
+    assert list(chosen) == ["hold_threshold", "hold", "hold_by"] and chosen["hold"] == "agree"
+    assert [trial.option for trial in table] == [(0.0, "agree"), (0.5, "agree"), "mean", "step"]
+    truths = list(draw_truths(editor, split="validation", count=2, batch=20))
+    held = try_out(
+        editor.with_defaults(hold="agree", hold_by="mean"), "", None, truths=truths, seed=0, progress=False,
+        hold_threshold=0.5,
+    )  # fmt: skip
+    assert table[1].values["score"] == pytest.approx(held.values["score"], nan_ok=True)
 
 
 def test_a_folder_that_is_no_editor_is_refused_before_anything_is_measured(tmp_path, capsys):
