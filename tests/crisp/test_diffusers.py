@@ -133,6 +133,14 @@ def test_qwen_edits_by_its_class_name(qwen):
     assert len({each.tobytes() for each in (first, said, elsewhere)}) == 3
 
 
+def test_other_weights_of_one_name_are_another_editor(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"old")
+    old = DiffusersEditor("FluxKontextPipeline", str(tmp_path))
+    assert old == DiffusersEditor("FluxKontextPipeline", str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"longer")
+    assert old != DiffusersEditor("FluxKontextPipeline", str(tmp_path))
+
+
 def test_a_folder_without_a_pipeline_says_so(tmp_path):
     with pytest.raises(CheckpointError, match="could not be loaded"):
         DiffusersEditor("FluxKontextPipeline", str(tmp_path)).edit(Image.new("RGB", (32, 32)), "remove the ball", 0)

@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -250,6 +250,8 @@ def test_measures_of_an_edit():
     assert told["whole"] == pytest.approx(1 / 3)
     elsewhere = pixel_changes(red, half, ~region)
     assert elsewhere["worst"] == pytest.approx(2 / 3) and elsewhere["inside"] == 0
+    answer = {"background": "snow", "style": None, "things": [{**asdict(box), "box": [0.5, 1.0, 0.0, 0.0]}]}
+    assert Caption.of(answer) == before, "two corners are a box, whichever comes first"
     everything = Boxes().region(red, before, Request("style", "…", None, replace(before, style="sepia")))
     assert everything.all() and pixel_changes(red, half, everything)["outside"] is None
     assert alignment(after, after) == 1 and alignment(before, after) == pytest.approx(2 / 3)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from ...metrics.arithmetic import MIN_SHARE, share
 from ...metrics.backbones import TextBackbone, clip_folder, cosine, load_clip
 from ...metrics.backbones import direction as way
 from ..curate.decode import opened
-from ..engine.keys import described
+from ..engine.keys import stamp_of
 from ..engine.operators import Operator, Row
 from ..instruct.captions import Caption, Request, statements
 
@@ -121,9 +120,8 @@ class ClipCompare(Operator):
     stamp: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        folder = Path(clip_folder(self.source)).expanduser()
-        if self.stamp is None and folder.is_dir():
-            object.__setattr__(self, "stamp", str(described(folder)["files"]))
+        if self.stamp is None:
+            object.__setattr__(self, "stamp", stamp_of(clip_folder(self.source)))
 
     def run(self, row: Row) -> dict[str, Any]:
         network = _clip(self.source)

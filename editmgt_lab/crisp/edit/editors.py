@@ -19,7 +19,7 @@ from ...editor import Editor
 from ...errors import CheckpointError, EndpointError, SettingError
 from ...images import load_image
 from ...loading import load
-from ..engine.keys import described
+from ..engine.keys import stamp_of
 from ..models.http import Patience, check_address, post
 
 # Pipelines that some people will ask for and diffusers has not: what is needed instead.
@@ -44,10 +44,8 @@ class LabEditor:
     stamp: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        folder = data_folder() / "tiny" if self.model == "tiny" else Path(self.model).expanduser()
-        if self.stamp is None and folder.is_dir():
-            files = described(folder)["files"]
-            object.__setattr__(self, "stamp", str(files))
+        if self.stamp is None:
+            object.__setattr__(self, "stamp", stamp_of(data_folder() / "tiny" if self.model == "tiny" else self.model))
 
     @property
     def name(self) -> str:
@@ -92,7 +90,8 @@ class DiffusersEditor:
     QwenImageEditPipeline, QwenImageEditPlusPipeline, …
 
     folder: local, or a hub name; options: further arguments of its call, such as {"guidance_scale": 2.5}; device,
-    dtype: None chooses CUDA with bfloat16 if there is one. Raises SettingError for a class that diffusers has not.
+    dtype: None chooses CUDA with bfloat16 if there is one; stamp: as LabEditor's. Raises SettingError for a class that
+    diffusers has not.
     """
 
     version: ClassVar[int] = 1
@@ -101,9 +100,12 @@ class DiffusersEditor:
     steps: int = 28
     options: dict[str, Any] = field(default_factory=dict)
     device: str | None = field(default=None, compare=False)
+    stamp: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _pipeline_class(self.pipeline)
+        if self.stamp is None:
+            object.__setattr__(self, "stamp", stamp_of(self.folder))
 
     @property
     def name(self) -> str:

@@ -39,6 +39,13 @@ def described(value: Any) -> Any:
     )
 
 
+def stamp_of(folder: str | Path) -> str | None:
+    """The names, sizes and times of a local folder's files, by which other weights of one name are told apart; None for
+    a hub's name."""
+    folder = Path(folder).expanduser()
+    return str(described(folder)["files"]) if folder.is_dir() else None
+
+
 def key_of(*values: Any) -> str:
     """16 hexadecimal characters, others where any of the values is another."""
     text = json.dumps([described(value) for value in values], sort_keys=True, ensure_ascii=True)

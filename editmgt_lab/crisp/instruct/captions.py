@@ -73,10 +73,15 @@ class Caption:
         """From a mapping in CAPTION_SCHEMA, or its JSON."""
         told = json.loads(told) if isinstance(told, str) else told
         things = (
-            Thing(t["name"], tuple(t["attributes"]), t["place"], tuple(t["box"]) if t["box"] else None)
+            Thing(t["name"], tuple(t["attributes"]), t["place"], _box(*t["box"]) if t["box"] else None)
             for t in told["things"]
         )
         return cls(told["background"], tuple(things), told["style"])
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    """Of whatever two corners a model names, the upper left and the lower right one."""
+    return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
 
 
 @dataclass(frozen=True)
