@@ -219,7 +219,7 @@ class Recorder:
             in_source = probabilities[..., image : image + layout.image]
             found = in_source if self.mapped == "source" else found + in_source
         self.captured.maps[self.block] = found.mean(1, keepdim=True) if self.heads == "mean" else found.contiguous()
-        self.captured._layout = layout
+        self.captured._layout = layout.outline()
 
 
 @contextmanager

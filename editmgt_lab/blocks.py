@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Layout, MultiModalAttention, RMSNorm, SingleModalAttention
-from .errors import SettingError
+from .errors import SettingError, ShapeError
 
 SINUSOID_WIDTH = 256
 
@@ -79,6 +79,25 @@ class TransformerConfig:
     @property
     def text_width(self) -> int:
         return self.joint_attention_dim if self.has_connector else self.width
+
+    def check_tokens(self, tokens: Tensor, name: str = "tokens") -> None:
+        """Raises ShapeError for what is no long [B, h, w] of ids that the network has an embedding of. Ids are read on
+        the CPU alone: elsewhere that would wait for all that is still to be computed."""
+        is_tensor = isinstance(tokens, Tensor)
+        if not is_tensor or tokens.ndim != 3 or tokens.dtype not in (torch.long, torch.int):
+            found = f"{tokens.dtype} {list(tokens.shape)}" if is_tensor else f"a {type(tokens).__name__}"
+            raise ShapeError(
+                f"{name} are {found}",
+                expected="whole numbers [B, h, w], long",
+                fix="pass token ids, one grid for each picture",
+            )
+        low, high = map(int, tokens.aminmax()) if tokens.is_cpu and tokens.numel() else (0, 0)
+        if low < 0 or high >= self.vocab_size:
+            raise ShapeError(
+                f"{name} are ids from {low} to {high}",
+                expected=f"ids from 0 to {self.vocab_size - 1}, a picture's below {self.codebook_size}",
+                fix="pass tokens of this network's own tokenizer",
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:

@@ -84,12 +84,13 @@ class Layout:
     rotary: complex [T, head_dim / 2], or [B, 1, T, head_dim / 2] where every picture has rotations of its own;
     bias: [T, T] or None; padding: bool [B, L] or None. With a cache that has the others, a pass may compute some of the
     positions alone: rows, long [B, L + R], says where these are in T, and rotary and bias have rows for them only.
+    An `outline` has none of what a pass computes with.
     """
 
     text: int
     token_grid: tuple[int, int]
     position_grid: tuple[int, int]
-    rotary: Tensor
+    rotary: Tensor | None
     bias: Tensor | None
     padding: Tensor | None
     cache: FeatureCache | None = None
@@ -100,7 +101,15 @@ class Layout:
         text = torch.arange(self.text, device=positions.device).expand(len(positions), -1)
         rows = torch.cat([text, self.text + positions], dim=1)
         bias = None if self.bias is None else self.bias[rows].unsqueeze(1)  # [B, 1, L + R, T]
-        return replace(self, rotary=self.rotary[rows].unsqueeze(1), bias=bias, rows=rows)
+        if self.rotary.ndim == 2:
+            rotary = self.rotary[rows].unsqueeze(1)  # [B, 1, L + R, head_dim / 2]
+        else:
+            rotary = self.rotary.take_along_dim(rows[:, None, :, None], dim=2)
+        return replace(self, rotary=rotary, bias=bias, rows=rows)
+
+    def outline(self) -> Layout:
+        """Where everything stands, and no more: text, grids and padding, to be kept without what the pass held."""
+        return replace(self, rotary=None, bias=None, cache=None, rows=None)
 
     @property
     def image(self) -> int:
@@ -108,7 +117,9 @@ class Layout:
 
     def __getitem__(self, pictures: slice) -> Layout:
         """The layout of some pictures of the batch."""
-        parts = {"padding": self.padding}
+        parts = {"padding": self.padding, "rows": self.rows}
         if self.rows is not None:
-            parts |= {"rows": self.rows, "rotary": self.rotary, "bias": self.bias}
+            parts["bias"] = self.bias
+        if self.rotary is not None and self.rotary.ndim == 4:
+            parts["rotary"] = self.rotary
         return replace(self, **{name: part if part is None else part[pictures] for name, part in parts.items()})

@@ -42,10 +42,17 @@ def consolidate(
     [0, 1], on the token grid for captured maps and on the position grid for plain tensors. Every picture spans 0…1
     before it is smoothed, however little its attention varies: a global edit, too, has places near 0.
 
-    Raises TextError if a picture has no rows to go by, ShapeError for maps that do not fit each other.
+    Raises TextError if a picture has no rows to go by, ShapeError for maps that do not fit each other, SettingError for
+    a grid beside captured maps.
     """
     padding = token_grid = None
     if isinstance(maps, CapturedAttention):
+        if grid is not None:
+            raise SettingError(
+                f"grid is {grid!r} beside captured maps",
+                expected=f"no grid: theirs is {maps.grid}",
+                fix="leave it out, or pass plain tensors",
+            )
         grid, token_grid = maps.grid, maps.token_grid
         padding = None if heat_padding else maps.padding
         maps = [maps.text_to_image(block) for block in maps.blocks]
@@ -98,11 +105,12 @@ def smooth_heat(heat: Tensor) -> Tensor:
     A Gaussian is mixed with the raw map by the local variance; above its 90th percentile the raw map keeps 70%; the
     result has the raw map's range.
     """
-    if heat.ndim < 2 or not heat.is_floating_point():
+    if not isinstance(heat, Tensor) or heat.ndim < 2 or not heat.is_floating_point():
+        found = f"{heat.dtype} {list(heat.shape)}" if isinstance(heat, Tensor) else f"a {type(heat).__name__}"
         raise ShapeError(
-            f"heat is {heat.dtype} {list(heat.shape)}",
-            expected="floating [..., h, w]",
-            fix="reshape it to its grid",
+            f"heat is {found}",
+            expected="a floating tensor [..., h, w]",
+            fix="reshape it to its grid; torch.from_numpy takes an array",
         )
     raw = heat if heat.dtype == torch.float64 else heat.float()
 
@@ -151,7 +159,7 @@ def choose_rows(words: Words | None, padding: Tensor | None, batch: int, length:
     """bool [B, L]: the text rows that count."""
     if words is None:
         words = torch.ones(batch, length, dtype=torch.bool) if padding is None else ~padding
-    words = torch.as_tensor(words)
+    words = row_numbers(words)
     if words.dtype == torch.bool:
         chosen = words
         if chosen.shape != (batch, length):
@@ -178,6 +186,21 @@ def choose_rows(words: Words | None, padding: Tensor | None, batch: int, length:
             fix="choose a word that is in the instruction, or leave words out",
         )
     return chosen
+
+
+def row_numbers(words: Words) -> Tensor:
+    """Whole numbers or bool. Raises TextError for anything else, such as words that are still letters."""
+    try:
+        rows = torch.as_tensor(words)
+    except (TypeError, ValueError, RuntimeError):
+        rows = None
+    if rows is None or (rows.numel() and (rows.is_floating_point() or rows.is_complex())):
+        raise TextError(
+            f"words is {words!r}",
+            expected="whole numbers of text rows, or bool [B, L]",
+            fix='text.rows("ball") of what encode_text gave has the rows of a word',
+        )
+    return rows
 
 
 def check_maps(maps: Sequence[Tensor]) -> None:

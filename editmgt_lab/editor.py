@@ -18,8 +18,8 @@ from .blocks import Prepared
 from .caching import FeatureCache
 from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, guide, map_to_hold_by, refuse_nan
-from .errors import CheckpointError, ShapeError
-from .images import Fitted, MaskPicture, Picture, to_images, to_tensor
+from .errors import CheckpointError, SettingError, ShapeError
+from .images import Fitted, MaskPicture, Picture, square_side, to_images, to_tensor
 from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings
@@ -105,6 +105,12 @@ class Editor:
         check_blocks(self.transformer, chosen.blocks)
         negatives = spread(negative, batch, "negative texts")
         check_texts(negatives, may_be_blank=True)
+        if chosen.guidance_scale == 1 and any(text.strip() for text in negatives):
+            raise SettingError(
+                "a negative text, and guidance_scale is 1: nothing would read it",
+                expected="guidance_scale above 1 with a negative text",
+                fix="pass guidance_scale=3 or so, or leave the negative text out",
+            )
         self.text_encoder.tokenize(negatives)  # refuses over-long ones, as the next line does
         spans = self.text_encoder.tokenize(texts)[-1]["offset_mapping"]
         words = None if focus is None else find_rows(focus, texts, spans)
@@ -117,7 +123,7 @@ class Editor:
         with self.watch("reading the text", 1):
             text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts).to(self.device)
         padding = None if chosen.heat_padding or text.padding is None else text.padding[-batch:]
-        side = self.defaults.image_size // self.multiple * self.multiple // self.vq.config.factor
+        side = square_side(self.defaults.image_size, self.multiple) // self.vq.config.factor
         shape = (batch, side, side) if source is None else source.shape
         start = torch.full(shape, self.mask_token_id, device=self.device)
         fixed = torch.zeros_like(start, dtype=torch.bool) if free is None else ~free
@@ -139,14 +145,17 @@ class Editor:
 
         image: whatever `opening.load_image` takes, fitted to the model's grid with its aspect ratio kept; all pictures
         of a list must fit one grid. Lists of pictures and of instructions have one length; a single one serves all.
-        hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing.
+        hold_threshold: λ in [0, 1]: where the heat map is lower, the source's tokens are held; 0 holds nothing. Which
+        of them, the model's own rule says, a name in decoding.HOLDS: "agree" those that the network itself draws, so
+        that λ = 1 edits still; `with_defaults(hold="commit")` holds every one.
         strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
-        guidance_scale: 1 (off) or more; the unguided half has the `negative` text and the source.
+        guidance_scale: 1 (off) or more; the unguided half has the `negative` text, which 1 refuses, and the source.
         temperature: of the noise on the confidence, in the first and the last step; token_temperature: of the draw of
         tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
-        heat_from: the picture in which the text's attention is mapped, "image" (masked at first), "source" or "both".
+        heat_from: the picture in which the text's attention is mapped, "image" (masked at first), "source" or "both";
+        with a strength of 0 nothing looks at the source, and it is the image.
         order: in which the tokens are decided, a name in decoding.ORDERS; draw: how they are drawn, a name in DRAWS,
         "race" as in the released code or "inverse", the faster one on a CPU; revise: a token that has become less
         probable than this is masked again, 0 revises nothing (see RegionHoldSampler).
@@ -295,7 +304,7 @@ class Editor:
             settings=task.settings,
             sources=[each.source for each in task.fitted],
             geometries=[each.geometry for each in task.fitted],
-            readings=[each.reading for each in task.fitted if each.reading],
+            readings=[each.reading for each in task.fitted] if any(each.reading for each in task.fitted) else [],
             source_tokens=None if task.source is None else task.source.cpu(),
             fixed=task.fixed.cpu() if task.fixed.any() else None,
             single=task.single,

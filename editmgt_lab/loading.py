@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .basics.offload import main_dtype
 from .basics.sizes import LARGE, in_bytes
 from .checkpoints import read_json, resolve, stored
 from .editor import Editor
+from .errors import SettingError
 from .plain_text import say
 from .settings import Defaults, choose_device
 from .text import load_text_encoder
@@ -40,9 +42,14 @@ def load(
     blocks when they first run, once for each kind of block and shape of batch, picture and text; on a CPU that wants a
     C++ compiler. Elementwise work then runs together, which is worth little on a CPU and should be worth most on a GPU
     (not measured here). Capture, hold and cache work as ever. What a large checkpoint will take is said before it is
-    read. Raises CheckpointError, and SettingError for a device or dtype.
+    read. Raises CheckpointError, and SettingError for a device or dtype, or where there is no compiler.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
+    for name, value in (("offload", offload), ("compiled", compiled)):
+        if not isinstance(value, bool):
+            raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
+    if compiled and device.type == "cpu":
+        _check_compiler()
     folder = resolve(source, parts=PARTS)
     dtype = plan_weights(folder, device=device, dtype=dtype, offload=offload)
     place = {"device": device, "dtype": dtype}
@@ -56,6 +63,16 @@ def load(
         mask_token_id=read_json(folder / "scheduler" / "scheduler_config.json").get("mask_token_id"),
         defaults=Defaults.read(folder),
     )
+
+
+def _check_compiler() -> None:
+    wanted = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
+    if not any(map(shutil.which, wanted)):
+        raise SettingError(
+            f"compiled=True, and there is no C++ compiler here ({', '.join(wanted)})",
+            expected="a compiler, with which torch compiles on a CPU",
+            fix="install g++, or leave compiled out",
+        )
 
 
 def plan_weights(folder: Path, *, device: torch.device, dtype: torch.dtype | None, offload: bool) -> torch.dtype | None:
@@ -79,7 +96,8 @@ def plan_weights(folder: Path, *, device: torch.device, dtype: torch.dtype | Non
     said = f"{in_bytes(sum(sizes.values()) - left)} of weights in {name} on {device.type}"
     said += ", as they are stored" if dtype in (None, kind) else f", stored in {kind}".replace("torch.", "")
     if dtype is None and device.type == "cpu":
-        said += f' (dtype="float32" takes {in_bytes(sum(tensor.nbytes(torch.float32) for tensor in every))}'
+        full = sum(t.nbytes(torch.float32) for part in held if not (left and part in TEXT_PARTS) for t in held[part])
+        said += f' (dtype="float32" takes {in_bytes(full)}'
         said += ")" if has_bfloat16(device) else ", and is faster here: this processor multiplies bfloat16 slowly)"
     if left:
         said += f"; the text encoder's {in_bytes(left)} are read from its files whenever it runs"

@@ -56,8 +56,9 @@ class EditResult:
     tokens, held: [B, h, w] on the CPU, as in the last DecodeStep; last_heat: the last step's heat map, which sees the
     edit done, so that of something removed little is left to see; mean_heat: that of the attention over all steps.
     sources: the pictures as they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are
-    None or empty for text to image. fixed: bool [B, h, w], the cells that masks held; readings: how they were read,
-    of masks.READINGS; None and empty without. settings: all that was chosen, the seeds included.
+    None or empty for text to image. fixed: bool [B, h, w], the cells that masks held; readings: how each was read, of
+    masks.READINGS, None for a picture without one; None and empty without. settings: all that was chosen, the seeds
+    included.
     """
 
     images: list[Image.Image]
@@ -69,14 +70,15 @@ class EditResult:
     settings: Settings
     sources: list[Image.Image] = field(default_factory=list)
     geometries: list[Geometry] = field(default_factory=list)
-    readings: list[str] = field(default_factory=list)
+    readings: list[str | None] = field(default_factory=list)
     source_tokens: Tensor | None = None
     fixed: Tensor | None = None
     single: bool = True
 
     @property
     def heat(self) -> Tensor:
-        """The map that the last step held by (see Defaults.hold_by): held is where it is below λ, or by the mask."""
+        """The map that the last step held by (see Defaults.hold_by): below λ, as the hold's rule says, and by the mask
+        stands what was held."""
         return map_to_hold_by(self.settings.hold_by, self.last_heat, self.mean_heat)
 
     @property
@@ -102,7 +104,7 @@ class EditResult:
         return self.settings.call() | {"seed": self.settings.seeds[0]} | mask
 
     def pasted(self) -> Image.Image | list[Image.Image]:
-        """The edit with the source's own pixels wherever a token was held.
+        """The edit with the source's own pixels wherever the last step held a token.
 
         A held token alone does not keep its pixels: the VQ decoder has context, and the tokenizer loses detail.
         Raises SettingError for text to image, which has no source.

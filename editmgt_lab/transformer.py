@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Layout, RMSNorm, SingleModalAttention, injection_bias, position_ids, rotary_table
+from .basics.checks import check_number
 from .basics.dtypes import Dtype
 from .blocks import (
     SINUSOID_WIDTH,
@@ -33,11 +34,12 @@ from .blocks import (
 )
 from .caching import FeatureCache
 from .checkpoints import load_module
-from .errors import SettingError, ShapeError
+from .errors import SettingError, ShapeError, TextError
 from .text import TextCondition
 
 PIXELS_PER_TOKEN = 16  # of the released VQ: the micro-conditions speak of pixels
 AESTHETIC_SCORE = 6.0
+PLAIN = {"strength": 1.0, "bias_text": False}  # what these are where a call leaves them out; the others are None
 
 
 class MaskedGenerativeTransformer(nn.Module):
@@ -81,11 +83,7 @@ class MaskedGenerativeTransformer(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        device: torch.device | str | None = None,
-        dtype: Dtype | None = None,
+        cls, folder: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: Dtype | None = None
     ) -> MaskedGenerativeTransformer:
         """Read a folder of the released layout: config.json and safetensors, sharded or not. Raises CheckpointError."""
         return load_module(cls.from_config, folder, device=device, dtype=dtype)
@@ -119,15 +117,19 @@ class MaskedGenerativeTransformer(nn.Module):
         At γ = 0 the source is left out altogether, in both forms, so the logits are exactly text-to-image. The released
         bias tends to that as γ → 0; the paper's does not, since there text goes on reading the source.
 
-        Raises SettingError for a strength that is negative or not finite, ShapeError for tensors that do not fit.
+        Raises SettingError for a strength that is negative or not finite and for what was to be prepared, ShapeError
+        for tensors that do not fit and ids that the network does not have, TextError for a text that is not encoded.
         """
+        shared = {
+            "source": source, "strength": strength, "bias_text": bias_text,
+            "micro_conditions": micro_conditions, "origin": origin,
+        }  # fmt: skip
         if isinstance(text, Prepared):
+            self.config.check_tokens(tokens)
+            refuse_beside_prepared(shared)
             prepared = text
         else:
-            prepared = self.prepare(
-                tokens, text, source=source, strength=strength, bias_text=bias_text,
-                micro_conditions=micro_conditions, origin=origin,
-            )  # fmt: skip
+            prepared = self.prepare(tokens, text, **shared)
         layout, encoded, batch = prepared.layout, prepared.text, len(prepared.text)
         check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
         pictures = [self.encode_tokens(tokens)]  # [B, N, D]
@@ -249,14 +251,7 @@ class MaskedGenerativeTransformer(nn.Module):
         bias = None
         if with_source and strength != 1:
             bias = injection_bias(length, math.prod(grid), strength, bias_text=bias_text).to(tokens.device, self.dtype)
-        return Layout(
-            text=length,
-            token_grid=token_grid,
-            position_grid=grid,
-            rotary=rotary if origin is None else rotary[:, None],
-            bias=bias,
-            padding=text.padding,
-        )
+        return Layout(length, token_grid, grid, rotary if origin is None else rotary[:, None], bias, text.padding)
 
     def position_grid(self, h: int, w: int) -> tuple[int, int]:
         """The grid inside the transformer of an h×w token grid."""
@@ -273,23 +268,16 @@ class MaskedGenerativeTransformer(nn.Module):
         return [*self.transformer_blocks, *self.single_transformer_blocks]
 
     def check_inputs(
-        self,
-        tokens: Tensor,
-        text: TextCondition,
-        source: Tensor | None,
-        strength: float,
-        micro_conditions: Tensor | None,
+        self, tokens: Tensor, text: TextCondition, source: Tensor | None, strength: float, micro: Tensor | None
     ) -> None:
-        if not (math.isfinite(strength) and strength >= 0):
-            raise SettingError(
-                f"strength is {strength}", expected="a finite number, 0 or more", fix="1.0 is the plain attention"
+        check_number(strength, "strength", 0, math.inf, "1.0 is the plain attention")
+        if not isinstance(text, TextCondition):
+            raise TextError(
+                f"the text is a {type(text).__name__}",
+                expected="a TextCondition, or what `prepare` made of one",
+                fix="pass editor.encode_text(instruction)",
             )
-        if tokens.ndim != 3 or tokens.is_floating_point():
-            raise ShapeError(
-                f"tokens are {tokens.dtype} {list(tokens.shape)}",
-                expected="whole numbers [B, h, w]",
-                fix="pass token ids, one grid for each picture",
-            )
+        self.config.check_tokens(tokens)
         batch, h, w = tokens.shape
         if self.config.downsample and (h % 2 or w % 2):
             raise ShapeError(
@@ -303,16 +291,29 @@ class MaskedGenerativeTransformer(nn.Module):
             ("text.tokens", text.tokens, (batch, length, self.config.text_width)),
             ("text.pooled", text.pooled, (batch, self.config.pooled_projection_dim)),
             ("text.padding", text.padding, (batch, length)),
-            ("micro_conditions", micro_conditions, (batch, 5)),
+            ("micro_conditions", micro, (batch, 5)),
         ]
         check_shapes(tokens, wanted)
+        if source is not None:
+            self.config.check_tokens(source, "source tokens")
 
 
 def check_shapes(tokens: Tensor, wanted: Sequence[tuple[str, Tensor | None, tuple[Any, ...]]]) -> None:
     for name, tensor, shape in wanted:
-        if tensor is not None and tuple(tensor.shape) != shape:
+        is_tensor = isinstance(tensor, Tensor)
+        if tensor is not None and not (is_tensor and tuple(tensor.shape) == shape):
             raise ShapeError(
-                f"{name} is {list(tensor.shape)}",
+                f"{name} is {list(tensor.shape) if is_tensor else repr(tensor)}",
                 expected=f"[{', '.join(map(str, shape))}] beside tokens {list(tokens.shape)}",
                 fix="give every picture its own row, and the text encoder that belongs to this network",
             )
+
+
+def refuse_beside_prepared(shared: Mapping[str, Any]) -> None:
+    given = [name for name, value in shared.items() if isinstance(value, Tensor) or value != PLAIN.get(name)]
+    if given:
+        raise SettingError(
+            f"{' and '.join(given)} beside what was prepared",
+            expected="tokens and timestep, and `only` at most",
+            fix="pass it to `prepare`, whose result all steps share",
+        )

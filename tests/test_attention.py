@@ -1,8 +1,10 @@
 """Joint attention, injection and capture, on a small random network with non-square grids."""
 
+import gc
 import math
 import threading
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,8 +21,9 @@ from editmgt_lab.attention import (
     position_ids,
 )
 from editmgt_lab.blocks import TransformerConfig
+from editmgt_lab.caching import FeatureCache
 from editmgt_lab.consolidation import consolidate
-from editmgt_lab.errors import SettingError, ShapeError
+from editmgt_lab.errors import SettingError, ShapeError, TextError
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 
@@ -348,6 +351,21 @@ def test_the_mean_of_the_heads_of_some_pictures(transformer, keys, batch):
     torch.testing.assert_close(consolidate(mean), consolidate(every_head[some]), atol=1e-5, rtol=0)
 
 
+def test_kept_maps_do_not_keep_the_cache(transformer):
+    tokens, text, timestep, source = inputs(padding=torch.tensor([[False] * 4 + [True]] * 3))
+    cache = FeatureCache(2)
+    prepared = transformer.prepare(tokens, text, source=source, strength=1.3, cache=cache)
+    with capture_attention(transformer, blocks=[0, 3]) as captured:
+        for step in (0, 1):  # all positions, then the open ones alone
+            transformer(tokens, prepared, timestep - step)
+            assert captured.grid == (2, 3) and captured.padding.shape == (3, ROWS)
+    kept = weakref.ref(cache), weakref.ref(prepared.layout.bias), weakref.ref(prepared.layout.rotary)
+    del prepared, cache
+    gc.collect()
+    assert [each() for each in kept] == [None] * 3
+    assert captured[1:].padding.shape == (2, ROWS) and consolidate(captured[1:]).shape == (2, 4, 6)
+
+
 def test_captured_maps_carry_no_gradient():
     transformer = network().requires_grad_(True)
     tokens, text, timestep, source = inputs()
@@ -376,7 +394,7 @@ def test_capture_errors(transformer):
             captured.text_to_image(2)
 
 
-@pytest.mark.parametrize("strength", [-0.1, math.inf, math.nan])
+@pytest.mark.parametrize("strength", [-0.1, math.inf, math.nan, "1", None])
 def test_strength_errors(transformer, strength):
     tokens, text, timestep, source = inputs()
     with pytest.raises(SettingError, match="strength"):
@@ -384,7 +402,7 @@ def test_strength_errors(transformer, strength):
 
 
 def test_shape_errors(transformer):
-    tokens, text, timestep, source = inputs()
+    (tokens, text, timestep, source), one = inputs(), torch.tensor([1])
     wrong = {
         "multiple of 2": lambda: transformer(tokens[:, :3], text, timestep),
         "source is": lambda: transformer(tokens, text, timestep, source=source[:, :, :4]),
@@ -396,10 +414,46 @@ def test_shape_errors(transformer):
             tokens, TextCondition(text.tokens, text.pooled, torch.zeros(3, 2, dtype=torch.bool)), timestep
         ),
         "micro_conditions is": lambda: transformer(tokens, text, timestep, micro_conditions=torch.zeros(3, 4)),
+        "timestep is 1": lambda: transformer(tokens, text, 1),
+        "tokens are a list": lambda: transformer(tokens.tolist(), text, timestep),
+        "tokens are ids from 0 to 40": lambda: transformer(tokens.clamp(max=0).index_fill(0, one, 40), text, timestep),
+        "tokens are ids from -1 to 0": lambda: transformer(tokens.clamp(max=0).index_fill(0, one, -1), text, timestep),
+        "source tokens are ids from 99": lambda: transformer(tokens, text, timestep, source=0 * source + 99),
+        "source tokens are torch.float32": lambda: transformer(tokens, text, timestep, source=source.float()),
     }
     for message, call in wrong.items():
         with pytest.raises(ShapeError, match=message):
             call()
+
+
+def test_every_id_of_the_vocabulary_may_come(transformer):
+    tokens, text, timestep, _ = inputs()
+    for ids in (0 * tokens, 0 * tokens + SIZES["vocab_size"] - 1, tokens.int()):
+        assert transformer(ids, text, timestep).isfinite().all()
+    assert len(transformer(tokens[:0], TextCondition(text.tokens[:0], text.pooled[:0]), timestep[:0])) == 0
+
+
+def test_a_text_that_is_not_encoded(transformer):
+    tokens, _, timestep, _ = inputs()
+    for call in (lambda: transformer(tokens, "a ball", timestep), lambda: transformer.prepare(tokens, "a ball")):
+        with pytest.raises(TextError, match="the text is a str"):
+            call()
+
+
+def test_what_was_prepared_takes_no_settings_of_its_own(transformer):
+    tokens, text, timestep, source = inputs()
+    prepared = transformer.prepare(tokens, text)
+    settings = {
+        "source": source, "strength": 0, "bias_text": True, "micro_conditions": torch.ones(3, 5),
+        "origin": torch.zeros(3, 2),
+    }  # fmt: skip
+    for name, value in settings.items():
+        with pytest.raises(SettingError, match=f"{name} beside what was prepared"):
+            transformer(tokens, prepared, timestep, **{name: value})
+    for ids in (tokens + 40, tokens - 40, tokens.float()):
+        with pytest.raises(ShapeError, match="tokens are"):
+            transformer(ids, prepared, timestep)
+    assert torch.equal(transformer(tokens, prepared, timestep, strength=1), transformer(tokens, text, timestep))
 
 
 def test_configuration():

@@ -48,6 +48,26 @@ def test_a_pass_over_the_open_positions_is_the_whole_pass_while_nothing_changes(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("pictures", [slice(None), slice(1, 3)])
+def test_windows_of_larger_pictures_can_be_cached_too(editor, scene, pictures):
+    tokens, text, timestep, source = scene
+    cache, origin = FeatureCache(refresh_every=2), torch.tensor([[0, 0], [4, 8], [16, 4]])
+
+    def run(cache=None, **window):
+        shared = editor.transformer.prepare(tokens, text, source=source, strength=1.4, cache=cache, **window)
+        with lab.capture_attention(editor.transformer, [0, 2], pictures=pictures) as captured:
+            logits = editor.transformer(tokens, shared, timestep)
+        return logits, captured.text_to_image(0), captured.text_to_image(2)
+
+    whole, elsewhere = run(origin=origin), run()
+    assert (whole[0][1:] - elsewhere[0][1:]).abs().amax((1, 2, 3)).min() > 1e-3  # it counts where a window lies
+    for found in (run(cache, origin=origin), run(cache, origin=origin)):  # all, then the open positions alone
+        for one, other in zip(found, whole, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not cache.computed.all()
+
+
+@torch.no_grad()
 def test_what_has_changed_is_computed_once_more(editor, scene):
     tokens, text, timestep, source = scene
     cache = FeatureCache(refresh_every=9)

@@ -6,7 +6,7 @@ import torch
 
 from editmgt_lab.attention import capture_attention
 from editmgt_lab.consolidation import consolidate, smooth_heat
-from editmgt_lab.errors import ShapeError, TextError
+from editmgt_lab.errors import SettingError, ShapeError, TextError
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 
@@ -181,3 +181,20 @@ def test_filter_keeps_a_flat_map():
     assert torch.allclose(smooth_heat(flat), flat)
     with pytest.raises(ShapeError):
         smooth_heat(torch.ones(4, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("words", ["ball", ["ball"], [1.7], torch.tensor([1.0, 3.0]), [[1], [2, 3]], [1j], [2**70]])
+def test_words_that_are_no_row_numbers(maps, words):
+    with pytest.raises(TextError, match=r"(?s)words is .*text\.rows\(.ball.\)"):
+        consolidate(maps, words=words, grid=(3, 4))
+
+
+def test_captured_maps_have_their_own_grid():
+    maps = captured()
+    with pytest.raises(SettingError, match=r"(?s)grid is \(6, 4\) beside captured maps.*\(4, 6\)"):
+        consolidate(maps, grid=(6, 4))
+
+
+def test_heat_that_is_no_tensor():
+    with pytest.raises(ShapeError, match="heat is a ndarray"):
+        smooth_heat(np.zeros((3, 3)))

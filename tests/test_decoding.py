@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from editmgt_lab.decoding import DRAWS, ORDERS, SCHEDULES, RegionHoldSampler, draw_tokens, guide
+from editmgt_lab.decoding import DRAWS, HOLDS, ORDERS, SCHEDULES, RegionHoldSampler, draw_tokens, guide
 from editmgt_lab.decoding.draws import ROWS, exponential_times, inverse
 from editmgt_lab.decoding.orders import halton_ranks, neighbours
 from editmgt_lab.errors import SettingError, ShapeError
@@ -137,6 +137,25 @@ def test_revision_masks_what_has_become_improbable():
     assert torch.equal(revised[:, 1:], (doubted & (heat > 0.5))[:, 1:])
     assert not plain[:, 1:].any() and not masked(revise=0.05)[:, 1:].any()
     assert not masked(STEPS - 1, revise=0.1).any()
+
+
+@pytest.mark.parametrize("hold", ["commit", "agree"])
+def test_what_a_hold_has_settled_is_not_revised_when_the_heat_moves(hold):
+    source, logits = torch.zeros(1, 4, 4, dtype=torch.long), torch.zeros(1, CODEBOOK, 4, 4)
+    logits[:, 5] = 9  # the network would have another code everywhere
+    tokens = torch.full_like(source, MASK) if hold == "commit" else source.clone()  # "agree" changes no known token
+    settings = {"hold_threshold": 0.5, "source": source}
+
+    def step(tokens, index, heat, hold=hold):
+        sampler = RegionHoldSampler(MASK, STEPS, hold=hold, revise=0.01)
+        return sampler.step(logits, tokens, index, heat=torch.full((1, 4, 4), heat), **settings)
+
+    settled = step(tokens, 0, 0.0)
+    assert torch.equal(settled, source) and torch.equal(step(settled, 1, 1.0), source)
+    assert (step(settled, 1, 1.0, hold="released") == MASK).all()  # which is not for good
+    settled[:, 0] = 3  # neither held nor probable
+    revised = step(settled, 1, 1.0)
+    assert (revised[:, 0] == MASK).all() and torch.equal(revised[:, 1:], source[:, 1:])
 
 
 def test_known_tokens_stay():
@@ -295,16 +314,19 @@ def test_setting_errors():
             RegionHoldSampler(MASK, **{"steps": STEPS} | settings)
     sampler = RegionHoldSampler(MASK, STEPS)
     logits, tokens, source, heat = scene()
-    for index in (-1, STEPS):
+    for index in (-1, STEPS, 1.5, "0", None):
         with pytest.raises(SettingError, match="step index"):
             sampler.step(logits[0], tokens, index)
-    for hold_threshold in (-0.1, 1.1, math.nan):
+    for hold_threshold in (-0.1, 1.1, math.nan, "0.2"):
         with pytest.raises(SettingError, match="hold_threshold"):
             sampler.step(logits[0], tokens, 0, heat=heat, source=source, hold_threshold=hold_threshold)
     with pytest.raises(SettingError, match="heat and source is missing"):
         sampler.step(logits[0], tokens, 0, hold_threshold=0.2)
     with pytest.raises(SettingError, match="generators"):
         sampler.step(logits[0], tokens, 0, generator=[torch.Generator()])
+    for generator in (3, "0", [torch.Generator(), 4], {0: torch.Generator()}):
+        with pytest.raises(SettingError, match="generator is"):
+            sampler.step(logits[0], tokens, 0, generator=generator)
 
 
 def test_shape_errors():
@@ -316,6 +338,13 @@ def test_shape_errors():
             sampler.step(logits[0], tokens, 0, **(hold | changes))
     with pytest.raises(ShapeError):
         sampler.step(logits[0], tokens.mT, 0)
+    with pytest.raises(ShapeError, match="^tokens are torch.float32"):
+        sampler.step(logits[0], tokens.float(), 0)
+    with pytest.raises(ShapeError, match="source tokens are torch.float32"):
+        sampler.step(logits[0], tokens, 0, **hold | {"source": source.float()})
+    for fixed in (heat[:, 1:] > 0.5, heat[0] > 0.5, (heat > 0.5).long()):
+        with pytest.raises(ShapeError, match="fixed"):
+            sampler.decide(logits[0], tokens, 0, fixed=fixed)
 
 
 def torch_has_other_exponential_numbers():
@@ -380,3 +409,13 @@ def test_logits_that_are_no_numbers_are_refused():
     logits, tokens, _, _ = scene()
     with pytest.raises(SettingError, match="not numbers"):
         RegionHoldSampler(MASK, 1).step(logits[0] * math.nan, tokens, 0)
+
+
+def test_heat_that_is_no_number_is_refused():
+    logits, tokens, source, heat = scene()
+    heat[1, 2, 3] = math.nan
+    for hold in HOLDS:
+        sampler, given = RegionHoldSampler(MASK, 1, hold=hold), {"heat": heat, "source": source}
+        with pytest.raises(SettingError, match="heat map's values are not numbers"):
+            sampler.step(logits[0], tokens, 0, hold_threshold=0.2, **given)
+        assert (sampler.step(logits[0], tokens, 0, **given) < MASK).all()  # where nothing is held it is not asked

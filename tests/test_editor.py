@@ -208,6 +208,8 @@ def test_guidance_leads_away_from_the_negative_text(editor, picture):
     same = editor.edit(picture(), INSTRUCTION, **settings, negative=INSTRUCTION)
     other = editor.edit(picture(), INSTRUCTION, **settings, negative="a red hat")
     assert torch.equal(plain.tokens, same.tokens) and not torch.equal(plain.tokens, other.tokens)
+    with pytest.raises(SettingError, match="nothing would read it"):
+        editor.edit(picture(), INSTRUCTION, **settings | {"guidance_scale": 1}, negative="a red hat")
 
 
 def test_a_seed_repeats_a_picture(editor, picture):
@@ -420,6 +422,31 @@ def test_the_settings_of_an_edit_make_it_again(editor, picture):
     result = editor.edit(picture(), INSTRUCTION, **SETTINGS, **other)
     again = editor.edit(picture(), INSTRUCTION, **result.settings.call())
     assert again.settings == result.settings and torch.equal(again.tokens, result.tokens)
+
+
+def test_a_finished_edit_is_repeated_from_what_it_kept(editor, picture):
+    """Its picture was cropped to the grid, and its mask with it."""
+    mask = Image.new("L", (50, 71), "black")
+    mask.paste("white", (0, 0, 30, 71))
+    result = editor.edit(picture(50, 71), INSTRUCTION, mask=mask, **SETTINGS)
+    assert not result.geometry.whole and result.sources[0].size != (50, 71)
+    again = editor.edit(result.sources[0], INSTRUCTION, **result.call())
+    assert torch.equal(again.tokens, result.tokens) and again.images[0].size == result.images[0].size
+
+
+def test_a_square_of_no_whole_cells_is_rounded_alike_everywhere(editor, picture):
+    multiple = editor.multiple
+    odd = editor.with_defaults(image_size=2 * multiple - 1)
+    made = odd.generate("ball", steps=1, seed=0)
+    assert made.image.size == odd.edit(picture(), INSTRUCTION, steps=1, seed=0).image.size == (2 * multiple,) * 2
+    with pytest.raises(SettingError, match="a cell of the grid"):
+        editor.with_defaults(image_size=1).generate("ball", steps=1)
+
+
+def test_how_masks_were_read_stands_beside_their_pictures(editor, picture):
+    masks = [None, Image.new("L", (32, 32), "white")]
+    assert editor.edit([picture()] * 2, INSTRUCTION, mask=masks, **SETTINGS).readings == [None, "white"]
+    assert editor.edit(picture(), INSTRUCTION, **SETTINGS).readings == []
 
 
 def test_the_signatures_are_the_contract():

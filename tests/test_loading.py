@@ -10,6 +10,7 @@ import editmgt_lab as lab
 from editmgt_lab import loading
 from editmgt_lab.basics.progress import show
 from editmgt_lab.basics.sizes import bytes_of, in_bytes
+from editmgt_lab.errors import SettingError
 
 PARTS = ("editmgt", "vqvae", "text_encoder")
 
@@ -76,6 +77,19 @@ def test_what_stays_in_its_files_is_said(stored_as, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"{in_bytes(held)} of weights in bfloat16")
     assert f"the text encoder's {in_bytes(left)} are read from its files whenever it runs" in said
+    assert f'dtype="float32" takes {in_bytes(2 * held)}' in said
+
+
+@pytest.mark.parametrize("switch", ["offload", "compiled"])
+def test_a_switch_is_true_or_false(tiny_folder, switch):
+    with pytest.raises(SettingError, match="True or False"):
+        lab.load(tiny_folder, **{switch: "no"})
+
+
+def test_compiling_without_a_compiler_is_refused(tiny_folder, monkeypatch):
+    monkeypatch.setenv("CXX", "nothing-compiles-here")
+    with pytest.raises(SettingError, match="no C\\+\\+ compiler here \\(nothing-compiles-here\\)"):
+        lab.load(tiny_folder, device="cpu", compiled=True)
 
 
 def test_a_long_edit_shows_each_stage_and_a_short_one_none(editor, picture, monkeypatch, capsys):

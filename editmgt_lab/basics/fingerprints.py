@@ -151,9 +151,10 @@ def _feed(digest: Any, value: Any, dtype: torch.dtype | None) -> None:
         digest.update(value)
     elif callable(getattr(value, "tobytes", None)):  # pictures and arrays
         about = [str(getattr(value, name, "")) for name in ("mode", "dtype", "shape", "size")]
+        about += [value.getpalette()] if about[0] in ("P", "PA") else []
         _feed(digest, [about, value.tobytes()], dtype)
     elif isinstance(value, Iterable) and not isinstance(value, str):
-        values = list(value)
+        values = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else list(value)
         digest.update(f"list {len(values)} ".encode())
         for each in values:
             _feed(digest, each, dtype)

@@ -85,6 +85,12 @@ def for_each_generator(draw: Callable, rows: Tensor, generator: Generators) -> T
     """
     if generator is None or isinstance(generator, torch.Generator):
         return draw(rows, generator)
+    if not isinstance(generator, Sequence) or not all(isinstance(each, torch.Generator) for each in generator):
+        raise SettingError(
+            f"generator is {generator!r}",
+            expected="a torch.Generator, or a list of one for each picture",
+            fix="pass torch.Generator().manual_seed(seed)",
+        )
     if len(generator) != len(rows):
         raise SettingError(
             f"{len(generator)} generators for {len(rows)} pictures", expected="one for each", fix="or pass a single one"

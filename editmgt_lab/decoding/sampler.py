@@ -56,7 +56,8 @@ class Decision:
 
     tokens: after re-masking; sampled: before it, no token masked; confidence: by which they competed, as their order
     says (in the last step log p(token)), infinite where a token did not have to; held: positions below the hold
-    threshold; masked: those that the next step has to fill.
+    threshold, under hold="agree" only those of them at which the network itself drew the source's token, now or before,
+    so that λ = 1 holds no more than these; masked: those that the next step has to fill.
     """
 
     tokens: Tensor
@@ -88,8 +89,9 @@ class RegionHoldSampler:
     one of the whole picture, and nearly all that an edit leaves alone is settled in the first step.
 
     revise: in every step but the last, a token that was decided before and is now less probable than this is masked
-    again, unless it is held; 0 revises nothing. Source: token-to-mask remasking (arXiv 2605.26436), and token editing
-    (arXiv 2606.29814, diffusers' BlockRefinementScheduler), which puts another token there at once.
+    again, unless it is held or, where a hold is for good, the source's; 0 revises nothing. Source: token-to-mask
+    remasking (arXiv 2605.26436), and token editing (arXiv 2606.29814, diffusers' BlockRefinementScheduler), which puts
+    another token there at once.
 
     Raises SettingError for a setting out of range.
     """
@@ -155,23 +157,25 @@ class RegionHoldSampler:
         known from the start that stay, such as those outside a mask: the schedule leaves them out; generator: one, or
         one for each picture. No input is changed.
 
-        Raises SettingError for a setting out of range, a hold without heat and source or logits that are no numbers,
-        ShapeError for tensors that do not fit each other. Values are looked at on the CPU alone (see `may_look`).
+        Raises SettingError for a setting out of range, a hold without heat and source or logits or heat that are no
+        numbers, ShapeError for tensors that do not fit each other. Values are looked at on the CPU alone (see
+        `may_look`).
         """
-        self.check_inputs(logits, tokens, index, heat, hold_threshold, source)
+        self.check_inputs(logits, tokens, index, heat, hold_threshold, source, fixed)
         scores = rearrange(logits, "b codebook h w -> b (h w) codebook").float() / self.token_temperature
         probabilities = scores.softmax(dim=-1)
         before = tokens.flatten(1)  # [B, N]
         unknown = before == self.mask_token_id
         sampled = torch.where(unknown, draw_tokens(probabilities, generator, self.draw), before)
 
-        held = torch.zeros_like(unknown)
+        held = settled = torch.zeros_like(unknown)
         if hold_threshold > 0:
             held = heat.reshape(before.shape).to(before.device) < hold_threshold
             if self.hold == "agree":
                 held = held & (sampled == source.flatten(1))
             replaced = held & unknown if self.hold == "released" else held
             sampled = torch.where(replaced, source.flatten(1), sampled)
+            settled = held if self.hold == "released" else sampled == source.flatten(1)  # also by an earlier heat map
         committed = torch.zeros_like(held) if self.hold == "released" else held
         if fixed is not None:
             committed = committed | fixed.flatten(1)
@@ -186,7 +190,7 @@ class RegionHoldSampler:
         priority = priority.where(competing, math.inf) + 0 * chosen  # what is no number stays none, whatever the order
         if index < self.steps - 1:
             places = (~committed).sum(dim=1, keepdim=True)
-            doubted = ~unknown & ~committed & ~held & (chosen < self.revise)
+            doubted = ~unknown & ~committed & ~settled & (chosen < self.revise)
             kept = (priority >= self.cut(priority, competing, places, index)) & ~doubted
             after = sampled.where(kept, self.mask_token_id)
 
@@ -208,15 +212,10 @@ class RegionHoldSampler:
         heat: Tensor | None,
         hold_threshold: float,
         source: Tensor | None,
+        fixed: Tensor | None,
     ) -> None:
-        if not 0 <= index < self.steps:
-            raise SettingError(
-                f"step index {index}", expected=f"0 to {self.steps - 1}", fix="count up, one call for each step"
-            )
-        if not 0 <= hold_threshold <= 1:
-            raise SettingError(
-                f"hold_threshold is {hold_threshold}", expected="a number in [0, 1]", fix="0 holds nothing"
-            )
+        check_number(index, "step index", 0, self.steps - 1, "count up, one call for each step", whole=True)
+        check_number(hold_threshold, "hold_threshold", 0, 1, "0 holds nothing")
         if hold_threshold > 0 and (heat is None or source is None):
             missing = " and ".join(name for name, value in (("heat", heat), ("source", source)) if value is None)
             raise SettingError(
@@ -230,12 +229,18 @@ class RegionHoldSampler:
                 expected="[B, codebook, h, w] and [B, h, w]",
                 fix="pass the transformer's output for these tokens",
             )
-        if source is not None and source.shape != tokens.shape:
-            raise ShapeError(
-                f"source {list(source.shape)} for tokens {list(tokens.shape)}",
-                expected="the same shape",
-                fix="check both",
-            )
+        for name, ids in (("tokens", tokens), ("source tokens", source)):
+            if ids is not None and ids.is_floating_point():
+                raise ShapeError(f"{name} are {ids.dtype}", expected="whole numbers", fix="pass token ids")
+        for name, other in (("source", source), ("fixed", fixed)):
+            if other is not None and other.shape != tokens.shape:
+                raise ShapeError(
+                    f"{name} {list(other.shape)} for tokens {list(tokens.shape)}",
+                    expected="the same shape",
+                    fix="check both",
+                )
+        if fixed is not None and fixed.dtype != torch.bool:
+            raise ShapeError(f"fixed is {fixed.dtype}", expected="bool [B, h, w]", fix="True is a token that stays")
         flat = (len(tokens), tokens[0].numel())
         if hold_threshold > 0 and may_look(source) and int(source.max()) >= logits.shape[1]:
             raise ShapeError(
@@ -248,4 +253,10 @@ class RegionHoldSampler:
                 f"heat {list(heat.shape)} for tokens {list(tokens.shape)}",
                 expected="the token grid",
                 fix="consolidate captured maps, or resize the heat map",
+            )
+        if hold_threshold > 0 and may_look(heat) and heat.isnan().any():
+            raise SettingError(
+                "the heat map's values are not numbers",
+                expected="heat in [0, 1]",
+                fix="look at what made it, or pass hold_threshold=0",
             )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ImageError, ShapeError
+from ..errors import ImageError, SettingError, ShapeError
 from .masks import Box, Mask, MaskPicture, fit_mask, read_mask
 from .opening import Picture, load_image, open_picture, px
 
@@ -64,8 +64,8 @@ def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, G
 
     picture: whatever load_image takes; pixels: the side in px of the model's square (1024 for the released model);
     multiple: px per cell of the transformer's grid (twice the tokenizer's factor). The aspect ratio is kept: a centre
-    crop takes away only what does not fill whole cells. Raises ImageError, also for a picture so narrow that one of
-    its sides would not fill a cell.
+    crop takes away only what does not fill whole cells. A picture that was fitted before stays as it is. Raises
+    ImageError, also for a picture so narrow that one of its sides would not fill a cell; SettingError, see square_side.
     """
     image = load_image(picture)
     geometry = _plan(image.size, pixels, multiple)
@@ -156,16 +156,30 @@ def to_images(tensor: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array) for array in values.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
+def square_side(pixels: int, multiple: int) -> int:
+    """Px along the side of a square picture on the grid, whole cells. Raises SettingError where that is not one."""
+    cells = round(pixels / multiple)
+    if cells < 1:
+        raise SettingError(
+            f"image_size is {pixels} px, and a cell of the grid {multiple} px",
+            expected="a side of at least one cell",
+            fix=f"make it a multiple of {multiple}",
+        )
+    return cells * multiple
+
+
 def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
     width, height = original
     short, long = sorted(original)
-    cells = pixels / multiple * math.sqrt(short / long)  # along the short side
+    cells = square_side(pixels, multiple) / multiple * math.sqrt(short / long)  # along the short side
     if cells < 1:
         raise ImageError(
             f"a picture of {px(original)} is too narrow",
             expected=f"a long side at most {(pixels // multiple) ** 2} times the short one",
             fix="crop the picture to the part to edit",
         )
+    if width % multiple == height % multiple == 0 and abs(short / multiple - cells) < 1:  # as rounding leaves it
+        return Geometry(original, (0, 0, width, height), original)
     across = round(cells)
     along = max(across, round(across * long / short))
     columns, rows = (across, along) if width <= height else (along, across)
@@ -178,8 +192,7 @@ def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
 def _plan_square(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
     side = min(original)
     left, top = ((length - side) // 2 for length in original)
-    whole_cells = pixels // multiple * multiple
-    return Geometry(original, (left, top, left + side, top + side), (whole_cells, whole_cells))
+    return Geometry(original, (left, top, left + side, top + side), (square_side(pixels, multiple),) * 2)
 
 
 def _scaled(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:

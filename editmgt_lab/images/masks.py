@@ -61,6 +61,12 @@ def read_mask(mask: MaskPicture, source: Picture | None = None, *, reading: str 
     if reading is not None and not (isinstance(reading, str) and reading in READINGS):
         raise SettingError(f"reading is {reading!r}", expected=f"one of {', '.join(READINGS)}", fix="name one, or none")
     if isinstance(mask, Mask):
+        if reading not in (None, mask.reading):
+            raise SettingError(
+                f"the mask was read as {mask.reading!r}, and reading is {reading!r}",
+                expected="a mask that was not read yet",
+                fix="pass the picture of it, or leave the reading out",
+            )
         return mask
     shown = open_picture(mask)
     shown = shown if shown.mode in ("L", "LA", "RGB", "RGBA") else shown.convert("RGB")

@@ -18,7 +18,7 @@ from ..basics.words import word_spans
 from ..decoding import guide
 from ..editor import NO_SOURCE, Editor
 from ..errors import SettingError
-from ..images import Picture, fit
+from ..images import Picture, fit, square_side
 from ..inputs import check_texts
 from ..results import DecodeStep, EditResult
 from ..settings import Settings
@@ -100,8 +100,8 @@ def record(
 
     image: a picture, or a finished edit that is then repeated with its instruction and settings. attention: record the
     maps of these blocks, True for all of them; their memory is stated before anything runs. settings: as in
-    `Editor.steps`; an edit that had a mask, focus words or a negative text needs them again. A picture from the text
-    alone has nothing to hold: λ is 0.
+    `Editor.steps`; an edit that had focus words or a negative text needs them again. A picture from the text alone has
+    nothing to hold: λ is 0.
 
     Raises a LabError for whatever `Editor.steps` refuses, for a mask or a λ above 0 without a picture, for maps that
     are too large, and for a finished edit that another result comes out of.
@@ -148,7 +148,7 @@ def record(
     if result is not None and not np.array_equal(arrays["sampled"][-1], result.tokens[0].numpy()):
         raise SettingError(
             "repeating this edit gave another picture",
-            expected="the mask, focus words and negative text that it had, and the same model",
+            expected="the focus words and negative text that it had, and the same model",
             fix="pass them too, as in Editor.edit, or pass the picture and the instruction in place of the edit",
         )
     source_tokens = None if source_tokens is None else source_tokens.numpy()
@@ -199,8 +199,7 @@ def word_rows(editor: Editor, instruction: str) -> tuple[list[Word], int]:
 
 def _repeated(result: EditResult, instruction: str, settings: dict) -> tuple[Image.Image | None, str, dict]:
     """The picture, instruction and settings of a finished edit; of a batch, the first."""
-    before = result.settings.call() | {"seed": result.settings.seeds[0]}
-    return (result.sources or [None])[0], instruction or result.instructions[0], before | settings
+    return (result.sources or [None])[0], instruction or result.instructions[0], result.call() | settings
 
 
 def _check_nothing_held(chosen: Settings, mask: Any) -> None:
@@ -261,7 +260,7 @@ def _taken_down(
 
 
 def _token_grid(editor: Editor, source: Image.Image | None) -> tuple[int, int]:
-    side = editor.defaults.image_size // editor.multiple * editor.multiple
+    side = square_side(editor.defaults.image_size, editor.multiple)
     width, height = (side, side) if source is None else source.size
     return height // editor.vq.config.factor, width // editor.vq.config.factor
 

@@ -123,12 +123,8 @@ class EditSample:
 
 def sample_edit(seed: int, *, split: str = "train", category: str | None = None, size: int = PIXELS) -> EditSample:
     """The edit number `seed` of a split; without a category they come in the published proportions."""
-    if category is not None and not (isinstance(category, str) and category in CATEGORIES):
-        raise SettingError(
-            f"unknown category {category!r}",
-            expected=f"one of {', '.join(CATEGORIES)}",
-            fix="name one of these, or leave it out",
-        )
+    if category is not None:
+        check_category(category, "name one of these, or leave it out")
     rng = stream(seed, split, f"edit {category}")
     category = category or rng.choices(CATEGORIES, tuple(PROPORTIONS.values()))[0]
     unseen = split == "test" and category not in ("background", "style") and rng.random() < HELD_OUT_SHARE
@@ -141,6 +137,11 @@ def sample_edit(seed: int, *, split: str = "train", category: str | None = None,
         related = rng.choice(beside) if beside and rng.random() < RELATED_SHARE else None
         words |= {"where": related or f"at the {words['place']}", "goal": related or f"to the {words['place']}"}
     return make_sample(before, after, fill(phrasing, words), category, size)
+
+
+def check_category(category: str, fix: str) -> None:
+    if not isinstance(category, str) or category not in CATEGORIES:
+        raise SettingError(f"unknown category {category!r}", expected=f"one of {', '.join(CATEGORIES)}", fix=fix)
 
 
 def make_sample(before: Scene, after: Scene, instruction: str, category: str, size: int) -> EditSample:
@@ -212,7 +213,11 @@ def fill(phrasing: str, words: dict[str, str]) -> str:
 
 
 def paraphrases(sample: EditSample, *, unseen: bool = False) -> list[str]:
-    """The other instructions for the sample's edit; `unseen`: also in the phrasings that only the test split uses."""
+    """The other instructions for the sample's edit; `unseen`: also in the phrasings that only the test split uses.
+
+    Raises SettingError for an edit of no category of the world, such as a skill's that is new to it.
+    """
+    check_category(sample.category, "take a skill's own phrasings, SKILLS[…].phrasings")
     before, after = sample.source_scene, sample.target_scene
     words = {"background": after.background, "style": after.style}
     for item in before.items:

@@ -7,9 +7,10 @@ from numbers import Integral
 import numpy as np
 from PIL import Image
 
+from ..basics.checks import check_name
 from ..errors import SettingError
-from .backgrounds import BACKGROUNDS, background, stylise
-from .objects import COLOURS, KINDS, sprite
+from .backgrounds import BACKGROUNDS, LOOKS, background, stylise
+from .objects import COLOURS, DRAWINGS, KINDS, sprite
 
 GRID = 16  # a picture is 16 × 16 units; every box starts on an even unit
 PIXELS = 256  # along a side of a picture, unless another size is asked for: what the small model sees
@@ -30,13 +31,22 @@ STARTS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One object: what it is, and where. `start` picks among the STARTS of its place (x, y); 0 is the canonical one."""
+    """One object: what it is, and where. `start` picks among the STARTS of its place (x, y); 0 is the canonical one.
+
+    Raises SettingError for a name that is not known; those of the skills are.
+    """
 
     kind: str
     colour: str
     place: str
     size: str = "medium"
     start: tuple[int, int] = (0, 0)
+
+    def __post_init__(self):
+        check_name(self.kind, "kind", DRAWINGS)
+        check_name(self.colour, "colour", COLOURS)
+        check_name(self.place, "place", PLACES)
+        check_name(self.size, "size", SIZES)
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -48,11 +58,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background, its items, and the style of the whole picture (None: plain)."""
+    """A background, its items, and the style of the whole picture (None: plain).
+
+    Raises SettingError for a name that is not known.
+    """
 
     background: str
     items: tuple[Item, ...]
     style: str | None = None
+
+    def __post_init__(self):
+        check_name(self.background, "background", BACKGROUNDS)
+        if self.style is not None:
+            check_name(self.style, "style", LOOKS)
 
     @property
     def empty_places(self) -> tuple[str, ...]:
@@ -77,12 +95,13 @@ HELD_OUT_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if
 
 def render(scene: Scene, size: int = PIXELS) -> Image.Image:
     """Draw a scene → RGB picture of size × size pixels."""
-    if not isinstance(size, int) or size % GRID or not 32 <= size <= 1024:
+    if not isinstance(size, Integral) or size % GRID or not 32 <= size <= 1024:
         raise SettingError(
             f"size={size!r} is not a size a scene can be drawn at",
             expected=f"a multiple of {GRID} from 32 to 1024",
             fix=f"use {PIXELS} for the small model, 512 for a slide",
         )
+    size = int(size)  # numpy's too
     unit = size // GRID
     canvas = background(scene.background, size).copy()
     for item in back_to_front(scene):
@@ -98,7 +117,10 @@ def label_map(scene: Scene) -> np.ndarray:
     Kinds count through KINDS, then BACKGROUNDS where no object covers most of the unit; colours through COLOURS, then
     one number for none; parts through the units of a small box row by row, of a medium one, of a big one (see PARTS),
     then one number for none. A box is wider than its object, so there are parts where the kind is a background.
+    Raises SettingError for a skill's kind, which has no number.
     """
+    for item in scene.items:
+        check_name(item.kind, "kind", KINDS)
     labels = np.empty((3, GRID, GRID), np.int16)
     labels[:] = np.array([len(KINDS) + BACKGROUNDS.index(scene.background), len(COLOURS), PARTS])[:, None, None]
     for item in back_to_front(scene):

@@ -123,7 +123,7 @@ SKILLS: dict[str, Skill] = {
 
 def sample_skill(seed: int, name: str, *, split: str = "train", size: int = PIXELS) -> EditSample:
     """The pair number `seed` of a split of one of the SKILLS; splits share no pair. Raises SettingError."""
-    if name not in SKILLS:
+    if not isinstance(name, str) or name not in SKILLS:
         raise SettingError(
             f"unknown skill {name!r}", expected=f"one of {', '.join(SKILLS)}", fix="name one of these skills"
         )

@@ -80,14 +80,19 @@ def other_file(tmp_path_factory, monkeypatch):
 
 
 def test_a_fingerprint_tells_values_apart():
+    coloured = Image.new("P", (2, 2))
+    coloured.putpalette([255, 0, 0])
     values = [
         torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.int32), torch.zeros(()), torch.ones(4),
         np.zeros(4), Image.new("RGB", (2, 2)), Image.new("L", (2, 2)), Image.new("RGB", (1, 4)),
+        Image.new("P", (2, 2)), coloured,
         b"a", "a", ["a"], [["a"]], ["a", ""], ["", "a"], {"a": 1}, {"a": "1"}, None, 0, False, "half \ud83d",
     ]  # fmt: skip
     found = [fingerprint(value) for value in values]
     assert len(set(found)) == len(found) and all(len(each) == 16 for each in found)
     assert found == [fingerprint(value) for value in values]
+    letters = [chr(number) for number in range(97, 117)]
+    assert fingerprint(set(letters)) == fingerprint(sorted(letters)), "whatever order they come in"
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) and fingerprint("ab") != fingerprint("a", "b")
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from editmgt_lab.errors import ImageError, ShapeError
-from editmgt_lab.images import fit, fit_together, load_image, to_images, to_tensor
+from editmgt_lab.errors import ImageError, SettingError, ShapeError
+from editmgt_lab.images import fit, fit_together, fitting, load_image, to_images, to_tensor
 from editmgt_lab.images.opening import MAX_PIXELS
 
 
@@ -346,6 +346,23 @@ def test_every_aspect_ratio_stays_near_the_area(pixels, multiple):
 def test_a_picture_on_the_grid_is_left_as_it_is():
     image = gradient(64, 64)
     assert np.array_equal(np.asarray(fit(image, pixels=64, multiple=8)[0]), np.asarray(image))
+
+
+@pytest.mark.parametrize(("pixels", "multiple"), [(64, 16), (256, 16), (1024, 32)])
+def test_what_was_fitted_stays_as_it_is(pixels, multiple):
+    """So an edit can be edited on, and be repeated from the picture that it was made of."""
+    sizes = {(round(600 * aspect**0.5), round(600 / aspect**0.5)) for aspect in np.geomspace(0.1, 10, 400)}
+    fitted = {fitting._plan(size, pixels, multiple).size for size in [*sizes, (1000, 1414), (348, 1225)]}
+    assert len(fitted) > 8
+    for size in fitted:
+        again = fitting._plan(size, pixels, multiple)
+        assert again.size == size and again.whole
+
+
+def test_a_square_smaller_than_a_cell_is_refused():
+    with pytest.raises(SettingError, match="4 px, and a cell of the grid 16 px"):
+        fit(gradient(), pixels=4, multiple=16)
+    assert fit(gradient(60, 60), pixels=250, multiple=16)[0].size == (256, 256)
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (10, 650)])

@@ -330,6 +330,13 @@ def test_a_data_set_reads_masks_as_the_editor_does(source):
     assert caught.value.reason == "the mask is unclear"
 
 
+def test_what_was_read_is_not_read_in_another_way():
+    mask = read_mask(box("L", 0, 255))
+    assert read_mask(mask) is mask is read_mask(mask, reading="white")
+    with pytest.raises(SettingError, match="was read as 'white', and reading is 'black'"):
+        read_mask(mask, reading="black")
+
+
 # In an edit
 
 

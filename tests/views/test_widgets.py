@@ -158,15 +158,23 @@ def test_a_finished_edit_is_repeated_with_its_settings(editor, picture):
     assert run.instruction == INSTRUCTION
 
 
+def test_a_finished_edit_is_repeated_with_its_mask(editor, picture):
+    mask = Image.new("L", (50, 71))
+    mask.paste(255, (0, 0, 50, 30))
+    result = editor.edit(picture(50, 71), INSTRUCTION, steps=3, seed=5, mask=mask)
+    run = views.record(editor, result, progress=quiet)
+    np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
+    fixed = result.fixed[0].numpy()
+    assert fixed.any() and (run.states[0, fixed] == STATES.index("held")).all(), "outside the mask the source stays"
+
+
 def test_an_edit_that_cannot_be_repeated_is_not_shown_as_it(editor, picture):
-    mask = Image.new("L", (32, 32))
-    mask.paste(255, (0, 0, 16, 16))
-    result = editor.edit(picture(), INSTRUCTION, steps=3, seed=5, mask=mask)
+    settings = {"steps": 3, "seed": 5, "guidance_scale": 5.0, "negative": "a hat"}
+    result = editor.edit(picture(), INSTRUCTION, **settings)
     with pytest.raises(lab.LabError, match="another picture"):
         views.record(editor, result, progress=quiet)
-    run = views.record(editor, result, progress=quiet, mask=mask)
+    run = views.record(editor, result, progress=quiet, negative="a hat")
     np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
-    assert (run.states[0, 4:] == STATES.index("held")).all(), "outside the mask the source stays"
 
 
 def test_words_know_all_their_rows(editor):

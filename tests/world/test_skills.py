@@ -7,7 +7,7 @@ import pytest
 from editmgt_lab import world
 from editmgt_lab.errors import SettingError
 from editmgt_lab.training.build import build_tokenizer
-from editmgt_lab.world.edits import difference
+from editmgt_lab.world.edits import difference, paraphrases
 
 SKILLS = tuple(world.SKILLS)
 
@@ -105,7 +105,18 @@ def test_no_style_of_the_world_passes_for_the_new_one():
 def test_bad_input_is_refused():
     with pytest.raises(SettingError, match="(?s)unknown skill 'dance'.*blueprint, cactus, wrap"):
         world.sample_skill(0, "dance")
+    with pytest.raises(SettingError, match=r"unknown skill \['cactus'\]"):
+        world.sample_skill(0, ["cactus"])
     with pytest.raises(SettingError, match="unknown split"):
         world.sample_skill(0, "wrap", split="dev")
     with pytest.raises(SettingError, match="is not a seed"):
         world.sample_skill(-1, "wrap")
+
+
+def test_what_the_world_has_no_words_and_no_number_for():
+    with pytest.raises(SettingError, match="(?s)unknown category 'wrap'.*add, replace.*phrasings"):
+        paraphrases(samples("wrap", "train")[0])
+    with pytest.raises(SettingError, match="(?s)unknown kind 'gift'.*ball"):
+        world.label_map(samples("wrap", "train")[0].target_scene)
+    for name in ("cactus", "blueprint"):  # of categories that are the world's
+        assert paraphrases(samples(name, "train")[0])

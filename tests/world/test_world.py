@@ -261,3 +261,28 @@ def test_the_label_map_says_what_stands_where():
     plain, drawn = (np.asarray(world.render(s, 64), np.int16) for s in (world.Scene("snow", ()), scene))
     differs = (np.abs(plain - drawn).max(2) > 40).reshape(16, 4, 16, 4).mean((1, 3)) > 0.5
     assert (differs == (kinds < len(world.KINDS))).mean() > 0.97, "as the picture shows it"
+
+
+@pytest.mark.parametrize(
+    ("make", "unknown", "known"),
+    [
+        (lambda: world.Item("dragon", "red", "top"), "kind 'dragon'", "cactus"),
+        (lambda: world.Item(["cat"], "red", "top"), r"kind \['cat'\]", "ball"),
+        (lambda: world.Item("cat", "beige", "top"), "colour 'beige'", "pink"),
+        (lambda: world.Item("cat", "red", "middle"), "place 'middle'", "center"),
+        (lambda: world.Item("cat", "red", "top", "huge"), "size 'huge'", "medium"),
+        (lambda: world.Scene("moon", ()), "background 'moon'", "meadow"),
+        (lambda: world.Scene("snow", (), "cubist"), "style 'cubist'", "blueprint"),
+    ],
+)
+def test_a_scene_is_made_of_what_the_pen_knows(make, unknown, known):
+    with pytest.raises(SettingError, match=rf"(?s)unknown {unknown}.*expected: .*'{known}'.*to do:"):
+        make()
+
+
+def test_a_size_may_be_numpys():
+    scene = world.sample_scene(0)
+    assert world.render(scene, np.int64(64)).tobytes() == world.render(scene, 64).tobytes()
+    for size in (64.0, "64", True, np.int64(60)):
+        with pytest.raises(SettingError, match="is not a size"):
+            world.render(scene, size)
