@@ -30,7 +30,7 @@ from ..metrics.truth import draw_truths
 from ..plain_text import literal
 from ..world import EditSample
 from .choose import COLUMNS, Trial, report, try_out
-from .options import add_decoding, measuring
+from .options import add_decoding, measuring, which_model, with_own
 
 STRENGTHS = (0.5, 0.9, 1.1, 1.5, 2.0)  # γ; at 1 there is no bias
 BIASES = {"paper's bias": False, "released bias": True}
@@ -60,7 +60,8 @@ def ablate(
     """Every trial on the edits 0 … count - 1 of a split, part by part; `chosen` marks the editor as it ships.
 
     Edit i decodes with seed + i. hold_threshold: λ of all trials but the one without hold, None is the model's own;
-    strengths: every γ to try besides 1; options: as in `Editor.edit`, for all trials. Raises SettingError.
+    strengths: every γ to try besides 1 and the editor's own; options: as in `Editor.edit`, for all trials. Raises
+    SettingError.
     """
     truths = list(draw_truths(editor, split=split, count=count, batch=batch))
     threshold = editor.defaults.hold_threshold if hold_threshold is None else hold_threshold
@@ -86,9 +87,17 @@ def ablate(
     shipped = ", ".join(map(str, editor.defaults.blocks))
     trials += [as_shipped("blocks", f"{shipped} ({OWN})"), *by_blocks.values()]
     trials += consolidated_or_not(editor, by_blocks)
-    trials += [as_shipped("filter", "on"), try_out(editor.with_defaults(smooth=False), "filter", "off", **held)]
+    smooth = editor.defaults.smooth
+    trials.append(as_shipped("filter", "on" if smooth else "off"))
+    trials.append(try_out(editor.with_defaults(smooth=not smooth), "filter", "off" if smooth else "on", **held))
     trials += [as_shipped("words", "all"), try_out(editor, "words", "the object's", **held, focus=object_words)]
-    trials.append(as_shipped("injection", "γ = 1"))
+    usual = editor.defaults.strength if options.get("strength") is None else options["strength"]
+    if usual == 1:
+        trials.append(as_shipped("injection", "γ = 1"))
+    else:
+        bias = next(name for name, bias_text in BIASES.items() if bias_text == editor.defaults.bias_text)
+        trials.append(as_shipped("injection", f"γ = {usual:g}, {bias} ({OWN})"))
+        trials.append(try_out(editor, "injection", "γ = 1", **held | {"strength": 1.0}))
     for name, bias_text in BIASES.items():
         biased = editor.with_defaults(bias_text=bias_text)
         trials += [
@@ -185,10 +194,12 @@ def main(arguments: list[str] | None = None) -> None:
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
-    trials = ablate(load(model), **options)
+    editor = load(model)
+    options = with_own(options, editor)
+    trials = ablate(editor, **options)
     print(report(trials))
-    print("←: as it ships;", ", ".join(f"{name} {value}" for name, value in options.items() if value is not None))
-    print("saved:", *save(trials, options | {"model": model}, output))
+    print("←: as it ships;", ", ".join(f"{name} {value}" for name, value in options.items()))
+    print("saved:", *save(trials, options | which_model(model, editor), output))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ One setting after the other, each with those before it as chosen: token temperat
 without hold; then the picture and the blocks of the heat map by localisation; last, since it rests on all of these, the
 hold: of the λ and rules whose success is at most a point below the best, that which leaks least in local categories,
 and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
-first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength, whose
-defaults are the same for every model: to be seen and not chosen. With `--hold RULE`, the λ of one rule alone, all else
-as the model has it: a point of success takes hundreds of edits to be seen.
+first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength: to be
+seen and not chosen. With `--hold RULE`, the λ of one rule alone, all else as the model has it: a point of success takes
+hundreds of edits to be seen.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..attention import MAPPED
+from ..basics.fingerprints import weights_fingerprint
 from ..decoding import HOLD_BY, HOLDS
 from ..editor import Editor
-from ..errors import CheckpointError, command
+from ..errors import CheckpointError, SettingError, command
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import summary
@@ -32,7 +33,7 @@ from ..metrics.report import align, cell, save_json
 from ..metrics.truth import LOCAL_CATEGORIES, Truth, draw_truths, heat_of
 from ..settings import DEFAULTS_FILE, Defaults
 from ..world import EditSample
-from .options import measuring
+from .options import measuring, which_model
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "token_temperature": (1.0, 0.5, 0.3, 0.1),
@@ -43,6 +44,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "steps": (8, 12, 16),
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
 }
+HELD = ("hold_threshold", "hold", "hold_by")  # what `choose_hold` chooses
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
 MAY_LOSE = 0.01  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
@@ -239,6 +241,28 @@ def check_editor_folder(folder: Path) -> None:
         )
 
 
+def load_to_write(model: str, folder: Path, hold: str | None) -> Editor:
+    """The model, where the folder holds the same weights, and the same defaults but for those that are to be chosen.
+
+    hold: as in `choose_settings`. Raises CheckpointError for a folder that is no editor's, SettingError for another
+    model's, of which nothing would have been measured.
+    """
+    check_editor_folder(folder)
+    theirs = load(folder)
+    names = HELD if hold else (*SWEEPS, "heat_from", "blocks", *HELD)
+    to_be_chosen = {name: getattr(theirs.defaults, name) for name in names}
+    wanted = weights_fingerprint(theirs)
+    del theirs  # before the model takes its room
+    editor = load(model)
+    if weights_fingerprint(editor.with_defaults(**to_be_chosen)) != wanted:
+        raise SettingError(
+            f"{folder} holds other weights or defaults than the model {model}",
+            expected="the folder of the model that is measured",
+            fix=f"add --model {folder}, or leave --write out",
+        )
+    return editor
+
+
 def write_defaults(folder: Path, chosen: dict[str, Any]) -> None:
     """Put the chosen settings into an editor folder's lab.json. Raises CheckpointError, DiskError."""
     check_editor_folder(folder)
@@ -266,12 +290,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
     if options.write:
-        check_editor_folder(options.write)  # before hours of measuring
+        editor = load_to_write(options.model, options.write, options.hold)
+    else:
+        editor = load(options.model)
+    about = which_model(options.model, editor)
     wanted = {"batch": options.batch, "hold": options.hold, "calls": options.calls}
-    chosen, table = choose_settings(load(options.model), **wanted, **measured)
+    chosen, table = choose_settings(editor, **wanted, **measured)
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
-    saved = {"settings": measured | {"model": options.model}, "chosen": chosen, "trials": [t.to_dict() for t in table]}
+    saved = {"settings": measured | about, "chosen": chosen, "trials": [trial.to_dict() for trial in table]}
     save_json(saved, options.output)
     print("saved:", options.output)
     if options.write:

@@ -10,6 +10,7 @@ which must fail.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import tempfile
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ RETRIEVAL, TARGETS, SOURCES, UNSEEN = "1 of 100 captions", "target pictures", "s
 
 @dataclass(frozen=True)
 class Seen:
-    """Edits as a CLIP sees them, of length 1, [n, D] each. pictures: TRUE, COPY (the source), NEAR and OTHER."""
+    """Edits as a CLIP sees them, of length 1, [n, D] each. pictures: TRUE, COPY (the source), NEAR and OTHER (of
+    another edit of the same category)."""
 
     samples: list[EditSample]
     pictures: dict[str, Tensor]
@@ -48,7 +50,7 @@ class Seen:
 
 
 def embed(clip: TextBackbone, numbers: Sequence[int], *, split: str, size: int) -> Seen:
-    """The edits of these numbers, all categories in turn, drawn at `size` px."""
+    """The edits of these numbers, all categories in turn, two or more of each, drawn at `size` px."""
     samples = [
         sample_edit(i, split=split, category=CATEGORIES[i % len(CATEGORIES)], size=size)
         for i in tqdm(numbers, desc=f"{clip.name}, {size} px", unit="edit")
@@ -59,11 +61,21 @@ def embed(clip: TextBackbone, numbers: Sequence[int], *, split: str, size: int) 
     ]
     drawn = {TRUE: [s.target for s in samples], COPY: [s.source for s in samples], NEAR: missed}
     pictures = {name: _embedded(clip.embed, each) for name, each in drawn.items()}
-    pictures[OTHER] = pictures[TRUE].roll(len(CATEGORIES), 0)  # of the same category
+    pictures[OTHER] = pictures[TRUE][another([sample.category for sample in samples])]
     texts = [
         _embedded(clip.embed_texts, [getattr(s, f"{side}_caption") for s in samples]) for side in ("source", "target")
     ]
     return Seen(samples, pictures, *texts)
+
+
+def another(categories: Sequence[str]) -> list[int]:
+    """For each edit the place of the one before it in its category; for a category's first one that of its last."""
+    last = {category: place for place, category in enumerate(categories)}
+    before = []
+    for place, category in enumerate(categories):
+        before.append(last[category])
+        last[category] = place
+    return before
 
 
 def _embedded(embed: Any, things: Sequence[Any], at_once: int = 64) -> Tensor:
@@ -99,6 +111,11 @@ def directions(seen: Seen) -> dict[str, list[float]]:
     }
 
 
+def ahead(one: float, other: float) -> float:
+    """1.0 where the one is the larger, else 0.0; NaN where one of them has no direction."""
+    return math.nan if math.isnan(one) or math.isnan(other) else float(one > other)
+
+
 def measure(
     clip: TextBackbone, *, split: str = "test", count: int = 1000, size: int = 64, seed: int = 0
 ) -> dict[str, Any]:
@@ -127,9 +144,7 @@ def measure(
         "by category": by_category,
         "direction": {name: summary(values, seed) for name, values in found.items()},
         "true target ahead of": {
-            name: summary([float(a > b) for a, b in zip(found[TRUE], values, strict=True)], seed)
-            for name, values in found.items()
-            if name != TRUE
+            name: summary(list(map(ahead, found[TRUE], values)), seed) for name, values in found.items() if name != TRUE
         },
     }
 

@@ -103,13 +103,13 @@ def growth(taken: Sequence[Taken]) -> float:
     return float(np.polyfit(scenes, seconds, 1)[0])
 
 
-def memory_growth(taken: Sequence[Taken]) -> tuple[int, float] | None:
+def memory_growth(taken: Sequence[Taken]) -> tuple[float, float] | None:
     """(times the scenes, times the peak) of the largest two runs ten times apart, or nearly so; None for one run."""
     pairs = [(a, b) for a in taken for b in taken if b.scenes > a.scenes]
     if not pairs:
         return None
     first, second = min(pairs, key=lambda pair: (abs(np.log10(pair[1].scenes / pair[0].scenes) - 1), -pair[1].scenes))
-    return round(second.scenes / first.scenes), second.peak / first.peak
+    return second.scenes / first.scenes, second.peak / first.peak
 
 
 def table(taken: Sequence[Taken]) -> str:
@@ -132,7 +132,7 @@ def told(taken: Sequence[Taken]) -> str:
     first, last = taken[0].scenes, taken[-1].scenes
     return (
         f"from {first} to {last} scenes processor time grows with the power {growth(taken):.2f} of their number; "
-        f"{times} times the scenes take {peak:.2f} times the peak memory"
+        f"{times:g} times the scenes take {peak:.2f} times the peak memory"
     )
 
 

@@ -24,7 +24,9 @@ from ..results import EditResult
 from ..world import CATEGORIES, EditSample
 from ..world.edits import paraphrases
 from ..world.scenes import held_out
-from .options import add_decoding, measuring
+from .options import add_decoding, measuring, which_model
+
+TIMED = {NO_HOLD: f"{NO_HOLD}, all blocks captured"}  # row → what its seconds are of, where that is more than an edit
 
 
 class Way(NamedTuple):
@@ -43,10 +45,10 @@ def evaluate(
     category: str | None = None,
     hold_thresholds: Sequence[float] | None = None,
     other_words: bool = False,
-    steps: int = 12,
+    steps: int | None = None,
     guidance_scale: float | None = None,
     token_temperature: float | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     clip: str | None = TINY,
     batch: int = 20,
     seed: int = 0,
@@ -56,11 +58,11 @@ def evaluate(
 
     category: one, or None for all in the published proportions. Rows: copy the source; the target itself, which shows
     how much the tokenizer's bleeding alone leaks; no hold (λ = 0), the only row for which every block's own heat map is
-    localised; a hold by the model's own rule for every λ of hold_thresholds (None: the model's own). Other rules are
-    for `choose` and `ablations` to try.
+    localised, so that its time is that of an edit with all blocks captured; a hold by the model's own rule for every λ
+    of hold_thresholds (None: the model's own). Other rules are for `choose` and `ablations` to try.
     other_words: a row more, in which the last way is asked in another phrasing of the same edit.
-    guidance_scale, token_temperature: None is the model's own. clip: as load_clip takes it, None for none. batch: edits
-    at a time, of no influence on their results but rounding.
+    steps, guidance_scale, token_temperature, strength: None is the model's own. clip: as load_clip takes it, None for
+    none. batch: edits at a time, of no influence on their results but rounding.
     seed: edit i decodes with seed + i; also of the intervals.
 
     Raises SettingError for a setting out of range, CheckpointError for a CLIP that cannot be loaded.
@@ -71,7 +73,7 @@ def evaluate(
     card = ScoreCard(
         {"split": split, "count": count, "seed": seed, "category": category or "all", "shown": shown},
         rows={row: [] for row in (COPY, TARGET, *ways)},
-        seconds=dict.fromkeys(ways, 0.0),
+        seconds={TIMED.get(row, row): 0.0 for row in ways},
     )
     if network:
         card.settings["clip"] = f"{network.name} ({network.fingerprint})"
@@ -89,13 +91,13 @@ def evaluate(
                 asked = options | {"hold_threshold": way.hold_threshold}
                 if way.other_words:
                     asked["instructions"] = rephrased(truth, split)
-                began = time.perf_counter()
+                began, maps = time.perf_counter(), None
                 if row == NO_HOLD:
                     result, maps = truth.edit_with_maps(way.editor, seed, **asked)
-                    heats = [heat_of(way.editor, maps, [block]) for block in blocks]
                 else:
-                    result, heats = truth.edit(way.editor, seed, **asked), []
-                card.seconds[row] += (time.perf_counter() - began) / count
+                    result = truth.edit(way.editor, seed, **asked)
+                card.seconds[TIMED.get(row, row)] += (time.perf_counter() - began) / count
+                heats = [heat_of(way.editor, maps, [block]) for block in blocks] if maps else []
                 outputs = to_tensor(result.images)
                 scores = truth.scores(outputs, result, heats)
                 scores = seen.scored(scores, outputs) if seen else scores
@@ -166,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="a row each; else the model's own",
     )  # fmt: skip
     parser.add_argument("--other-words", action="store_true", help="ask again in another phrasing: does success agree?")
-    parser.add_argument("--strength", type=float, default=1.0, help="γ of the attention injection [%(default)s]")
+    parser.add_argument("--strength", type=float, help="γ of the attention injection; else the model's own")
     parser.add_argument(
         "--clip", default=TINY, help="a folder, a hub name, tiny (of the drawn world) or none [%(default)s]"
     )
@@ -174,7 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
     options["clip"] = None if options["clip"] == "none" else options["clip"]
-    card = evaluate(load(model), **options)
+    editor = load(model)
+    card = evaluate(editor, **options)
+    card.settings |= which_model(model, editor)
     paths = card.save(output)
     print(card.table())
     print("saved:", *paths)

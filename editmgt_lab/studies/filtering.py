@@ -12,17 +12,16 @@ of the unfiltered pairs is kept, so that `hold_figure --adapter` can draw that f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..basics.fingerprints import weights_fingerprint
 from ..crisp.curate.decode import opened
 from ..crisp.curate.sources import Source
 from ..crisp.drawn.editors import redrawn
@@ -42,8 +41,8 @@ from ..metrics.arithmetic import ratio_interval, summary
 from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import picture_size
 from ..world import EditSample, sample_edit
-from .options import measuring
-from .skills import answers, teach
+from .options import check_counts, measuring, which_model
+from .skills import answers, measured_in_all, teach
 
 SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=60)
 SCENES = 500
@@ -118,8 +117,9 @@ def measure_filtering(
 ) -> Iterator[Taught]:
     """The editor as it is and after each way's pairs, under each of HOLDS, on `count` edits of a split.
 
-    adapter: a folder for the adapter that the unfiltered pairs leave.
+    adapter: a folder for the adapter that the unfiltered pairs leave. Raises SettingError for a count or batch below 1.
     """
+    check_counts(count=count, batch=batch)
     size = picture_size(editor)
     samples = [sample_edit(i, split=split, size=size) for i in range(count)]
 
@@ -151,15 +151,36 @@ def table(results: Sequence[Taught]) -> str:
 
 def verdict(results: Sequence[Taught]) -> dict[str, Any]:
     """Without hold: leakage of the filtered model by that of the unfiltered one, with its 95% interval; by how much it
-    succeeds more often; and whether leakage is halved at no less success."""
+    succeeds more often; and whether leakage is halved at no less success. Each over the edits that both have a value
+    of; None where there is none, of leakage also where the unfiltered model leaks nothing. Ready for JSON."""
     free = {each.way: each.values for each in results if not each.hold}
-    filtered, unfiltered = free[FILTERED], free[UNFILTERED]
-    leaked = np.array([filtered["leakage"], unfiltered["leakage"]])
-    leaked = leaked[:, ~np.isnan(leaked).any(axis=0)]
-    ratio = float(leaked[0].mean() / leaked[1].mean())
-    interval = ratio_interval(*leaked.tolist(), 0)
-    more = float(np.mean(filtered["success"]) - np.mean(unfiltered["success"]))
-    return {"ratio": ratio, "interval": list(interval), "more_success": more, "holds": ratio <= 0.5 and more >= 0}
+    leaks, successes = (
+        measured_in_all(free[FILTERED][name], free[UNFILTERED][name]) for name in ("leakage", "success")
+    )
+    low, high = ratio_interval(*leaks.tolist(), 0)
+    ratio = None if math.isnan(low) else float(leaks[0].mean() / leaks[1].mean())
+    more = float(successes[0].mean() - successes[1].mean()) if successes.size else None
+    return {
+        "ratio": ratio,
+        "interval": None if ratio is None else [low, high],
+        "more_success": more,
+        "holds": None if ratio is None or more is None else ratio <= 0.5 and more >= 0,
+    }
+
+
+def verdict_in_words(told: Mapping[str, Any]) -> str:
+    """What `verdict` found, in one sentence."""
+    leaked = more = "not measured"
+    if told["ratio"] is not None:
+        low, high = told["interval"]
+        leaked = f"× {told['ratio']:.2f} ({low:.2f}–{high:.2f})"
+    if told["more_success"] is not None:
+        more = f"{100 * told['more_success']:+.1f} points"
+    met = {True: "yes", False: "NO", None: "not measured"}[told["holds"]]
+    return (
+        f"filtered by unfiltered, without hold: leakage {leaked}, success {more}; "
+        f"leakage at least halved at no less success: {met}"
+    )
 
 
 def picture(results: Sequence[Taught], samples: Sequence[EditSample]) -> Figure:
@@ -194,6 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
             "--" + name.replace("_", "-"), type=kind, default=usual, help="of the fine-tuning [%(default)s]"
         )
     chosen = options.parse_args(arguments)
+    check_counts(count=chosen.count, batch=chosen.batch, scenes=chosen.scenes)  # before the pipeline's hours
     editor = load(chosen.model)
     size = picture_size(editor)
     pairs = pairs_of(*pipeline(chosen.folder, chosen.scenes, size))
@@ -204,18 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     told, number = verdict(results), len(pairs[UNFILTERED])
     print(f"{number} pairs of each kind, from {chosen.scenes} scenes\n", table(results), sep="\n")
-    low, high = told["interval"]
-    print(
-        f"\nfiltered by unfiltered, without hold: leakage × {told['ratio']:.2f} ({low:.2f}–{high:.2f}), "
-        f"success {100 * told['more_success']:+.1f} points; "
-        f"leakage at least halved at no less success: {'yes' if told['holds'] else 'NO'}"
-    )
-    saved = measured | {
-        "model": chosen.model,
-        "weights": weights_fingerprint(editor),
-        "scenes": chosen.scenes,
-        "pairs": number,
-    }
+    print("", verdict_in_words(told), sep="\n")
+    saved = measured | which_model(chosen.model, editor) | {"scenes": chosen.scenes, "pairs": number}
     saved |= {"settings": asdict(settings), "results": [each.to_dict() for each in results], "verdict": told}
     save_json(saved, chosen.output)
     shown = [sample_edit(i, split=chosen.split, size=size) for i in range(SHOWN)]

@@ -29,7 +29,7 @@ from ..images import to_images, to_tensor
 from ..loading import load
 from ..metrics import report
 from ..metrics.truth import Scores, draw_truths
-from .options import add_decoding, measuring
+from .options import add_decoding, measuring, which_model, with_own
 from .sweep import HEAT, Hold, sweep
 
 SIDE = 128  # px of a picture on the page
@@ -81,7 +81,7 @@ class Gallery:
                 row = [row_of(side[i]) if i < len(side) else empty[j] for j, side in enumerate(sides)]
                 pairs.append(tuple(row))
                 empty = [("", ())] * 2
-        return report.gallery(f"{self.title}. Left: successes, right: failures", pairs, self.columns)
+        return report.gallery(f"{self.title}\nLeft: successes, right: failures", pairs, self.columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -90,9 +90,9 @@ class Gallery:
     @property
     def title(self) -> str:
         settings = self.settings
-        return (
-            f"Edits of the small world's {settings['split']} split, {settings['steps']} steps, seed {settings['seed']}"
-        )
+        of = f", by {settings['model']} (weights {settings['weights']})" if "model" in settings else ""
+        split, steps, seed = (settings[name] for name in ("split", "steps", "seed"))
+        return f"Edits of the small world's {split} split, {steps} steps, seed {seed}{of}"
 
     def html(self) -> str:
         """One page that needs no other file."""
@@ -170,7 +170,7 @@ def collect(
                         edits.setdefault(category, []).append(shown)
                 bar.update(len(truth.samples))
     settings = {"split": split, "count": count, "seed": seed, "hold_threshold": holds[1].threshold}
-    return Gallery(settings | {"steps": options.get("steps", editor.defaults.steps)}, edits, lines)
+    return Gallery(settings | with_own({"steps": options.get("steps")}, editor), edits, lines)
 
 
 def spread(ordered: Sequence[Shown], lines: int) -> list[Shown]:
@@ -203,7 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
-    gallery = collect(load(model), **options)
+    editor = load(model)
+    gallery = collect(editor, **options)
+    gallery.settings.update(which_model(model, editor))
     paths = [output / "gallery.html", output / "gallery.png"]
     write_text(paths[0], gallery.html())
     report.save_figure(gallery.figure(), paths[1], dpi=110)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..basics.checks import check_number
+from ..basics.fingerprints import weights_fingerprint
+from ..editor import Editor
 from ..world import SPLITS
 
 
@@ -29,6 +35,23 @@ def measuring(
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """How a command decodes, where it is not part of what it measures."""
-    parser.add_argument("--steps", type=int, default=12, help="[%(default)s]")
+    parser.add_argument("--steps", type=int, help="else the model's own")
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
     parser.add_argument("--token-temperature", type=float, help="else the model's own")
+
+
+def with_own(options: Mapping[str, Any], editor: Editor) -> dict[str, Any]:
+    """The options, with the model's own default for each that is left to it (None)."""
+    own = editor.defaults
+    return {name: getattr(own, name) if value is None else value for name, value in options.items()}
+
+
+def check_counts(**counts: int) -> None:
+    """Raises SettingError for a count, or a batch, that is no whole number of 1 or more."""
+    for name, value in counts.items():
+        check_number(value, name, 1, math.inf, "leave it out for the usual", whole=True)
+
+
+def which_model(name: str, editor: Editor) -> dict[str, str]:
+    """Which model a result is of: as it was asked for, and the fingerprint of its weights. Ready for JSON."""
+    return {"model": name, "weights": weights_fingerprint(editor)}

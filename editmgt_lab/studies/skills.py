@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
@@ -31,7 +32,7 @@ from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import Scores, Truth, picture_size
 from ..world import SKILLS, EditSample, sample_edit, sample_skill
-from .options import measuring
+from .options import check_counts, measuring, which_model
 
 WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=5e-3)}
 REPLAY = 256  # old edits of the training split that are mixed in
@@ -68,7 +69,8 @@ class Lesson:
 def answers(
     editor: Editor, samples: Sequence[EditSample], *, hold: float = 0.0, seed: int = 0, batch: int = 20
 ) -> tuple[list[Scores], list[Image.Image]]:
-    """Scores and pictures of the editor's answers; edit i decodes with seed + i. hold: λ."""
+    """Scores and pictures of the editor's answers; edit i decodes with seed + i. hold: λ. Raises SettingError."""
+    check_counts(batch=batch)
     scores, pictures = [], []
     for start in range(0, len(samples), batch):
         part = list(samples[start : start + batch])
@@ -106,8 +108,10 @@ def measure_skills(
     """Every skill in each of these WAYS, on `count` unseen edits of the skill and `old_count` of the old categories,
     with no hold and with the editor's own: two lessons for one training.
 
-    steps: of every training. adapters: a folder to keep the adapters in, by skill.
+    steps: of every training. adapters: a folder to keep the adapters in, by skill. Raises SettingError for a count or
+    batch below 1.
     """
+    check_counts(count=count, old_count=old_count, batch=batch)
     size, holds = picture_size(editor), sorted({0.0, editor.defaults.hold_threshold})
     old = [sample_edit(i, split=split, size=size) for i in range(old_count)]
     tried = {skill: [sample_skill(i, skill, split=split, size=size) for i in range(count)] for skill in skills}
@@ -152,26 +156,42 @@ def held(lesson: Lesson) -> str:
     return f"λ = {lesson.hold:g}" if lesson.hold else "no hold"
 
 
+def measured_in_all(*values: Sequence[float]) -> np.ndarray:
+    """Values of the same edits in several ways, [ways, edits], of those edits that have one in every way."""
+    known = np.array(values, float)
+    return known[:, np.isfinite(known).all(axis=0)]
+
+
 def verdicts(lessons: Sequence[Lesson]) -> str:
-    """What is asked of a lesson, and by which it is met: from nothing to most, little lost, LoRA about as good."""
+    """What is asked of a lesson, and by which it is met: from nothing to most, little lost, LoRA about as good.
 
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
+    Edits without a success are left out of every comparison.
+    """
 
-    def less(one: float, other: float) -> float:
-        return round(one - other, 9)  # 0.90 - 0.87 is a little more than 0.03
+    def points(*values: Sequence[float]) -> float:
+        """The mean in %, or of two ways its difference; NaN where no edit is left."""
+        known = measured_in_all(*values)
+        if not known.size:
+            return float("nan")
+        first, *other = (100 * known.mean(axis=1)).tolist()
+        return round(first - sum(other), 7)  # 90 - 87 may be a little more than 3
 
-    full = {(lesson.skill, lesson.hold): mean(lesson.after) for lesson in lessons if lesson.way == "all weights"}
+    def told(value: float, form: str, wanted: str, holds: bool) -> str:
+        if np.isnan(value):
+            return f"–{wanted}: not measured"
+        return f"{value:{form}}{wanted}: {'yes' if holds else 'NO'}"
+
+    full = {(lesson.skill, lesson.hold): lesson.after for lesson in lessons if lesson.way == "all weights"}
     lines = []
     for lesson in lessons:
-        after, lost = mean(lesson.after), less(mean(lesson.old_before), mean(lesson.old_after))
-        checks = {f"{after:.0%} ≥ {PASSED:.0%}": after >= PASSED, f"{100 * lost:+.1f} points lost ≤ 3": lost <= LOST}
+        after, lost = points(lesson.after), points(lesson.old_before, lesson.old_after)
+        checks = [told(after, ".0f", f"% ≥ {PASSED:.0%}", after >= 100 * PASSED)]
+        checks += [told(lost, "+.1f", " points lost ≤ 3", lost <= 100 * LOST)]
         if lesson.way != "all weights" and (lesson.skill, lesson.hold) in full:
-            below = less(full[lesson.skill, lesson.hold], after)
-            checks |= {f"{100 * below:+.0f} points below all weights ≤ 5": below <= ALIKE}
-            checks |= {f"{lesson.share:.1%} of the weights ≤ 5%": lesson.share <= SHARE}
-        told = "; ".join(f"{what}: {'yes' if holds else 'NO'}" for what, holds in checks.items())
-        lines.append(f"{lesson.skill}, {lesson.way}, {held(lesson)}: {told}")
+            below = points(full[lesson.skill, lesson.hold], lesson.after)
+            checks += [told(below, "+.0f", " points below all weights ≤ 5", below <= 100 * ALIKE)]
+            checks += [told(lesson.share, ".1%", " of the weights ≤ 5%", lesson.share <= SHARE)]
+        lines.append(f"{lesson.skill}, {lesson.way}, {held(lesson)}: {'; '.join(checks)}")
     return "\n".join(lines)
 
 
@@ -198,13 +218,13 @@ def main(arguments: list[str] | None = None) -> None:
     measured = {
         name: getattr(options, name) for name in ("skills", "ways", "steps", "split", "count", "old_count", "seed")
     }
-    lessons = []
-    for lesson in measure_skills(load(options.model), batch=options.batch, adapters=options.adapters, **measured):
+    lessons, editor = [], load(options.model)
+    for lesson in measure_skills(editor, batch=options.batch, adapters=options.adapters, **measured):
         lessons.append(lesson)
         tqdm.write(verdicts(lessons).splitlines()[-1])
     print(table(lessons), verdicts(lessons), sep="\n\n")
     ways = {way: asdict(replace(WAYS[way], steps=options.steps)) for way in options.ways}
-    saved = {"settings": measured | {"model": options.model, "ways": ways, "replay": REPLAY}}
+    saved = {"settings": measured | which_model(options.model, editor) | {"ways": ways, "replay": REPLAY}}
     saved |= {"lessons": [lesson.to_dict() for lesson in lessons]}
     save_json(saved, options.output)
     save_figure(picture(lessons), options.output.with_suffix(".png"), dpi=100)

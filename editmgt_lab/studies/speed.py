@@ -2,6 +2,7 @@
 
 All ways answer the same edits, one after the other within each batch, since a computer's speed wanders. Time is that of
 the processor, all of an edit in it: pictures in, text, every step, picture out; on another device it is the clock's.
+A way holds as the model does by itself, or by the heat mapped in the source; in some models the two share rule and λ.
 The settings of FAST were chosen on the validation split; the test split only says what they do.
 """
 
@@ -25,17 +26,20 @@ from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, save_figure, save_json
 from ..metrics.truth import draw_truths
 from ..plain_text import literal
-from .options import measuring
+from .options import measuring, which_model
 
 STEPS, REFRESH = (4, 6, 8, 12), (1, 2, 3)
 DIGITS = (("success", 100, 1), ("score", 1, 2), ("leakage", 1, 4))  # metric, factor, digits
 MEASURES = tuple(name for name, *_ in DIGITS)
 COLOURS = {"confidence": "#0072b2", "halton": "#d55e00", "random": "0.5", "frontier": "#009e73"}
 MARKERS = {4: "v", 6: "o", 8: "s", 12: "D"}
+RULE, THRESHOLD = "agree", 0.2  # of the hold by heat from the source, whatever the model's own
+HOLD_NAMES = {"default": "the model's own hold", "source": f"heat from the source ({RULE}, λ = {THRESHOLD:g})"}
 
 
 class Way(NamedTuple):
-    """One way to decode; hold: "default", the model's own, or "agree" at AGREE_THRESHOLD, mapped in the source."""
+    """One way to decode; hold: "default", the model's own, or "source": by RULE at λ = THRESHOLD, by the heat mapped in
+    the source."""
 
     steps: int = 12
     order: str = "confidence"
@@ -44,21 +48,20 @@ class Way(NamedTuple):
     draw: str = "race"
 
     def editor(self, editor: Editor) -> Editor:
-        return editor if self.hold == "default" else editor.with_defaults(hold=self.hold)
+        return editor if self.hold == "default" else editor.with_defaults(hold=RULE)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `Editor.edit`, of the `editor` of this way."""
         options = {name: value for name, value in self._asdict().items() if name != "hold"}
-        held = {} if self.hold == "default" else {"hold_threshold": AGREE_THRESHOLD, "heat_from": "source"}
+        held = {} if self.hold == "default" else {"hold_threshold": THRESHOLD, "heat_from": "source"}
         return options | held
 
     def __str__(self) -> str:
         cache = "no cache" if self.refresh_every == 1 else f"refreshed every {self.refresh_every}"
-        return f"{self.steps} steps, {self.order}, {cache}, hold {self.hold}, draw {self.draw}"
+        return f"{self.steps} steps, {self.order}, {cache}, {HOLD_NAMES[self.hold]}, draw {self.draw}"
 
 
-DEFAULT, FAST = Way(), Way(6, "halton", 3, "agree", "inverse")
-AGREE_THRESHOLD = 0.2
+DEFAULT, FAST = Way(), Way(6, "halton", 3, "source", "inverse")
 # One change at a time from the default and from the fast way, so that each one's share is seen.
 WAYS = tuple(
     dict.fromkeys(
@@ -107,7 +110,7 @@ def measure(
     """Every way on the edits 0 … count - 1 of a split; edit i decodes with seed + i. Raises SettingError."""
     if not ways:
         raise SettingError("no way to measure", expected="at least one Way", fix="leave ways out for all of them")
-    clock = time.process_time if editor.device.type == "cpu" else time.perf_counter
+    clock = time.process_time if on_processor(editor) else time.perf_counter
     values = {way: {metric: [] for metric in MEASURES} for way in ways}
     seconds = dict.fromkeys(ways, 0.0)
     with tqdm(total=count * len(ways), desc="speed", unit="edit", disable=not progress) as bar:
@@ -121,6 +124,11 @@ def measure(
                         values[way][metric].append(getattr(scores, metric))
                 bar.update(len(truth.samples))
     return [Measured(way, values[way], seconds[way] / count) for way in ways]
+
+
+def on_processor(editor: Editor) -> bool:
+    """Whether an edit's time is the processor's; it waits for another device, whose time is the clock's."""
+    return editor.device.type == "cpu"
 
 
 def report(measured: Sequence[Measured]) -> str:
@@ -146,7 +154,8 @@ def report(measured: Sequence[Measured]) -> str:
 
 @literal
 def speed_figure(measured: Sequence[Measured], settings: dict[str, Any]) -> Figure:
-    """Edit score and success against time: colour is the order, shape the steps, filled the cache, ringed the hold."""
+    """Edit score and success against time: colour is the order, shape the steps, filled the cache, ringed the heat from
+    the source. settings: what was measured, with `time`: whose the seconds are."""
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     for axes, (metric, factor, name) in zip(
         figure.subplots(1, 2), (("score", 1, "edit score (0 to 10)"), ("success", 100, "success in %")), strict=True
@@ -163,7 +172,7 @@ def speed_figure(measured: Sequence[Measured], settings: dict[str, Any]) -> Figu
                 if way == marked:
                     axes.annotate(text, place, xytext=(0, 13), textcoords="offset points", ha="center", weight="bold")
                     axes.vlines(place[0], factor * known["low"], factor * known["high"], color=colour, linewidth=1)
-        axes.set_xlabel("processor time, s an edit")
+        axes.set_xlabel(f"{settings['time']}, s an edit")
         axes.set_ylabel(name)
         axes.margins(x=0.15, y=0.15)
         axes.set_xlim(left=0)
@@ -175,9 +184,9 @@ def speed_figure(measured: Sequence[Measured], settings: dict[str, Any]) -> Figu
     ]
     handles += [axes.plot([], [], "o", color="0.2", label="filled: cached between refreshes")[0]]
     ring = {"color": "0.2", "markerfacecolor": "none", "markersize": 14, "linestyle": ""}
-    handles += [axes.plot([], [], "o", **ring, label="ringed: hold where the network agrees")[0]]
+    handles += [axes.plot([], [], "o", **ring, label="ringed: " + HOLD_NAMES["source"].replace(" (", "\n("))[0]]
     figure.legend(handles=handles, loc="outside right center", frameon=False)
-    said = ", ".join(f"{name} {value}" for name, value in settings.items())
+    said = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "time")
     figure.supxlabel(f"{said}; bars: 95% bootstrap intervals", fontsize=9, x=0.01, ha="left")
     return figure
 
@@ -190,9 +199,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fast-alone", action="store_true", help="only the default and the fast way")
     options = parser.parse_args(arguments)
     settings = {name: getattr(options, name) for name in ("split", "count", "batch", "seed")}
-    measured = measure(load(options.model), (DEFAULT, FAST) if options.fast_alone else WAYS, **settings)
+    editor = load(options.model)
+    measured = measure(editor, (DEFAULT, FAST) if options.fast_alone else WAYS, **settings)
     print(report(measured))
-    settings["model"] = options.model
+    settings |= {"time": "processor time" if on_processor(editor) else "time by the clock"}
+    settings |= which_model(options.model, editor)
     save_json({"settings": settings, "ways": [each.to_dict() for each in measured]}, options.output)
     picture = options.output.with_suffix(".png")
     save_figure(speed_figure(measured, settings), picture, dpi=120)

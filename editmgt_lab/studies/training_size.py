@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..basics.fingerprints import code_fingerprint, editor_fingerprint, weights_fingerprint
+from ..basics.fingerprints import code_fingerprint, editor_fingerprint
 from ..basics.folders import remove, written_whole
 from ..benchmarks.journal import Journal
 from ..editor import Editor
@@ -44,7 +44,7 @@ from ..world import EditSample
 from ..world.edits import make_sample
 from ..world.scenes import ITEM_COUNTS, PIXELS, draw_scene, stream
 from .bench import computer
-from .options import measuring
+from .options import check_counts, measuring, which_model
 
 PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
 RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))
@@ -88,10 +88,11 @@ def measure(
     trained for; count: edits of each group. What is done is kept in `folder`: run again to go
     on, with the same weights, settings and code; anew: forget what lies there. Raises SettingError.
     """
-    if list(sizes) != sorted({*sizes}) or any(0 < each < RECIPE.batch for each in sizes) or samples < 1 or count < 1:
+    check_counts(samples=samples, count=count, batch=batch)
+    if list(sizes) != sorted({*sizes}) or any(each != 0 and each < RECIPE.batch for each in sizes):
         raise SettingError(
-            f"sizes are {list(sizes)}, samples {samples}, count {count}",
-            expected=f"sizes that rise, each 0 or at least {RECIPE.batch} (one batch), and some samples and edits",
+            f"sizes are {list(sizes)}",
+            expected=f"sizes that rise, each 0 or at least {RECIPE.batch} (one batch)",
             fix="leave them out for the usual",
         )
     editor = load(model)
@@ -211,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(model, folder, anew=anew, **options)
     print(report(rows))
     editor = load(model)
-    settings = options | {"model": model, "weights": weights_fingerprint(editor)}
+    settings = options | which_model(model, editor)
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     save_json(saved, paths[0])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import editmgt_lab as lab
+from editmgt_lab.basics.fingerprints import weights_fingerprint
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics import edit_score, leakage
 from editmgt_lab.studies import ablations
@@ -69,6 +70,24 @@ def test_trials_change_what_they_say(trials, editor):
         assert agree(found[key], values_of(changed, **{"hold_threshold": 0.5} | options)), key
 
 
+def test_the_editors_own_strength_and_filter_are_called_what_they_are(editor):
+    own = editor.with_defaults(strength=5.0, bias_text=True, smooth=False, steps=2)
+    part = [each for each in ablate(own, **RUN | {"steps": None}, strengths=(0.5,)) if each.setting == "injection"]
+    assert [(each.option, each.chosen) for each in part] == [
+        ("γ = 5, released bias (as it ships)", True), ("γ = 1", False),
+        ("γ = 0.5, paper's bias", False), ("γ = 0.5, released bias", False),
+    ]  # fmt: skip
+    plain = editor.with_defaults(strength=1.0, smooth=False)
+    assert agree(part[1].values, values_of(plain, hold_threshold=0.5))
+    assert not agree(part[0].values, part[1].values), "or the test could not fail"
+    said = ablate(editor.with_defaults(bias_text=False, smooth=False), **RUN, strengths=(), strength=0.5)
+    found = [(each.setting, each.option, each.chosen) for each in said if each.setting in ("filter", "injection")]
+    assert found == [
+        ("filter", "off", True), ("filter", "on", False),
+        ("injection", "γ = 0.5, paper's bias (as it ships)", True), ("injection", "γ = 1", False),
+    ]  # fmt: skip
+
+
 def test_without_filter_the_map_is_the_raw_one(editor, picture):
     source = picture(seed=1)
     options = {"seed": 0, "steps": 1, "hold_threshold": 0.0}
@@ -115,11 +134,14 @@ def test_a_picture_has_every_trial_with_its_interval(trials):
 
 
 def test_command(tiny_folder, tmp_path, capsys):
+    own = lab.load(tiny_folder)
     arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--steps", "1"]
     assert main([*arguments, "--output", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.count("released bias") == 5
     saved = json.loads((tmp_path / "new" / "ablations.json").read_text(encoding="utf-8"))
     assert len(saved["trials"]) == 4 + 7 + 2 + 2 + 2 + 11 and saved["settings"]["count"] == 2
+    assert saved["settings"]["weights"] == weights_fingerprint(own) and saved["settings"]["steps"] == 1
+    assert saved["settings"]["hold_threshold"] == own.defaults.hold_threshold, "what was left to the model"
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"ablations.json", "ablations.txt", *(f"{part}.png" for part in ablations.TITLES)}
     assert main([*arguments, "--hold-threshold", "2"]) == 2 and "hold_threshold" in capsys.readouterr().err

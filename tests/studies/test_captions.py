@@ -95,10 +95,15 @@ def test_check_of_captions(editor):
         check_captions(editor, count=0)
 
 
+def test_steps_are_the_models_own_unless_said(editor):
+    assert check_captions(editor.with_defaults(steps=3), count=1, progress=False)["settings"]["steps"] == 3
+
+
 def test_command(tiny_folder, tmp_path, capsys):
     output = tmp_path / "new" / "captions.json"
     options = ["--model", str(tiny_folder), "--count", "2", "--steps", "1", "--output", str(output)]
     assert main(options) == 0
-    assert "scenes right" in capsys.readouterr().out
-    assert json.loads(output.read_text(encoding="utf-8"))["settings"]["count"] == 2
+    printed, settings = capsys.readouterr().out, json.loads(output.read_text(encoding="utf-8"))["settings"]
+    assert "scenes right" in printed and settings["count"] == 2 and settings["model"] == str(tiny_folder)
+    assert len(settings["weights"]) == 16 and settings["weights"] in printed
     assert main(["--model", str(tmp_path / "nothing")]) == 2

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import editmgt_lab as lab
 from editmgt_lab.attention import MAPPED
+from editmgt_lab.basics.fingerprints import weights_fingerprint
 from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, draw_truths
 from editmgt_lab.studies import choose
 from editmgt_lab.studies.choose import Trial, best, choose_settings, least_leakage, main, try_blocks, try_out
@@ -142,3 +145,43 @@ def test_the_hold_alone_leaves_all_else_as_the_model_has_it(editor, short_lists)
 def test_a_folder_that_is_no_editor_is_refused_before_anything_is_measured(tmp_path, capsys):
     assert main(["--model", "nothing either", "--write", str(tmp_path)]) == 2
     assert "no editor's folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def not_measured(monkeypatch):
+    monkeypatch.setattr(choose, "choose_settings", lambda *_, **__: pytest.fail("it was measured"))
+
+
+@pytest.mark.parametrize("hold", [[], ["--hold", "agree"]], ids=["all", "hold"])
+def test_another_models_folder_is_refused_before_anything_is_measured(
+    tiny_folder, tmp_path, not_measured, capsys, hold
+):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    weights = other / "editmgt" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.01 * tensor for name, tensor in load_file(weights).items()}, weights)
+    written = (other / "lab.json").read_text(encoding="utf-8")
+    assert main(["--model", str(tiny_folder), "--write", str(other), *hold]) == 2
+    assert f"{other} holds other weights" in capsys.readouterr().err
+    assert (other / "lab.json").read_text(encoding="utf-8") == written
+
+
+def test_a_copy_with_other_defaults_is_refused_where_these_are_not_chosen(tiny_folder, tmp_path, not_measured, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_folder, copy)
+    defaults = lab.load(copy).defaults
+    for changed, hold in (({"strength": 1.2}, []), ({"guidance_scale": 2.0}, ["--hold", "agree"])):
+        replace(defaults, **changed).write(copy)
+        assert main(["--model", str(tiny_folder), "--write", str(copy), *hold]) == 2
+        assert "other weights or defaults" in capsys.readouterr().err
+
+
+def test_a_copy_is_written_to_and_once_more(tiny_folder, short_lists, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_folder, copy)
+    arguments = ["--model", str(tiny_folder), "--count", "1", "--output", str(tmp_path / "choices.json")]
+    for _ in range(2):
+        assert main([*arguments, "--write", str(copy)]) == 0
+    saved = json.loads((tmp_path / "choices.json").read_text(encoding="utf-8"))
+    assert saved["settings"]["weights"] == weights_fingerprint(lab.load(tiny_folder))
+    assert lab.load(copy).defaults != lab.load(tiny_folder).defaults

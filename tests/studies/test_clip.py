@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from editmgt_lab.errors import SettingError
 from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.studies import clip as study
 from editmgt_lab.studies.clip import COPY, NEAR, OTHER, TRUE, Seen, agreement, directions, main, measure, retrieval
+from editmgt_lab.world import CATEGORIES
 
 
 def made_up(count, right):
@@ -34,6 +37,30 @@ def test_each_question_counts_what_it_asks(monkeypatch):
     found = directions(seen)
     assert found[TRUE][0] == pytest.approx(1) and found[TRUE][6] == pytest.approx(-1) and set(found[COPY]) == {0}
     assert 0.5 < found[NEAR][0] < 0.99 and found[OTHER][2] < found[NEAR][2]
+
+
+@pytest.mark.parametrize("count", [14, 16, 100, 1000])
+def test_another_edit_is_of_the_same_category_whatever_the_count(count):
+    categories = [CATEGORIES[number % 7] for number in range(count)]
+    places = study.another(categories)
+    assert sorted(places) == list(range(count)), "each once"
+    assert [categories[place] for place in places] == categories and all(i != place for i, place in enumerate(places))
+    assert places[7:] == list(range(count - 7))
+
+
+def test_the_other_pictures_are_of_the_same_category():
+    """Of a network that sees of a picture only the how manieth it is."""
+    clip = SimpleNamespace(
+        name="made up", embed=lambda pictures: torch.eye(16), embed_texts=lambda texts: torch.eye(16)
+    )
+    seen = study.embed(clip, range(16), split="test", size=32)
+    other = [int(picture.argmax()) for picture in seen.pictures[OTHER]]
+    assert other[:7] == [14, 15, 9, 10, 11, 12, 13] and other[7:] == list(range(9))
+
+
+def test_an_edit_without_a_direction_is_neither_ahead_nor_behind():
+    assert (study.ahead(0.5, 0.1), study.ahead(0.1, 0.5)) == (1, 0)
+    assert math.isnan(study.ahead(math.nan, 0.5)) and math.isnan(study.ahead(0.5, math.nan))
 
 
 def test_too_few_edits_are_refused():

@@ -35,6 +35,8 @@ def test_linear_and_quadratic_growth_are_told_apart():
     assert memory_growth(runs(1, [100, 120, 200], (10, 20, 200))) == (10, pytest.approx(200 / 120))
     assert memory_growth(runs(1, [100, 110, 120, 200], (10, 20, 100, 200))) == (10, pytest.approx(200 / 110))
     assert memory_growth(runs(1, [1, 1, 1])[:1]) is None
+    assert memory_growth(runs(1, [100, 150], (1000, 2500))) == (2.5, pytest.approx(1.5))
+    assert "2.5 times the scenes take 1.50 times the peak" in told(runs(1, [100, 150], (1000, 2500)))
     said = told(runs(2, [100, 150, 200]))
     assert "the power 2.00" in said and "10 times the scenes take 1.50 times the peak" in said
     assert table(runs(1, [1e6, 2e6, 3e6])).splitlines()[3].split() == ["1000", "2000", "10", "10", "1", "2"]

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import editmgt_lab as lab
+from editmgt_lab.basics.fingerprints import weights_fingerprint
 from editmgt_lab.errors import CheckpointError, SettingError
 from editmgt_lab.images import to_images, to_tensor
 from editmgt_lab.metrics import ScoreCard, Scores, leakage, roc_auc
@@ -20,6 +21,7 @@ from editmgt_lab.metrics.backbones import cosine, direction, load_clip
 from editmgt_lab.metrics.report import align, cell
 from editmgt_lab.metrics.scorecard import COPY, HELD_OUT, LOCAL, NO_HOLD, OTHER_WORDS, OVERALL, TARGET
 from editmgt_lab.metrics.truth import LOCAL_CATEGORIES, Truth
+from editmgt_lab.studies import evaluate as study
 from editmgt_lab.studies.evaluate import evaluate, keep_extremes, main, rephrased
 from editmgt_lab.world.edits import paraphrases
 
@@ -204,6 +206,28 @@ def test_a_model_without_hold_has_one_row_and_says_so(editor):
     assert any("λ is 0" in note for note in card.notes())
 
 
+def test_what_is_not_said_is_the_models_own(editor):
+    own = {"strength": 1.5, "steps": 3, "guidance_scale": 2.0, "token_temperature": 0.7}
+    card = evaluate(editor.with_defaults(**own), count=1, clip=None, progress=False)
+    assert {name: card.settings[name] for name in own} == own
+    said = evaluate(editor, count=1, clip=None, progress=False, **own)
+    assert repr(card.rows) == repr(said.rows) != repr(evaluate(editor, count=1, clip=None, progress=False).rows)
+
+
+def test_time_is_that_of_edits_not_of_heat_maps_of_single_blocks(editor, monkeypatch):
+    now, heat_of = [0.0], study.heat_of
+
+    def slow(*args):
+        now[0] += 100
+        return heat_of(*args)
+
+    monkeypatch.setattr(study, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(study, "heat_of", slow)
+    card = evaluate(editor, count=1, steps=1, clip=None, progress=False)
+    assert now[0] == 300 and set(card.seconds.values()) == {0.0}, "of three blocks"
+    assert "no hold, all blocks captured: 0.000 s an edit" in card.notes(), "which the other rows have not"
+
+
 def test_score_card_repeats_by_seed(card, editor):
     own = editor.with_defaults(hold="commit")
     options = {"hold_thresholds": [0.3], "other_words": True, "progress": False}
@@ -223,7 +247,7 @@ def test_saved_files(card, tmp_path):
     known = [value for value in leaked if value is not None]
     assert mean["count"] == len(known) and mean["mean"] == pytest.approx(sum(known) / len(known))
     assert mean["low"] <= mean["mean"] <= mean["high"]
-    assert set(saved["seconds_per_edit"]) == {NO_HOLD, "hold 0.3, commit", OTHER_WORDS}
+    assert set(saved["seconds_per_edit"]) == {f"{NO_HOLD}, all blocks captured", "hold 0.3, commit", OTHER_WORDS}
     assert saved["best_block"] in range(3) and set(saved["holds"]) == {"hold 0.3, commit"}
     assert len(saved["edits"][0]["rows"][NO_HOLD]["blocks"]) == 3 and saved["agreement"]["overall"]["count"] > 0
     text = paths[1].read_text(encoding="utf-8")
@@ -267,7 +291,11 @@ def test_command(tiny_folder, tmp_path, capsys):
     assert main([*options, "--hold-threshold", "0.5", "--other-words"]) == 0
     printed = capsys.readouterr().out
     assert "copy the source" in printed and "hold 0.5, commit" in printed and OTHER_WORDS in printed
-    assert json.loads((tmp_path / "scorecard.json").read_text(encoding="utf-8"))["settings"]["count"] == 2
+    settings = json.loads((tmp_path / "scorecard.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["count"] == 2 and settings["model"] == str(tiny_folder)
+    assert settings["weights"] == weights_fingerprint(lab.load(tiny_folder))
+    text = (tmp_path / "scorecard.txt").read_text(encoding="utf-8")
+    assert str(tiny_folder) in text and settings["weights"] in text
     assert "CLIP-I" in printed and main([*options, "--clip", "none", "--hold-threshold", "0"]) == 0
     assert "tiny CLIP" in printed and "tiny CLIP" not in capsys.readouterr().out
     assert main([*options, "--hold-threshold", "2"]) == 2

@@ -236,6 +236,7 @@ def test_growth_is_the_power_between_sizes():
     assert growth.exponents(taken, "flops") == pytest.approx([1.5, 1.5])
     text = growth.report(taken)
     assert re.search(r"16² +512.00 +1.00 +1 +2.00 +0.000 +1.50", text)
+    assert "From 8² to 12² tokens, 2.25 times as many" in growth.report([taken[0], growth.Taken(12, 1.0, 1, 1.0)])
     assert "From 8² to 24² tokens, 9 times as many, a pass takes 9 times the time and 81 times the memory" in text
     time_axes, memory_axes = growth.growth_figure(taken, "3 blocks").axes
     assert [each.get_text() for each in memory_axes.texts] == ["2.00", "2.00"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
 import editmgt_lab as lab
+from editmgt_lab.basics.fingerprints import weights_fingerprint
 from editmgt_lab.errors import SettingError
 from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics.truth import Scores
@@ -54,6 +56,21 @@ def test_the_edits_are_the_editors_own(editor):
             assert (to_tensor(made) - to_tensor(plain)).abs().max() <= 2 / 255
     with pytest.raises(SettingError, match="lines"):
         collect(editor, lines=0)
+
+
+@pytest.fixture
+def three_steps(tiny_folder, tmp_path):
+    folder = tmp_path / "three"
+    shutil.copytree(tiny_folder, folder)
+    lab.load(folder).with_defaults(steps=3).defaults.write(folder)
+    return folder
+
+
+def test_the_page_says_whose_edits_it_shows_in_the_models_own_steps(three_steps, tmp_path):
+    assert main(["--model", str(three_steps), "--count", "1", "--output", str(tmp_path / "new")]) == 0
+    page = (tmp_path / "new" / "gallery.html").read_text(encoding="utf-8")
+    weights = weights_fingerprint(lab.load(three_steps))
+    assert f"3 steps, seed 0, by {three_steps} (weights {weights})" in page
 
 
 def test_command(tiny_folder, tmp_path, capsys):

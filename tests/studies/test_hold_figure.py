@@ -18,7 +18,7 @@ from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies.hold_figure import measure, pasted, save
 from editmgt_lab.studies.hold_figure.__main__ import main
 from editmgt_lab.studies.hold_figure.curves import PUBLISHED, LambdaCurves, spearman
-from editmgt_lab.studies.hold_figure.plot import caption
+from editmgt_lab.studies.hold_figure.plot import caption, categories_figure, controls_figure
 from editmgt_lab.studies.sweep import HEAT, MASK, RANDOM, Hold, distinct, draw_shuffles, sweep
 
 LAMBDAS = (0.0, 0.1, 0.5)
@@ -61,6 +61,10 @@ def made_up(**curves):
     settings = {"seed": 0, "count": 4, "split": "made up", "category": "all", "steps": 1, "guidance_scale": 1.0,
                 "hold": "commit"}  # fmt: skip
     return LambdaCurves(settings, ("add",) * 4, PUBLISHED["lambda"], values)
+
+
+def falling():
+    return made_up(**{f"heat__{name}": PUBLISHED["l1"] for name in ("l1", "l1_outside", "score")})
 
 
 def test_every_hold_of_the_sweep_is_the_plain_edit_token_for_token(swept, truth):
@@ -233,13 +237,42 @@ def test_the_published_shape_passes_and_its_opposite_fails():
 
 
 def test_local_edits_are_told_apart():
-    mixed = replace(made_up(**{f"heat__{name}": PUBLISHED["l1"] for name in ("l1", "l1_outside", "score")}),
-                    categories=("add", "style", "color", "background"))  # fmt: skip
+    mixed = replace(falling(), categories=("add", "style", "color", "background"))
     mixed.values[HEAT]["score"][:, [1, 3]] = 0
     assert mixed.local.categories == ("add", "color")
     assert mixed.to_dict()["local"]["score"] == pytest.approx(PUBLISHED["l1"])
     assert mixed.to_dict()["score"] == pytest.approx([value / 2 for value in PUBLISHED["l1"]])
     assert "The same of the 2 edits" in mixed.table() and mixed.only(mixed.places("style")).local is None
+
+
+def test_a_control_that_was_not_measured_holds_nothing():
+    curves = falling()
+    curves.values[RANDOM] = dict.fromkeys(("l1", "l1_outside", "score"), np.full((9, 4), np.nan))
+    assert curves.checks()["random_hold"] == {"value": None, "wanted": "the same fails", "holds": None}
+    assert curves.to_dict()["local"]["checks"]["random_hold"]["holds"] is None
+    json.dumps(curves.to_dict(), allow_nan=False)
+    assert curves.table().count("–      random_hold: not measured (wanted: the same fails)") == 2  # all, and local
+    assert "Held at random: not measured." in controls_figure(curves).get_supxlabel().replace("\n", " ")
+    assert "held at random: not measured." in categories_figure(curves).get_supxlabel()
+
+
+@pytest.mark.parametrize("missing", ["l1_outside", "score"])
+def test_nor_does_one_of_edits_without_an_outside_or_a_score(missing):
+    curves, names = falling(), ["little_hold", "random_hold"] + ["true_mask"] * (missing == "score")
+    for values in curves.values.values():
+        values[missing][:] = math.nan
+    curves.values[HEAT]["loose"][:] = math.nan  # as of an edit of the whole picture
+    assert [name for name, check in curves.checks().items() if [check["holds"], check["value"]] == [None] * 2] == names
+    assert "nan" not in curves.table() and "– of all other cells free" in curves.table()
+
+
+def test_a_random_hold_of_edits_that_are_not_local_says_nothing_of_the_local_ones():
+    mixed = replace(falling(), categories=("style", "add", "color", "add"))
+    for values in mixed.values[RANDOM].values():
+        values[:, 1:] = math.nan
+    assert mixed.checks()["random_hold"]["holds"] is True and mixed.local.checks()["random_hold"]["holds"] is None
+    names = [text.get_text() for text in categories_figure(mixed).legends[0].texts]
+    assert "held at random" in names, "whichever category comes first"
 
 
 def test_nothing_done_and_nothing_leaked_is_no_success(recwarn):
@@ -250,6 +283,13 @@ def test_nothing_done_and_nothing_leaked_is_no_success(recwarn):
     assert "FAILS  little_hold: no λ" in nothing.table()
 
 
+def test_the_caption_names_the_model_that_was_measured(measured):
+    curves, _ = measured
+    for model, name in ((None, "The editor"), ("tiny", "The small model"), ("x/y", "The model x/y")):
+        settings = curves.settings | ({"model": model} if model else {})
+        assert caption(replace(curves, settings=settings), {}).startswith(f"{name} on 5 edits")
+
+
 def test_command(tiny_folder, tmp_path, capsys):
     arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--random-count", "1"]
     assert main([*arguments, "--steps", "1", "--batch", "1", "--output", str(tmp_path / "new")]) == 0
@@ -257,6 +297,7 @@ def test_command(tiny_folder, tmp_path, capsys):
     assert "held at random (1 edits)" in printed and "spearman_l1" in printed and "passes" in printed
     saved = json.loads((tmp_path / "new" / "lambda_figure.json").read_text(encoding="utf-8"))
     assert saved["lambda"] == list(PUBLISHED["lambda"]) and saved["settings"]["steps"] == 1
+    assert saved["settings"]["model"] == str(tiny_folder)
     assert main([*arguments, "--steps", "0"]) == 2 and "steps" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,8 @@ from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies import speed
 from editmgt_lab.studies.speed import DEFAULT, FAST, WAYS, Measured, Way, measure, report, speed_figure
 
-FEW = [DEFAULT, FAST, Way(4, "halton", 3, "agree", "inverse")]
+FEW = [DEFAULT, FAST, Way(4, "halton", 3, "source", "inverse")]
+SETTINGS = {"split": "test", "count": 3, "time": "processor time"}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,31 @@ def test_the_report_compares_the_fast_way_with_the_default():
     assert text.index(str(FAST)) < text.index(str(DEFAULT))  # the fastest first
 
 
+def test_the_hold_is_called_what_it_is():
+    """A model's own hold may be where the network agrees too: what the fast way changes there is the heat's picture."""
+    assert "heat from the source (agree, λ = 0.2)" in str(FAST) and "the model's own hold" in str(DEFAULT)
+    assert "agree" not in str(DEFAULT)
+    figure = speed_figure([], SETTINGS)
+    assert [text.get_text() for text in figure.legends[0].texts][-1] == "ringed: heat from the source\n(agree, λ = 0.2)"
+
+
+@pytest.mark.parametrize("own", [{"hold": "agree", "hold_threshold": 0.2}, {"hold": "released", "hold_threshold": 0.7}])
+def test_the_fast_way_states_its_own_hold_and_the_default_none(editor, own):
+    model = editor.with_defaults(**own, heat_from="both")
+    asked = {"hold_threshold": 0.2, "heat_from": "source"}
+    assert FAST.editor(model).defaults.hold == "agree" and FAST.options().items() >= asked.items()
+    assert DEFAULT.editor(model) is model and not DEFAULT.options().keys() & asked.keys()
+
+
+def test_time_is_called_after_the_clock_that_took_it(measured):
+    for device, ours in (("cpu", True), ("cuda", False), ("mps", False)):
+        assert speed.on_processor(SimpleNamespace(device=SimpleNamespace(type=device))) is ours
+    figure = speed_figure(measured, SETTINGS | {"time": "time by the clock"})
+    assert {axes.get_xlabel() for axes in figure.axes} == {"time by the clock, s an edit"}
+
+
 def test_the_figure_marks_the_default(measured):
-    figure = speed_figure(measured, {"split": "test", "count": 3})
+    figure = speed_figure(measured, SETTINGS)
     for axes in figure.axes:
         assert [text.get_text() for text in axes.texts] == ["default", "fast"]
         points = [line for line in axes.lines if len(line.get_xdata()) == 1]
@@ -61,6 +86,7 @@ def test_the_command_saves_table_and_figure(editor, monkeypatch, tmp_path, capsy
     monkeypatch.setattr(speed, "WAYS", FEW)
     speed.main(["--count", "2", "--output", str(tmp_path / "speed.json")])
     saved = json.loads((tmp_path / "speed.json").read_text())
+    assert saved["settings"]["time"] == "processor time" and len(saved["settings"]["weights"]) == 16
     assert [Way(**way["way"]) for way in saved["ways"]] == FEW and (tmp_path / "speed.png").stat().st_size > 10_000
     assert "of the default's time" in capsys.readouterr().out
 

@@ -128,7 +128,7 @@ def report(taken: Sequence[Taken]) -> str:
         lines.append([f"{each.side}²", *cells])
     first, last = taken[0], taken[-1]
     return "\n".join([align(lines), "", (
-        f"From {first.side}² to {last.side}² tokens, {last.tokens / first.tokens:.0f} times as many, a pass takes "
+        f"From {first.side}² to {last.side}² tokens, {last.tokens / first.tokens:g} times as many, a pass takes "
         f"{last.seconds / first.seconds:.0f} times the time and {last.memory / first.memory:.0f} times the memory "
         "beside the weights."
     )])  # fmt: skip

@@ -27,14 +27,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adapter", help="a folder, or one of data_samples/adapters; its name ends the files' names")
     add_decoding(parser)
     options = vars(parser.parse_args(arguments))
-    output, editor, began = options.pop("output"), load(options.pop("model")), time.perf_counter()
+    output, model = options.pop("output"), options.pop("model")
+    editor, began = load(model), time.perf_counter()
     name = options.pop("adapter")
     if name:
         folder = Path(name) if Path(name).exists() else data_folder() / "adapters" / name
         load_adapter(editor.transformer, folder)
         name = folder.name
     curves, examples = measure(editor, **options)
-    curves.settings["adapter"] = name
+    curves.settings.update(model=model, adapter=name)
     paths = save(curves, examples, output, f"lambda_figure_{name}" if name else "lambda_figure")
     print(curves.table())
     passes, alone = curves.settings["passes"], curves.settings["passes_alone"]

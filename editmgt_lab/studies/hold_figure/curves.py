@@ -31,6 +31,7 @@ METRICS = {"l1": ("L1", 4), "l1_outside": ("L1 outside", 4), "score": ("score", 
 CELLS = ("missed", "loose")
 MAX_L1_RATIO, MIN_KEPT, MAX_LEAK_RATIO = 0.2, 0.98, 0.5
 MIN_SPEARMAN = {"l1": 0.95, "score": 0.85}
+VERDICTS = {True: "holds", False: "FAILS", None: "–"}
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,16 @@ class LambdaCurves:
             "count": self.counted(hold, category),
         }
 
-    def little_hold(self, hold: str) -> dict[str, Any]:
+    def little_hold(self, hold: str) -> dict[str, Any] | None:
         """The λ > 0 that leaks least while it keeps 98% of the hold's best score; is its leakage halved?
 
         score_kept: its score by the best one; leak_ratio: L1 outside by that of λ = 0, with a 95% interval; None for
-        lambda if no λ > 0 keeps as much score.
+        lambda if no λ > 0 keeps as much score. None for all of it where no score was measured, or no L1
+        outside.
         """
         scores, leaks = self.means(hold, "score"), self.means(hold, "l1_outside")
+        if np.isnan([scores, leaks]).any():
+            return None
         with np.errstate(invalid="ignore", divide="ignore"):  # nothing done, or nothing leaked: no λ is then able
             kept, ratios = scores / scores.max(), leaks / leaks[0]
         able = [i for i in range(1, len(scores)) if kept[i] >= MIN_KEPT]
@@ -123,7 +127,8 @@ class LambdaCurves:
         return over(self[MASK, "score"] - self[HEAT, "score"], self.settings["seed"])
 
     def checks(self) -> dict[str, dict[str, Any]]:
-        """What the figure must show; each with its value, what is wanted of it, and whether it holds."""
+        """What the figure must show; each with its value, what is wanted of it, and whether it holds: True, False, or
+        None where nothing was measured of a hold, which then has no value either."""
         shared = [(i, PUBLISHED["lambda"].index(x)) for i, x in enumerate(self.thresholds) if x in PUBLISHED["lambda"]]
         checks = {}
         for metric, least in MIN_SPEARMAN.items():
@@ -135,12 +140,14 @@ class LambdaCurves:
         checks["l1_ratio"] = verdict(ratio, f"≤ {MAX_L1_RATIO}", ratio <= MAX_L1_RATIO)
         wanted = f"some λ > 0 with ≥ {MIN_KEPT:.0%} of the best score and ≤ {MAX_LEAK_RATIO:.0%} of the L1 outside"
         ours, random = self.little_hold(HEAT), self.little_hold(RANDOM)
-        checks["little_hold"] = {"value": ours, "wanted": wanted, "holds": ours["holds"]}
-        checks["random_hold"] = {"value": random, "wanted": "the same fails", "holds": not random["holds"]}
+        checks["little_hold"] = {"value": ours, "wanted": wanted, "holds": None if ours is None else ours["holds"]}
+        fails = None if random is None else not random["holds"]
+        checks["random_hold"] = {"value": random, "wanted": "the same fails", "holds": fails}
         gap = self.gap()
-        below = [high is not None and high < 0 for high in gap["high"]]
+        known = [high for high in gap["high"] if high is not None]
         wanted = "the true mask's score nowhere below ours by more than its 95% interval"
-        checks["true_mask"] = {"value": gap, "wanted": wanted, "holds": not any(below)}
+        nowhere = all(high >= 0 for high in known) if known else None
+        checks["true_mask"] = {"value": gap if known else None, "wanted": wanted, "holds": nowhere}
         return checks
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,14 +195,16 @@ class LambdaCurves:
         lines = []
         for name, check in self.checks().items():
             value = check["value"]
-            if name == "true_mask":
+            if check["holds"] is None:
+                shown = "not measured"
+            elif name == "true_mask":
                 gaps = [each for each in value["mean"][1:] if each is not None]
                 shown = "smallest gap " + (f"{min(gaps):+.2f}" if gaps else "–")
             elif isinstance(value, dict):
                 shown = little_hold_in_words(value)
             else:
                 shown = "–" if value is None else f"{value:.3f}"
-            lines.append(f"{'holds' if check['holds'] else 'FAILS':6} {name}: {shown} (wanted: {check['wanted']})")
+            lines.append(f"{VERDICTS[check['holds']]:6} {name}: {shown} (wanted: {check['wanted']})")
         return lines
 
     def gap_in_words(self) -> list[str]:
@@ -207,7 +216,8 @@ class LambdaCurves:
         )
         for i, threshold in enumerate(self.thresholds[1:], start=1):
             difference = cell({field: values[i] for field, values in gap.items()}, 1, 2)
-            parts = f"{missed[i]:.0%} of the edit's cells held, {loose[i]:.0%} of all other cells free"
+            held, free = ("–" if math.isnan(share) else f"{share:.0%}" for share in (missed[i], loose[i]))
+            parts = f"{held} of the edit's cells held, {free} of all other cells free"
             lines.append(f"  λ = {threshold:g}: {difference}; {parts}")
         return lines
 

@@ -85,6 +85,12 @@ def draw_with_published(axes: Axes, curves: LambdaCurves, metric: str, colour: s
     axes.set_ylim(0, top if top > 0 else 1)
 
 
+def named(settings: Mapping[str, Any]) -> str:
+    """Whose curves they are. settings: with `model`, as `lab.load` takes it, where that is known."""
+    model = settings.get("model")
+    return {"tiny": "The small model", None: "The editor"}.get(model, f"The model {model}")
+
+
 def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
     """What was measured on what."""
     settings, checks = curves.settings, curves.checks()
@@ -95,7 +101,7 @@ def caption(curves: LambdaCurves, examples: Mapping[str, Any]) -> str:
     of_what = "all categories" if settings["category"] == "all" else f"{settings['category']} alone"
     adapted = f", with the adapter {settings['adapter']}," if settings.get("adapter") else ""
     text = (
-        f"The small model{adapted} on {settings['count']} edits of the drawn world "
+        f"{named(settings)}{adapted} on {settings['count']} edits of the drawn world "
         f"({settings['split']} split, {of_what}, {settings['steps']} steps, guidance scale "
         f"{settings['guidance_scale']:g}, {settings['hold']} hold): mean L1 "
         "to the source as the tokenizer shows it, in pictures of 0 … 1, and mean edit score (0: nothing done, 10: the "
@@ -137,9 +143,10 @@ def controls_figure(curves: LambdaCurves) -> Figure:
         finish(axes, across, up, size=13)
     trade.set_ylim(top=top)
     over_leak.legend(frameon=False, fontsize=12)
+    shuffled = "the cells that the heat map holds in each step, shuffled" if measured.any() else "not measured"
     text = (
         f"The same {shown.counted(HEAT)} edits ({curves.settings['split']} split) under every hold, with 95% bands. "
-        "Held at random: the cells that the heat map holds in each step, shuffled. True mask: the cells of the true "
+        f"Held at random: {shuffled}. True mask: the cells of the true "
         "edit are free, the best that any map could do. Pasted: source pixels over the edit of λ = 0 wherever its heat "
         "is below λ. Right: each hold's path from λ = 0, where all begin, to the last λ; up and to the left is better. "
         f"Goal: {MIN_KEPT:.0%} of the best score at {MAX_LEAK_RATIO:.0%} of the L1 outside that λ = 0 has."
@@ -166,12 +173,12 @@ def categories_figure(curves: LambdaCurves) -> Figure:
             finish(axes, across, up if axes is row[0] else "", size=12)
     for axes in grid[0]:
         axes.set_ylim(0, 10.2)
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False, fontsize=12)
-    text = f"In brackets: edits of the category ({curves.settings['split']} split), with 95% bands; "
-    text += (
-        f"held at random: the first {curves.counted(RANDOM)} edits of all. L1 has a scale of its own in every column."
-    )
+    drawn = {name: line for axes in grid[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn, loc="outside upper left", ncols=len(drawn), frameon=False, fontsize=12)
+    count = curves.counted(RANDOM)
+    text = f"In brackets: edits of the category ({curves.settings['split']} split), with 95% bands; held at random: "
+    text += f"the first {count} edits of all. " if count else "not measured. "
+    text += "L1 has a scale of its own in every column."
     figure.supxlabel(text, fontsize=10.5, x=0.01, ha="left")
     return figure
 
