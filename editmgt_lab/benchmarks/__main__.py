@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--split", help="else the one that is reported: see the benchmark's file")
     parser.add_argument("--count", type=int, help="rows at most; a later run with more goes on")
-    parser.add_argument("--model", default="tiny", help="a name, folder or hub name as lab.load takes it")
+    parser.add_argument("--model", help="a name, folder or hub name as lab.load takes it [tiny]")
     parser.add_argument("--editor", metavar="MODULE:FUNCTION", help="instead: (picture, instruction, number) → picture")
     parser.add_argument("--hold-threshold", type=float, metavar="λ", help="else the model's own")
     parser.add_argument("--steps", type=int, help="else the model's own")
@@ -54,6 +54,13 @@ def _run(options: argparse.Namespace) -> Any:
         raise SettingError("no data was given", expected="how many edits to draw", fix="pass --data 100")
     options.clip = options.clip or benchmark.clip
     asked = {name: getattr(options, name) for name in EDITING}
+    given = [name for name, value in {"model": options.model, **asked}.items() if value is not None]
+    if options.editor and given:
+        raise SettingError(
+            f"--{given[0].replace('_', '-')} is for the lab's own editors, and --editor {options.editor} is none",
+            expected="either --editor, or --model and how it edits",
+            fix="leave one of them out, and set in the function itself how that edits",
+        )
     tools = Tools(
         **{
             name: None if getattr(options, name) == "none" else getattr(options, name)
@@ -65,16 +72,18 @@ def _run(options: argparse.Namespace) -> Any:
     if options.editor:
         answers, settings = {options.editor: _named(options.editor)}, {"editor": options.editor}
     else:
-        editor = load(options.model)
+        model = options.model or "tiny"
+        editor = load(model)
         tools.device = editor.device
-        answers, settings = editor_answers(editor, seed=options.seed, **asked), {"model": options.model, **asked}
+        answers = editor_answers(editor, seed=options.seed, **asked)
+        settings = {"model": str(Path(model).resolve()) if Path(model).is_dir() else model, **asked}
     return run(
         benchmark,
         data,
         answers,
         options.output or Path("outputs") / "benchmarks" / options.name,
         tools=tools,
-        settings=settings | {"seed": options.seed, "split": options.split},
+        settings=settings | {"seed": options.seed, "split": benchmark.split},
         count=options.count,
         rescore=options.rescore,
         anew=options.anew,
@@ -85,11 +94,14 @@ def _run(options: argparse.Namespace) -> Any:
 def _named(name: str) -> Any:
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingError(
             f"{name!r} cannot be imported: {error}", expected="MODULE:FUNCTION", fix="run where the module lies"
         ) from error
+    if not callable(found):
+        raise SettingError(f"{name!r} is no function", expected="MODULE:FUNCTION", fix="name what can be called")
+    return found
 
 
 if __name__ == "__main__":

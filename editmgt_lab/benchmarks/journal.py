@@ -41,6 +41,12 @@ class Journal:
         self.edits = now["edits"]
         if kept.exists() and not anew:
             before = read_json_file(kept)
+            if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in record):
+                raise DataError(
+                    f"{kept} is no record of a run's settings",
+                    expected=f"an object with {' and '.join(record)}",
+                    fix="take another --output, or begin again in this one: --anew",
+                )
             changed = differences(before["edits"], now["edits"])
             measured = differences(before["measures"], now["measures"])
             if changed or (measured and not afresh):
@@ -73,7 +79,7 @@ class Journal:
             try:
                 row = json.loads(line)
                 self.rows[row["key"]] = _restored(row)
-            except (ValueError, KeyError, TypeError) as error:
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
                 raise DataError(
                     f"line {number} of {self.file} is no finished row: {error}",
                     expected="one JSON object with a key in each line",

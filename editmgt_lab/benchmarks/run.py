@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_number
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint, function_fingerprint
 from ..data.rows import Opened, Report
 from ..editor import Editor
@@ -83,7 +85,8 @@ def run(
     data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
     depend on, so that a folder is not gone on with by others; count: rows at most (None: all); tools: None takes the
     benchmark's own CLIP and the published DINO; rescore: measure the pictures that are there again, with other networks
-    perhaps; anew: forget all that lies in the folder. seed: of the bootstrap.
+    perhaps; anew: forget all that lies in the folder. seed: of the bootstrap. The card is of this run's rows alone: the
+    folder may have more, of a run with a larger count or of more data.
 
     One table is of one model: beside the settings the folder keeps a fingerprint of what makes its numbers, of every
     answer (see `function_fingerprint`; editors of the lab say their weights), network, row and the code, and a run that
@@ -94,8 +97,8 @@ def run(
     Raises DataError for data that cannot be read or is not what it was, SettingError for a folder begun otherwise; an
     answer's error other than a LabError stops the run.
     """
-    if count is not None and count < 1:
-        raise SettingError(f"count is {count}", expected="1 or more", fix="leave it out for all rows")
+    if count is not None:
+        check_number(count, "count", 1, sys.maxsize, "leave it out for all rows", whole=True)
     answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
     tools = tools or Tools(clip=benchmark.clip)
     measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
@@ -107,7 +110,6 @@ def run(
         )
     edits = {
         "benchmark": benchmark.name,
-        "data": os.fspath(data),
         "answers": {name: function_fingerprint(answer) for name, answer in answers.items() if name != COPY},
         "code": code_fingerprint(),
         **(settings or {}),
@@ -117,38 +119,40 @@ def run(
     journal = Journal(folder, edits, measured, afresh=rescore, anew=anew)
     with tqdm(desc=benchmark.name, unit="row", total=count, disable=not progress) as bar:
         marks: dict[str, str] = {}
+        rows: dict[str, dict[str, Any]] = {}  # of this run
         for number, row in enumerate(islice(_once(benchmark.rows(data)), count)):
             mark = marks[row.key] = row_fingerprint(row, number, marks.get(row.after or "", ""))
             if not _is_done(row, mark, journal):
-                line = _do(benchmark, row, number, answers, measures, tools, journal, folder, mark, anew)
+                line = _do(benchmark, row, number, answers, measures, tools, journal, rows, folder, mark, anew)
                 journal.add(line | {"row": mark})
+            rows[row.key] = journal.rows[row.key]
             bar.update()
-            bar.set_postfix(skipped=sum("skipped" in done for done in journal.rows.values()))
-    card = make_card(benchmark, journal, measures, absent, list(answers), folder, seed)
+            bar.set_postfix(skipped=sum("skipped" in done for done in rows.values()))
+    card = make_card(benchmark, list(rows.values()), measures, absent, list(answers), folder, seed)
     card.save(folder)
-    benchmark.finish([done for done in journal.rows.values() if "scores" in done], measures, folder)
+    benchmark.finish([done for done in rows.values() if "scores" in done], measures, folder)
     return card
 
 
 def make_card(
     benchmark: Benchmark,
-    journal: Journal,
+    rows: list[dict[str, Any]],
     measures: list[Measure],
     absent: Mapping[str, str],
     answers: list[str],
     folder: Path,
     seed: int = 0,
 ) -> MeasuredCard:
-    """The results of the rows in a journal."""
-    done = [row for row in journal.rows.values() if "scores" in row]
+    """The results of rows that are finished, as the journal has them."""
+    done = [row for row in rows if "scores" in row]
     return MeasuredCard(
-        title=f"{benchmark.name}: {len(done)} of {len(journal.rows)} rows",
+        title=f"{benchmark.name}: {len(done)} of {len(rows)} rows",
         measures=measures,
         answers=answers,
         scored=[row["scores"] for row in done],
         groups=benchmark.groups(done),
         absent=absent,
-        notes=list(_notes(benchmark, journal)),
+        notes=list(_notes(benchmark, rows)),
         shown=list(_shown(done, answers, folder)),
         seed=seed,
     )
@@ -162,17 +166,19 @@ def _do(
     measures: list[Measure],
     tools: Tools,
     journal: Journal,
+    before: Mapping[str, dict[str, Any]],
     folder: Path,
     mark: str,
     anew: bool,
 ) -> dict[str, Any]:
-    """One row, finished: its line for the journal. mark: its fingerprint."""
+    """One row, finished: its line for the journal. before: the lines of this run's other rows so far; mark: its
+    fingerprint."""
     line = {"key": row.key, "group": row.group, "file": row.file, "extra": dict(row.extra)}
     try:
         opened = open_row(row)
         line |= {"instruction": row.instruction, "seconds": {}, "scores": {}, "failed": {}, "cut": {}}
         for name, answer in answers.items():
-            source = _source(row, opened, name, journal, folder)
+            source = _source(row, opened, name, before, folder)
             path = folder / folder_name(name) / row.file
             from_this = fingerprint(mark, name, json.dumps(journal.edits, sort_keys=True))
             output, line["seconds"][name] = _answer(answer, source, row, number, path, from_this, anew)
@@ -186,9 +192,7 @@ def _do(
         return {name: line[name] for name in ("key", "group", "file", "extra")} | {"skipped": error.problem}
     line["cut"] = _cut(row, measures, tools)
     benchmark.keep(row, opened, folder)
-    if opened.target is not None and all(
-        other["group"] != row.group for other in journal.rows.values() if "scores" in other
-    ):
+    if opened.target is not None and all(other["group"] != row.group for other in before.values() if "scores" in other):
         save_picture(opened.target, folder / "shown" / f"{folder_name(row.key)}.png")
     return line
 
@@ -222,11 +226,11 @@ def _answer(
     return output, seconds
 
 
-def _source(row: Row, opened: Opened, answer: str, journal: Journal, folder: Path) -> Image.Image:
+def _source(row: Row, opened: Opened, answer: str, lines: Mapping[str, Any], folder: Path) -> Image.Image:
     """What an answer has to edit: the row's source, or for a later turn the answer's own output before it."""
     if row.after is None:
         return opened.source
-    before = journal.rows.get(row.after, {})
+    before = lines.get(row.after, {})
     if "scores" not in before:
         raise DataError("the turn before it was skipped", expected="all turns before it", fix="it is left out")
     return load_image(folder / folder_name(answer) / before["file"])
@@ -254,9 +258,8 @@ def _once(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def _notes(benchmark: Benchmark, journal: Journal) -> Iterator[str]:
+def _notes(benchmark: Benchmark, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield benchmark.about
-    rows = list(journal.rows.values())
     report = Report(rows=len(rows))
     for row in rows:
         if "skipped" in row:

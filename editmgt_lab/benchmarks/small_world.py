@@ -14,6 +14,8 @@ from ..metrics.measures import SOURCE, TARGET, TARGET_CAPTION, Measure
 from ..world import sample_edit
 from .edits import Row, by_group
 
+LONGEST = 20  # digits; a longer number is none of edits
+
 
 class SmallWorld:
     """split: "train", "validation" or "test"; the edits 0, 1, 2 … of it, as many as are asked for."""
@@ -32,9 +34,10 @@ class SmallWorld:
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         """data: how many edits, as a number."""
         text = os.fspath(data)
-        if not text.isdigit() or int(text) < 1:
+        count = int(text) if text.isdecimal() and len(text) < LONGEST else 0
+        if count < 1:
             raise SettingError(f"data is {text!r}", expected="how many edits to draw, 1 or more", fix="pass --data 100")
-        for number in range(int(text)):
+        for number in range(count):
             sample = sample_edit(number, split=self.split)
             yield Row(
                 key=f"{number:05d}",

@@ -19,6 +19,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_number
 from ..basics.folders import files_in
 from ..errors import DataError, SettingError, command
 from ..plain_text import say
@@ -95,8 +97,8 @@ class PairReader:
     ):
         if schema is not None and not (isinstance(schema, str) and schema in SCHEMAS):
             raise SettingError(f"unknown schema {schema!r}", expected=", ".join(SCHEMAS), fix="name one, or none")
-        if limit is not None and limit < 1:
-            raise SettingError(f"limit is {limit}", expected="1 or more", fix="leave it out for all pairs")
+        if limit is not None:
+            check_number(limit, "limit", 1, math.inf, "leave it out for all pairs", whole=True)
         self.source, self.limit, self.report = os.fspath(source), limit, Report()
         self._folder = Path(source).expanduser()
         self._home = self._folder.parent if self._folder.is_file() else self._folder
@@ -202,7 +204,7 @@ class PairReader:
         for line in filter(bytes.strip, Path(table.url).read_bytes().splitlines()):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (RecursionError, ValueError):
                 row = None
             yield row if isinstance(row, dict) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_number
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import plain, write_text, written_whole
 from ..editor import Editor
@@ -103,7 +105,7 @@ class TokenPairs:
                 texts = file.metadata()
                 source, target = (file.get_tensor(name).long() for name in ("source", "target"))
             return cls(source, target, json.loads(texts["instructions"]), json.loads(texts["categories"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} holds no token pairs: {error}",
                 expected="a file that TokenPairs.save wrote",
@@ -119,7 +121,7 @@ def token_pairs(
     batch: int = 4,
     progress: bool = True,
 ) -> TokenPairs:
-    """Tokenizes every pair once, `batch` pictures at a time. Raises DataError where there is none.
+    """Tokenizes every pair once, `batch` pictures at a time. Raises DataError where there is none, SettingError.
 
     All pairs get the grid of the editor's square: of a picture of another aspect only the middle square is kept, of
     source and target the same one, so an edit near a far end can be lost. Where a pair has a mask, see keep_unchanged.
@@ -129,6 +131,7 @@ def token_pairs(
     folder: keep the tokens of a PairReader there, apart for every combination of VQ model, size, tokenizer, data set
     and code. What a killed run had finished is not done again. One process fills it, others read it afterwards.
     """
+    check_number(batch, "batch", 1, sys.maxsize, "4 are usual", whole=True)
     reader = pairs if isinstance(pairs, PairReader) else None
     if folder is None:
         parts = list(_tokenized(editor, pairs, reader, batch, _bar(pairs, 0, progress)))

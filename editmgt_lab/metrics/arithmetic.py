@@ -60,13 +60,14 @@ def roc_auc(heat: Tensor, mask: Tensor) -> float:
     that no share of a cell has to be declared white; a cell with the mask's edge in it keeps the best map a little
     below 1. NaN where the mask leaves too little inside or outside. Raises ShapeError.
     """
-    rows, columns = (size // cells for size, cells in zip(mask.shape, heat.shape, strict=True))
-    if mask.shape != (rows * heat.shape[0], columns * heat.shape[1]):
+    fits = heat.ndim == mask.ndim == 2 and heat.numel() and mask.numel() and mask.dtype == torch.bool
+    if not fits or any(size % cells for size, cells in zip(mask.shape, heat.shape, strict=True)):
         raise ShapeError(
-            f"heat {list(heat.shape)} for a mask {list(mask.shape)}",
-            expected="a mask whose sides are multiples of the heat map's",
-            fix="fit the mask to the model's grid",
+            f"heat {list(heat.shape)} for a {mask.dtype} mask {list(mask.shape)}",
+            expected="a bool mask [H, W] whose sides are multiples of those of the heat map [h, w]",
+            fix="take one picture's heat map, fit the mask to the model's grid and compare it with 0.5",
         )
+    rows, columns = (size // cells for size, cells in zip(mask.shape, heat.shape, strict=True))
     if min(share(mask), share(~mask)) < MIN_SHARE:
         return math.nan
     values, place = heat.flatten().unique(return_inverse=True)  # sorted; ties share a place

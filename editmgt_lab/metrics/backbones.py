@@ -47,7 +47,7 @@ class Preprocessing:
 
     def _prepare(self, image: Image.Image) -> Tensor:
         size = tuple(self.short * side // min(image.size) for side in image.size)  # cut off, not rounded: torchvision's
-        left, top = ((side - self.crop) // 2 for side in size)
+        left, top = (round((side - self.crop) / 2) for side in size)  # as torchvision rounds: half to even
         image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         image = image.crop((left, top, left + self.crop, top + self.crop))
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in self.statistics)

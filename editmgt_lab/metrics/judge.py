@@ -31,7 +31,8 @@ Array = np.ndarray
 def read_scene(picture: Image.Image, background: str) -> dict[str, tuple[str, str]]:
     """Which object stands where: place → (kind, colour); places with nothing are left out.
 
-    picture: RGB, square, of any size; background: the name of what it should be painted on.
+    picture: RGB, square, of any size; background: the name of what it should be painted on. Raises SettingError for one
+    that is not known.
     """
     pixels = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     return {window.place: PAIRS[pair] for _, pair, window in objects_seen(pixels, background)}

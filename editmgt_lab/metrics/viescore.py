@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -24,6 +24,7 @@ from ..errors import JudgeError
 Judge: TypeAlias = Callable[[Sequence[Image.Image], str], str]  # pictures and a question → the answer, as text
 
 HIGHEST = 10
+OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')  # how one begins in JSON
 FORM = 'Answer with JSON only: {"score": [first, second], "reasoning": "one sentence"}, both numbers from 0 to 10.'
 SEMANTIC = (
     "The first picture was to be edited as this instruction says: <instruction>\n"
@@ -80,25 +81,47 @@ def ask(
 
 
 def read_scores(answer: str) -> tuple[float, ...]:
-    """The two scores of a judge's answer: of its JSON's "score", wherever that stands, or of a bare list.
+    """The two scores of a judge's answer: "score" of the last JSON object that has it, wherever that stands. Where none
+    has, a list that stands alone in the answer, outside of braces.
 
     A single number counts as both. Raises JudgeError for anything else, and for scores outside [0, 10].
     """
-    values = None
-    for found in re.finditer(r"\{[^{}]*\}|\[[^\[\]]*\]", answer):
-        try:
-            content = json.loads(found.group())
-        except ValueError:
-            continue
-        values = content.get("score") if isinstance(content, dict) else content
-        if values is not None:
-            break
+    try:
+        values = _said(answer)
+    except RecursionError:  # braces in braces in braces
+        values = None
     values = values if isinstance(values, list) else [values]
-    numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    if len(numbers) != len(values) or len(numbers) not in (1, 2) or not all(0 <= v <= HIGHEST for v in numbers):
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= HIGHEST]
+    if len(numbers) != len(values) or len(numbers) not in (1, 2):
         raise JudgeError(
             f"the judge's answer holds no scores: {answer.strip()[:200]!r}",
             expected='{"score": [first, second]} with numbers from 0 to 10',
             fix="ask again, or take a judge that keeps to the form; no score was made up",
         )
-    return tuple(numbers)
+    return tuple(map(float, numbers))
+
+
+def _said(answer: str) -> Any:
+    """What an answer gives as its scores, unchecked; None where it gives nothing, or several lists."""
+    scores: list[Any] = []
+    decoder = json.JSONDecoder(object_hook=lambda content: scores.append(content.get("score")))  # inner objects first
+    outside, place = "", 0  # of the objects
+    while found := OBJECT.search(answer, place):
+        try:
+            end = decoder.raw_decode(answer, found.start())[1]
+            outside += answer[place : found.start()]
+        except ValueError:
+            end = found.start() + 1
+            outside += answer[place:end]
+        place = end
+    outside = re.sub(r"\{[^{}]*\}?", "", outside + answer[place:])
+    lists = [_json_or_none(text) for text in re.findall(r"\[[^\[\]]*\]", outside)]
+    scores, lists = ([each for each in found if each is not None] for found in (scores, lists))
+    return scores[-1] if scores else lists[0] if len(lists) == 1 else None
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

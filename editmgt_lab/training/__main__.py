@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -12,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..basics.checks import check_number
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import remove
 from ..errors import TrainingError, command
 from ..loading import load
+from ..settings import choose_device
 from ..transformer import MaskedGenerativeTransformer
 from ..vq import VQModel
 from ..world import sample_edit
@@ -31,6 +34,20 @@ from .tokenizer.vq import train_vq
 from .transformer import train_transformer
 
 STAGES = ("vq", "decoder", "tokens", "transformer", "save")
+SHARES = ("caption_share", "asked_share", "cool_down", "text_dropout", "average_decay")  # of 1
+DIVISORS, LEAST = ("asked_share", "cool_down", "look_reach"), 1e-6
+
+
+def check(recipe: Recipe) -> None:
+    """Raises SettingError for a number that is out of range: 0 only where 0 turns something off."""
+    for field in fields(Recipe):
+        kind, value, fix = type(field.default), getattr(recipe, field.name), f"{field.default} is the tiny recipe's"
+        name = "--" + field.name.replace("_", "-")
+        if kind is int:
+            check_number(value, name, min(field.default, 1), math.inf, fix, whole=True)
+        elif kind is float:
+            low, high = LEAST if field.name in DIVISORS else 0, 1 if field.name in SHARES else math.inf
+            check_number(value, name, low, high, fix)
 
 
 def make_vq(
@@ -110,8 +127,10 @@ def train(
     of it; other_code: go on with it although code or libraries have changed.
 
     Raises CheckpointError where the folder was begun with another recipe or start, TrainingError where `only` has
-    nothing to go on from.
+    nothing to go on from, SettingError for a device or a number of the recipe that cannot be.
     """
+    check(recipe)
+    device = str(choose_device(device))
     numbers = asdict(recipe)
     of_stage = {
         name: {each: numbers.pop(each) for each in [*numbers] if each.startswith(name)}

@@ -31,12 +31,12 @@ SEES = 4  # tokens beyond its own that a token of a local VQ model depends on, a
 
 
 def pictures(count: int, size: int) -> Tensor:
-    """Sources and targets of `count / 2` edits of the training split, uint8 [count, 3, size, size]."""
+    """Sources and targets of the training split's edits in turn, uint8 [count, 3, size, size]."""
     stack = []
-    for seed in tqdm(range(count // 2), desc="drawing pictures", unit="edit"):
+    for seed in tqdm(range((count + 1) // 2), desc="drawing pictures", unit="edit"):
         sample = world.sample_edit(seed, size=size)
         stack.append((to_tensor([sample.source, sample.target]) * 255).round().to(torch.uint8))
-    return torch.cat(stack)
+    return torch.cat(stack)[:count]
 
 
 def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ def encode_targets(vq: VQModel, samples: Sequence[world.EditSample], source: Ten
 def token_cache(
     folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int, *, other_code: bool = False
 ) -> dict[str, Tensor]:
-    """All shards of the training split, made once and kept in `folder`; resumable shard by shard.
+    """So many edits of the training split, made once and kept in `folder`; resumable shard by shard.
 
     A shard that another VQ model, tokenizer, size or code made is not used: CheckpointError. other_code: see
     `run.check_same`.
@@ -116,9 +116,10 @@ def token_cache(
     made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__)
     shards = []
     for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
-        path = folder / f"{start:07d}.safetensors"
+        count = min(SHARD, pairs - start)
+        path = folder / f"{start:07d}{'' if count == SHARD else f'-{count}'}.safetensors"
         if not path.exists():
-            shard = token_shard(vq, text, range(start, start + SHARD), size)
+            shard = token_shard(vq, text, range(start, start + count), size)
             with written_whole(path) as unfinished:
                 save_file(shard, unfinished, {MADE_OF: json.dumps(made_of)})
         with safe_open(path, framework="pt") as file:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import world
+from ..basics.checks import check_number
 from ..editor import Editor
 from ..errors import command
 from ..images import to_tensor
@@ -78,7 +80,7 @@ def edit_figures(
 
     window: tokens along the side of a window, 0 for whole pictures.
     """
-    recipe, factor = SMALL, vq.config.factor
+    recipe, factor = replace(SMALL, image_size=samples[0].source.width), vq.config.factor
     source, target = (encode(vq, [getattr(s, name) for s in samples]) for name in ("source", "target"))
     masks = to_tensor([sample.mask for sample in samples])[:, 0] > 0.5
     origin, kept = None, list(range(len(samples)))
@@ -86,6 +88,8 @@ def edit_figures(
         units = window * factor * 16 // samples[0].source.width
         index = torch.tensor([window_of(sample, units) for sample in samples])
         kept = (index != NOWHERE).nonzero().flatten().tolist()
+        if not kept:
+            return {}
         index = torch.where(index == ANYWHERE, 4, index)[kept]
         origin = corners(source.shape[-1] // 2, window // 2)[index]
         source, target = cut(source[kept], index, window), cut(target[kept], index, window)
@@ -127,8 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, default=16, help="tokens along a side; 0: whole pictures")
     parser.add_argument("--token-temperature", type=float, default=0.3)
     options = parser.parse_args(arguments)
+    for name in ("count", "pictures"):
+        check_number(getattr(options, name), f"--{name}", 0, math.inf, "0 leaves it out", whole=True)
     editor: Editor = load(options.folder, dtype=torch.float32)
     size = editor.defaults.image_size
+    if options.count:
+        side = size // editor.vq.config.factor
+        check_number(options.window, "--window", 0, side, "0 shows whole pictures", whole=True)
     if options.pictures:
         for name, value in tokenizer_figures(editor.vq, count=options.pictures, split=options.split, size=size).items():
             print(f"{name}: {value:.4f}")
@@ -143,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model, editor.vq, samples, window=options.window, token_temperature=options.token_temperature
         )
         every = [value for values in found.values() for value in values]
-        print(f"success: {sum(every) / len(every):.2f} of {len(every)} edits")
+        print(f"success: {sum(every) / len(every):.2f} of {len(every)} edits" if every else "success: no edit is shown")
         for name, values in found.items():
             print(f"  {name}: {sum(values) / len(values):.2f} of {len(values)}")
 

@@ -428,9 +428,52 @@ def test_an_editor_that_raises_stops_the_run_and_the_next_one_goes_on(tmp_path):
 def test_a_damaged_journal_is_an_error(tmp_path):
     run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
-    (tmp_path / "rows.jsonl").write_text("\n".join(["{broken", *lines]) + "\n")
-    with pytest.raises(DataError, match="line 1"):
-        run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
+    for broken in ("{broken", "[" * 200_000, '{"key": "a", "scores": 3}', "3"):
+        (tmp_path / "rows.jsonl").write_text("\n".join([broken, *lines]) + "\n")
+        with pytest.raises(DataError, match="line 1"):
+            run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
+    for broken in ("[]", '{"edits": {}}', '{"edits": [], "measures": {}}'):
+        (tmp_path / "settings.json").write_text(broken)
+        with pytest.raises(DataError, match="no record of a run's settings"):
+            run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
+
+
+def test_the_card_is_of_this_runs_rows(tmp_path):
+    """Fewer rows or more of them in one folder: none is edited twice."""
+    calls = []
+
+    def edit(source, instruction, number):
+        calls.append(number)
+        return source
+
+    shown = []
+    for data, count in (("2", None), ("4", None), ("4", 1), ("3", None)):
+        card = run(SmallWorld(), data, {"mine": edit}, tmp_path, tools=NONE, count=count, progress=False)
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert f"0 of {len(card.scored)} rows were skipped" in card.table()
+        shown.append((len(card.scored), results["summary"][ALL]["mine"]["L1, source"]["count"]))
+    assert shown == [(2, 2), (4, 4), (1, 1), (3, 3)] and calls == [0, 1, 2, 3] and len(done(tmp_path)) == 4
+    with pytest.raises(DataError, match="is not what was measured"):
+        run(SmallWorld("validation"), "2", {"mine": edit}, tmp_path, tools=NONE, progress=False)
+    for count in (0, 1.5, "2", 10**30):
+        with pytest.raises(SettingError, match="count is"):
+            run(SmallWorld(), "2", {}, tmp_path, tools=NONE, count=count, progress=False)
+
+
+def test_a_folder_is_the_same_however_it_is_named(magic, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    for name in ("magic", "./magic/../magic", magic):
+        card = run(MagicBrush(), name, {"mine": invert}, tmp_path / "out", tools=NONE, progress=False)
+        shown.append(((tmp_path / "out/rows.jsonl").read_text(), card.table()))
+    assert shown[0] == shown[1] == shown[2]
+
+
+def test_rows_of_more_data_go_into_the_same_folder(emu, tmp_path):
+    write(tmp_path / "more/test.parquet", EMU, [emu_row(7), emu_row(8)])
+    for data in (emu, tmp_path / "more"):
+        card = run(EmuEdit(), data, {"mine": invert}, tmp_path / "out", tools=NONE, progress=False)
+    assert len(card.scored) == 2 and len(done(tmp_path / "out")) == 9 and "0 of 2 rows were skipped" in card.table()
 
 
 def test_keys_that_repeat_are_reported(tmp_path):
@@ -480,12 +523,41 @@ def test_the_command_takes_the_benchmarks_own_clip(tmp_path, monkeypatch):
     assert asked == ["tiny", CLIP_SOURCE, None, "tiny"]
 
 
+SILENT = "--clip none --dino none --dinov2 none".split()
+
+
+@pytest.mark.parametrize(
+    "given", ["--hold-threshold 0.1", "--steps 3", "--guidance-scale 2", "--strength 1", "--model tiny"]
+)
+def test_what_another_editor_would_not_hear_is_refused(tmp_path, capsys, given):
+    places = ["--output", str(tmp_path / "out"), *SILENT]
+    assert main(["small-world", "--data", "2", "--editor", "builtins:print", *given.split(), *places]) == 2
+    assert f"{given.split()[0]} is for the lab's own editors" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_and_a_split_are_the_same_however_they_are_named(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_folder.parent)
+    for model, split in ((str(tiny_folder), []), (tiny_folder.name, ["--split", "test"])):
+        options = ["--model", model, "--steps", "1", "--output", str(tmp_path / "out"), *split, *SILENT]
+        assert main(["small-world", "--data", "1", *options]) == 0
+    kept = json.loads((tmp_path / "out/settings.json").read_text())["edits"]
+    assert kept["model"] == str(tiny_folder.resolve()) and kept["split"] == "test"
+
+
 def test_command_line_says_what_is_wrong(tmp_path, capsys):
     assert main(["small-world", "--output", str(tmp_path)]) == 2
     assert main(["small-world", "--data", "2", "--editor", "no_such_module:edit", "--output", str(tmp_path)]) == 2
     assert (
         main(["gedit", "--data", str(tmp_path / "none"), "--editor", "builtins:print", "--output", str(tmp_path)]) == 2
     )
+    rest = [*SILENT, "--output", str(tmp_path / "drawn")]
+    for number in ("²", "-1", "0", "1.5", "9" * 5000):
+        assert main(["small-world", "--data", number, "--editor", "builtins:print", *rest]) == 2
+    for name in ("os:sep", ".os:sep", "os:", ":print", "os"):
+        assert main(["small-world", "--data", "2", "--editor", name, *rest]) == 2
+        assert main(["small-world", "--data", "2", "--editor", "builtins:print", "--judge", name, *rest]) == 2
     said = capsys.readouterr().err
+    assert "begun with other" not in said and "'os:sep' is no function" in said and "data is '²'" in said
     assert "pass --data 100" in said and "cannot be imported" in said and "there is no data set" in said
     assert set(BENCHMARKS) == {"emu-edit", "magicbrush", "anybench", "gedit", "small-world"} and ALL == "all"

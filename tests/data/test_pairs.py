@@ -118,8 +118,9 @@ def test_both_kinds_of_arrow_file_are_read(tmp_path, picture, kind):
 def test_a_limit_is_of_usable_pairs(crisp):
     reader = PairReader(crisp, limit=3)
     assert len(list(reader)) == 3 and reader.report.rows == 10
-    with pytest.raises(SettingError):
-        PairReader(crisp, limit=0)
+    for limit in (0, -1, 1.5, "3", True):
+        with pytest.raises(SettingError, match="limit is"):
+            PairReader(crisp, limit=limit)
 
 
 def any_row(picture, number, **changed):
@@ -172,7 +173,7 @@ def plain(tmp_path, picture):
         {"source": "a.png", "target": "a.png", "instruction": 3},
         ["a.png"],
     ]
-    text = "\n".join(map(json.dumps, lines)) + '\n\n{"source": "a.png", \n'
+    text = "\n".join(map(json.dumps, lines)) + '\n\n{"source": "a.png", \n' + "[" * 200_000 + "\n"
     (folder / "edits.jsonl").write_bytes(text.encode() + b'{"source": "\xff"}')
     return folder
 
@@ -180,13 +181,13 @@ def plain(tmp_path, picture):
 def test_a_plain_folder(plain):
     reader = PairReader(plain)
     assert [(pair.instruction, pair.category) for pair in reader] == [("make it blue", "color"), ("make it red", None)]
-    assert reader.schema == "folder" and reader.report.rows == 9
+    assert reader.schema == "folder" and reader.report.rows == 10
     assert reader.report.skipped == {
         "the target cannot be read": 1,
         "the target is missing": 1,
         "the source cannot be read": 1,
         "the instruction is empty": 1,
-        "the line is no JSON object": 3,
+        "the line is no JSON object": 4,
     }
 
 
@@ -280,7 +281,9 @@ def test_token_pairs_are_taken_apart_joined_and_kept(editor, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="cannot be written"):
         made.save(tmp_path / "file/pairs.safetensors")
-    for bad in ("file", "none"):
+    deep = {"instructions": "[" * 200_000, "categories": "[]"}
+    tokens.save_file({"source": made.source, "target": made.target}, tmp_path / "deep/deep.safetensors", deep)
+    for bad in ("file", "none", "deep/deep.safetensors"):
         with pytest.raises(DataError, match="holds no token pairs"):
             TokenPairs.load(tmp_path / bad)
 
@@ -310,6 +313,9 @@ def test_what_the_text_encoder_cannot_take(editor, crisp, picture):
         token_pairs(editor, [Pair(picture(), picture(), LONG)], progress=False)
     with pytest.raises(DataError, match="there is no pair"):
         token_pairs(editor, [], progress=False)
+    for batch in (0, -1, 2.0, "4", 10**30):
+        with pytest.raises(SettingError, match="batch is"):
+            token_pairs(editor, [Pair(picture(), picture(), "x")], batch=batch, progress=False)
 
 
 @pytest.mark.parametrize("stopped", [*range(10), "writing"])

@@ -1,8 +1,8 @@
 """`python -m tests.flakes`: the whole suite again and again, in another order each time, beside busy loops.
 
 A test that hangs on the order, on what another one left, or on how fast a computer is fails here sooner or later.
-Prints a line for each run with the seed of its order, and the names of what failed; exits with 1 where any did. Runs
-that are done stay in the output's flakes.json, and a rerun goes on with the next seed.
+Prints a line for each run with the seed of its order, and the names of what failed; exits with 1 where any did, or none
+ran. Runs that are done stay in the output's flakes.json, and a rerun of the same goes on with the next seed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from editmgt_lab.basics.fingerprints import code_fingerprint, differences, fingerprint
 from editmgt_lab.metrics.report import save_json
-from tests.matrix.__main__ import counts
+from tests.matrix.__main__ import counts, succeeded
 from tests.support import ROOT
 
+ROOMS, CODE = ("editmgt_lab", "tests", "notebooks"), (".py", ".js", ".css")
 SUITE = ("-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", "--random-order-bucket=module")
 
 
@@ -41,10 +43,18 @@ def busy(loops: int) -> Iterator[None]:
 def run(seed: int, loops: int, tests: Sequence[str], folder: Path) -> dict[str, Any]:
     """The suite once, its files and the tests of each in the order of this seed: what came of it."""
     report = folder / f"{seed}.xml"
+    report.unlink(missing_ok=True)  # of an earlier search
     command = [sys.executable, *SUITE, f"--random-order-seed={seed}", f"--junitxml={report}", *tests]
     with open(folder / f"{seed}.log", "w") as log, busy(loops):
-        subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return {"seed": seed, "busy loops": loops} | counts(report)
+        ended = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return {"seed": seed, "busy loops": loops} | counts(report, ended.returncode)
+
+
+def made_of(tests: Sequence[str], loops: int) -> dict[str, Any]:
+    """What the runs of one search have in common: tests, busy loops and code, that of the tests too."""
+    files = [file for room in ROOMS for file in (ROOT / room).rglob("*.*") if file.suffix in CODE]
+    code = {"files": fingerprint({str(file.relative_to(ROOT)): file for file in files})} | code_fingerprint()
+    return {"tests": list(tests) or "all", "busy loops": loops, "code": code}
 
 
 def main() -> int:
@@ -56,13 +66,23 @@ def main() -> int:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     kept = options.output / "flakes.json"
-    runs = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    search = {"made of": made_of(options.tests, options.busy), "runs": []}
+    if kept.exists():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        before = before if isinstance(before, dict) else {"made of": {}}  # by an earlier release
+        if changed := differences(before["made of"], search["made of"]):
+            parser.error(
+                f"{kept} has runs of something else: {'; '.join(changed)}\n"
+                "take another --output, or delete that file to begin anew"
+            )
+        search = before
+    runs = search["runs"]
     for seed in tqdm(range(len(runs), options.count), initial=len(runs), total=options.count, desc="the suite"):
         runs.append(run(seed, options.busy, options.tests, options.output.resolve()))
-        save_json(runs, kept)
+        save_json(search, kept)
     for each in runs:
         print(f"order {each['seed']}, {each['busy loops']} busy loops: {each['outcome']}", *each.get("failed", ()))
-    return int(any(each.get("failed", True) for each in runs))
+    return 0 if runs and all(map(succeeded, runs)) else 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The version matrix: its bounds, its interpreters and its table, without installing anything."""
 
+import subprocess
 import sys
 from importlib import metadata
 
@@ -7,9 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-pytest.importorskip("tomllib", reason="the matrix is run by Python 3.11 or newer")
-from tests.matrix import __main__ as matrix  # noqa: E402
-from tests.support import ROOT  # noqa: E402
+from tests.matrix import __main__ as matrix
+from tests.support import ROOT
 
 REPORT = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1" time="2.5">
 <testcase classname="tests.a" name="one"/><testcase classname="tests.a" name="two"><failure/></testcase>
@@ -18,6 +18,7 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1"
 
 
 def test_every_dependency_has_a_lower_bound():
+    pytest.importorskip("tomllib", reason="the lowest versions are read by Python 3.11 or newer")
     pinned = dict(line.split("==") for line in matrix.lowest_versions())
     assert {"torch", "transformers", "pillow", "daft", "scikit-image", "pytest"} <= pinned.keys()
     assert "ray" not in pinned, "the cluster's extra is not installed"
@@ -47,8 +48,31 @@ def test_this_python_is_found_and_one_that_is_missing_is_said(tmp_path):
 
 def test_the_table_counts_what_pytest_reports(tmp_path):
     (tmp_path / "report.xml").write_text(REPORT)
-    told = matrix.counts(tmp_path / "report.xml")
-    assert told["failed"] == ["tests.a::two"] and told["outcome"] == "2 passed, 1 skipped, 1 failed"
+    told = matrix.counts(tmp_path / "report.xml", 1)
+    assert told["failed"] == ["tests.a::two"] and not matrix.succeeded(told)
+    assert told["outcome"] == "2 passed, 1 skipped, 1 failed"
     row = {"python": "3.12", "dependencies": matrix.LOWEST} | told
     assert list(matrix.table([row]))[-1] == "| 3.12 | lowest | – | – | – | – | 2 passed, 1 skipped, 1 failed |"
-    assert matrix.counts(tmp_path / "none.xml") == {"outcome": "the suite did not start"}
+    none = matrix.counts(tmp_path / "none.xml", 4)
+    assert none["outcome"] == "the suite did not start (pytest ended with 4)" and not matrix.succeeded(none)
+
+
+@pytest.mark.parametrize("code, succeeded", [(0, True), (1, False), (2, False), (3, False), (5, False), (-9, False)])
+def test_a_suite_that_did_not_run_to_its_end_is_no_success(tmp_path, code, succeeded):
+    report = tmp_path / "report.xml"
+    report.write_text('<testsuites><testsuite tests="2" failures="0" errors="0" skipped="1" time="1"/></testsuites>')
+    told = matrix.counts(report, code)
+    assert matrix.succeeded(told) == succeeded
+    assert told["outcome"] == "1 passed, 1 skipped" + (f" (pytest ended with {code})" if code not in (0, 1) else "")
+    report.write_text('<testsuites><testsuite tests="1" failures="0" errors="0" skipped="1" time="1"/></testsuites>')
+    assert not matrix.succeeded(matrix.counts(report, code)), "nothing passed"
+
+
+def test_a_computer_without_any_of_these_pythons_is_no_success(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["matrix", "--pythons", "3.1", "--bounds", "newest", "--output", str(tmp_path)])
+    assert matrix.main() == 1 and matrix.ABSENT in capsys.readouterr().out
+
+
+def test_it_is_imported_where_there_is_no_tomllib():
+    code = "import sys; sys.modules['tomllib'] = None; import tests.matrix.__main__, tests.flakes.__main__"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from editmgt_lab.errors import ShapeError
-from editmgt_lab.metrics import bootstrap_interval, edit_score, leakage, roc_auc, success
+from editmgt_lab.errors import SettingError, ShapeError
+from editmgt_lab.metrics import bootstrap_interval, edit_score, leakage, read_scene, roc_auc, success
 from editmgt_lab.metrics.arithmetic import ratio_interval, summary
 
 
@@ -87,8 +88,15 @@ def test_wrong_shapes_are_refused(left):
         edit_score(flat(0.1)[:, :4], flat(0.1), flat(0.2), left)
     with pytest.raises(ShapeError):
         leakage(flat(0.1), flat(0.1), left.float())
-    with pytest.raises(ShapeError):
-        roc_auc(torch.rand(3, 3), left)
+    heats = (torch.rand(3, 3), torch.rand(1, 4, 4), torch.rand(4), torch.rand(0, 4), torch.rand(16, 16))
+    for heat, mask in (*((heat, left) for heat in heats), (torch.rand(4, 4), left.float()), (heats[0], left[:0])):
+        with pytest.raises(ShapeError, match="heat"):
+            roc_auc(heat, mask)
+
+
+def test_a_scene_on_an_unknown_background_is_refused():
+    with pytest.raises(SettingError, match="unknown background 'nowhere'"):
+        read_scene(Image.new("RGB", (64, 64)), "nowhere")
 
 
 def test_bootstrap_interval_covers_the_mean_nineteen_times_in_twenty():

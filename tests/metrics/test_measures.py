@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPModel, Dinov2Model, ViTModel
 import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, JudgeError, SettingError, ShapeError
 from editmgt_lab.metrics import lpips, pixels
-from editmgt_lab.metrics.backbones import cosine, load_clip, load_dino, load_dinov2
+from editmgt_lab.metrics.backbones import Preprocessing, cosine, load_clip, load_dino, load_dinov2
 from editmgt_lab.metrics.measured import ALL, MeasuredCard, Shown
 from editmgt_lab.metrics.measures import Comparison, Tools, build_measures, evaluate_comparison
 from editmgt_lab.metrics.viescore import VIEScore, ask, read_scores
@@ -201,6 +201,14 @@ def test_clip_against_transformers(networks, sample):
     assert str(clip.preprocessing) == "short side 32 px bicubic, centre 32 px" and clip.name == "clip"
 
 
+@pytest.mark.parametrize("short, cut", [(33, 0), (35, 2), (37, 2), (39, 4)])
+def test_the_centre_is_rounded_as_torchvision_rounds_it(short, cut):
+    """int(round((side - crop) / 2.0)), half to even."""
+    columns = np.tile(np.arange(short, dtype=np.uint8)[:, None], (short, 1, 3))  # each of its own brightness
+    prepared = Preprocessing(short, 32, ((0.0,) * 3, (1.0,) * 3))([Image.fromarray(columns)])
+    assert (255 * prepared[0, 0, 0]).round().tolist() == list(range(cut, cut + 32))
+
+
 def test_clip_prepares_pictures_as_transformers_does(sample, networks):
     processors = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     theirs = processors.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
@@ -291,9 +299,15 @@ def test_what_cannot_be_measured_is_nan(sample, networks):
     assert known == {"L1, source", "DINO, source"}
 
 
-@pytest.mark.parametrize(
-    "answer", ["", "good", '{"score": "high"}', '{"score": [11, 2]}', "[1, 2, 3]", '{"score": [5, ']
-)
+SCORELESS = [
+    "", "good", '{"score": "high"}', '{"score": [11, 2]}', "[1, 2, 3]", '{"score": [5, ', "from [0, 10] I give [7, 8]",
+    '{"reasoning": "the picture [1]', "{score: [7, 8]}", '{"marks": [7, 8]}', '{"score": [1, 2]} or {"score": "high"}',
+    pytest.param('{"score": [%s, 1]}' % ("9" * 400), id="huge"), '{"score": NaN}',
+    pytest.param('{"score": [7, 8], "of": ' * 100_000, id="deep"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", SCORELESS)
 def test_a_judge_without_scores_is_an_error_and_never_a_number(answer, sample):
     with pytest.raises(JudgeError):
         read_scores(answer)
@@ -307,6 +321,23 @@ def test_viescore_is_the_smaller_part_and_the_root_of_the_product(sample):
     assert found == VIEScore((8, 4.5), (9, 2)) and (found.semantic, found.quality, found.overall) == (4.5, 2, 3)
     assert read_scores("[6, 0]") == (6, 0) and read_scores('{"score": 7}') == (7,)
     assert read_scores('```json\n{"reasoning": "a", "score": [1, 2]}\n```') == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "answer, scores",
+    [
+        ('On a scale of [0, 10] I give {"score": [7, 8], "reasoning": "ok"}', (7, 8)),
+        ('{"reasoning": "the picture [1] vs {x}", "score": [7, 8]}', (7, 8)),
+        ('<think>say {"score": [3, 3]}? no.</think>{"score": [9, 8]}', (9, 8)),
+        ('{"result": {"score": [7, 8]}}', (7, 8)),
+        ('{"score": [7, 8], "of the hand": {"score": [1, 2]}}', (7, 8)),
+        ('{"hand": {"score": [1, 2]}, "score": [7, 8]}', (7, 8)),
+        ('[{"score": [7, 8]}]', (7, 8)),
+        ("{x} is as [it] was: [6, 0]", (6, 0)),
+    ],
+)
+def test_scores_are_read_wherever_they_stand(answer, scores):
+    assert read_scores(answer) == scores
 
 
 def test_card_has_backbone_preprocessing_and_reference_beside_every_number(sample, networks, tmp_path):

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 from editmgt_lab import world
 from editmgt_lab.errors import TrainingError
-from editmgt_lab.training.__main__ import main
+from editmgt_lab.training.__main__ import check, main
 from editmgt_lab.training.build import build_text_encoder, save_editor
-from editmgt_lab.training.data import batches, picture_pairs, pictures, token_shard
+from editmgt_lab.training.data import batches, picture_pairs, pictures, token_cache, token_shard
 from editmgt_lab.training.objective import (
     ask,
     code_likeness,
@@ -29,7 +29,7 @@ from editmgt_lab.training.objective import (
 )
 from editmgt_lab.training.optimizer import orthogonalize
 from editmgt_lab.training.reading import ANSWERS, SceneReader
-from editmgt_lab.training.recipe import TINY
+from editmgt_lab.training.recipe import RECIPES, TINY
 from editmgt_lab.training.run import Run, learning_rate_scale
 from editmgt_lab.training.start import start_from_codes
 from editmgt_lab.training.tokenizer.decoder import pair_loss, train_decoder
@@ -377,6 +377,52 @@ def test_the_folder_has_the_released_layout_and_names(tmp_path, vq, text_encoder
     for name in ("editmgt/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
         assert (tmp_path / name).is_file()
     assert {"vocab.json", "tokenizer.json"} & {path.name for path in (tmp_path / "tokenizer").iterdir()}
+
+
+def test_only_the_pairs_that_were_asked_for_are_drawn(tmp_path, vq, text_encoder, monkeypatch):
+    monkeypatch.setattr("editmgt_lab.training.data.SHARD", 4)
+    files = {}
+    for pairs in (6, 7, 8, 2):
+        made = token_cache(tmp_path, vq, text_encoder, pairs, 64)
+        assert {len(tensor) for tensor in made.values()} == {pairs}
+        files[pairs] = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    whole = token_shard(vq, text_encoder, range(8), 64)
+    for pairs in (8, 6):
+        for name, tensor in token_cache(tmp_path, vq, text_encoder, pairs, 64).items():
+            assert torch.equal(tensor, whole[name][:pairs].long()), name
+    assert files[6].items() <= files[7].items() <= files[8].items() <= files[2].items(), "none is made twice"
+    assert set(files[8]) == {f"000000{name}.safetensors" for name in ("0", "4", "4-2", "4-3")}
+
+
+def test_as_many_pictures_are_drawn_as_were_asked_for():
+    three = pictures(3, 32)
+    assert torch.equal(three, pictures(4, 32)[:3]) and len(pictures(1, 32)) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--pairs 0", "--pairs -5", "--batch 0", "--image-size 0", "--vq-pictures 0", "--codes -1",
+        "--window -1", "--cool-down 0", "--asked-share 0", "--caption-share 1.5", "--text-dropout nan",
+        "--muon-learning-rate inf", "--look-weight -1",
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_refused(tmp_path, capsys, given):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--start", "tiny", "--only", "tokens", *given.split(), *places]) == 2
+    assert "{} is {}".format(*given.split()) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path, capsys):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--device", "nonsense", *places]) == 2
+    assert "device 'nonsense' cannot be used" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_pass_their_own_checks(name):
+    check(RECIPES[name])
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "small"])

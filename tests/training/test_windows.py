@@ -180,6 +180,7 @@ def test_progress_gives_a_copy_of_the_source_no_success(vq, monkeypatch, window)
 
     def answer(model, texts, source, shape, recipe, *, origin, token_temperature):
         assert len(texts) == len(source) and (origin is None) == (window == 0)
+        assert recipe.image_size == 64, "the size is that of the pictures"
         answers.append(source)
         return source
 
@@ -187,6 +188,19 @@ def test_progress_gives_a_copy_of_the_source_no_success(vq, monkeypatch, window)
     found = edit_figures(None, vq, samples, window=window, token_temperature=0.3)
     assert set(found) <= set(world.CATEGORIES) and sum(map(sum, found.values())) == 0
     assert 0 < sum(map(len, found.values())) <= sum(map(len, answers)) <= len(samples)
+
+
+@pytest.mark.parametrize("given", ["--count -1", "--pictures -1", "--window -1", "--window 9"])
+def test_progress_refuses_what_cannot_be(tiny_folder, capsys, given):
+    options = ["--pictures", "0", "--count", "1", "--window", "2"]
+    assert progress.main([str(tiny_folder), *options, *given.split()]) == 2
+    assert "{} is {}".format(*given.split()) in capsys.readouterr().err
+
+
+def test_progress_says_where_no_window_shows_an_edit(tiny_folder, capsys):
+    assert progress.main([str(tiny_folder), "--pictures", "0", "--count", "1", "--window", "2"]) == 0
+    assert "success: no edit is shown" in capsys.readouterr().out
+    assert progress.main([str(tiny_folder), "--pictures", "1", "--count", "0"]) == 0, "a window is of edits"
 
 
 def test_sharpness_sees_blur():
