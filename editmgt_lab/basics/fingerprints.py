@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -55,9 +55,13 @@ def editor_fingerprint(editor: Any) -> dict[str, Any]:
     }
 
 
-def weights_fingerprint(editor: Any) -> str:
-    """Of what an editor is: all its weights and its defaults. Whatever is made with it and kept carries this."""
+def weights_fingerprint(editor: Any, *, without: Sequence[str] = ()) -> str:
+    """Of what an editor is: all its weights and its defaults. Whatever is made with it and kept carries this.
+
+    without: names of defaults that what was made does not depend on, such as λ where a study sets its own.
+    """
     defaults = json.loads(json.dumps(editor.defaults.to_dict()))
+    defaults = {name: value for name, value in defaults.items() if name not in without}
     return fingerprint(editor.transformer, editor.text_encoder, editor.vq, editor.mask_token_id, defaults)
 
 

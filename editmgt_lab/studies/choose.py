@@ -2,7 +2,7 @@
 
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
 without hold; then the picture and the blocks of the heat map by localisation; last, since it rests on all of these, the
-hold: of the λ and rules whose success is at most a point below the best, that which leaks least in local categories,
+hold: of the λ and rules whose success is at most 2 points below the best, that which leaks least in local categories,
 and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
 first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength: to be
 seen and not chosen. With `--hold RULE`, the λ of one rule alone, all else as the model has it: a point of success takes
@@ -46,7 +46,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 }
 HELD = ("hold_threshold", "hold", "hold_by")  # what `choose_hold` chooses
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
-MAY_LOSE = 0.01  # of success, for the hold
+MAY_LOSE = 0.02  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
 COLUMNS = {  # name → head, factor, digits
     "success": ("success %", 100, 1),

@@ -227,7 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     told, number = verdict(results), len(pairs[UNFILTERED])
     print(f"{number} pairs of each kind, from {chosen.scenes} scenes\n", table(results), sep="\n")
     print("", verdict_in_words(told), sep="\n")
-    saved = measured | which_model(chosen.model, editor) | {"scenes": chosen.scenes, "pairs": number}
+    saved = measured | which_model(chosen.model, editor, without=["hold_threshold"])
+    saved |= {"scenes": chosen.scenes, "pairs": number}
     saved |= {"settings": asdict(settings), "results": [each.to_dict() for each in results], "verdict": told}
     save_json(saved, chosen.output)
     shown = [sample_edit(i, split=chosen.split, size=size) for i in range(SHOWN)]

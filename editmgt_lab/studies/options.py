@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,6 @@ def check_counts(**counts: int) -> None:
         check_number(value, name, 1, math.inf, "leave it out for the usual", whole=True)
 
 
-def which_model(name: str, editor: Editor) -> dict[str, str]:
-    """Which model a result is of: as it was asked for, and the fingerprint of its weights. Ready for JSON."""
-    return {"model": name, "weights": weights_fingerprint(editor)}
+def which_model(name: str, editor: Editor, *, without: Sequence[str] = ()) -> dict[str, str]:
+    """Which model a result is of: as it was asked for, and its `weights_fingerprint`. Ready for JSON."""
+    return {"model": name, "weights": weights_fingerprint(editor, without=without)}

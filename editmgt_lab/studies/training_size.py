@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(model, folder, anew=anew, **options)
     print(report(rows))
     editor = load(model)
-    settings = options | which_model(model, editor)
+    settings = options | which_model(model, editor, without=["hold_threshold"])
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     save_json(saved, paths[0])

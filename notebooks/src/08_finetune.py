@@ -158,7 +158,7 @@ shown(("taught by pairs that do not agree", pictures_control), ("target", target
 # %% [markdown]
 # ## What it forgot
 #
-# An old edit of each category, before and after. With the replay on, all seven were done before and four of them, 57%,
+# An old edit of each category, before and after. With the replay on, all seven were done before and three of them, 43%,
 # after: mixing in old pairs did not keep them all. What it kept cannot be read off here, since no run without it is
 # shown: set `replay_share=0` in SETTINGS, run the training again, and see. Or set `distillation=0`: then the old pairs
 # are still there, but not what the network said of them. Seven edits are few; `make skills` asks hundreds.

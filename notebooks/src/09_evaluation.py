@@ -77,7 +77,7 @@ maps = [(inside, "left to do, inside M"), (outside, "broken, outside M")]
 views.panels_figure([[(heat_overlay(sources[i], (4 * each).clamp(0, 1).numpy()), name) for each, name in maps]])
 
 # %% [markdown]
-# A score of 7.75 and a success, and yet the “yellow heart” of this edit is a torn cross. The score compares pixels, and
+# A score of 8.27 and a success, and yet the “yellow heart” of this edit is a torn blot. The score compares pixels, and
 # the right colour at the right place already earns most of it. Look at the pictures, too.
 #
 # ## Localisation: does the heat map know the place?

@@ -70,7 +70,8 @@ def measure(
     any, the model's own. Raises SettingError.
     """
     check_thresholds(thresholds)
-    weights, editor = weights_fingerprint(editor), editor.with_defaults(hold=hold or editor.defaults.hold)
+    weights = weights_fingerprint(editor, without=["hold_threshold"])
+    editor = editor.with_defaults(hold=hold or editor.defaults.hold)
     above = thresholds[1:]
     known: dict[str, dict[str, list[np.ndarray]]] = {}
     categories, examples, passes, alone = [], {}, 0, 0
