@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .basics.checks import check_switch
 from .basics.dtypes import Dtype, choose_dtype, has_bfloat16
 from .basics.offload import main_dtype
 from .basics.sizes import LARGE, in_bytes
@@ -45,9 +46,8 @@ def load(
     read. Raises CheckpointError, and SettingError for a device or dtype, or where there is no compiler.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
-    for name, value in (("offload", offload), ("compiled", compiled)):
-        if not isinstance(value, bool):
-            raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
+    check_switch(offload, "offload")
+    check_switch(compiled, "compiled")
     if compiled and device.type == "cpu":
         _check_compiler()
     folder = resolve(source, parts=PARTS)

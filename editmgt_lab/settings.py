@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .attention import KEYS, MAPPED
-from .basics.checks import check_name, check_number, whole_numbers
+from .basics.checks import check_name, check_number, check_switch, whole_numbers
 from .basics.folders import write_text
 from .checkpoints import read_json
 from .decoding import COLDEST, DRAWS, HOLD_BY, HOLDS, MOST_STEPS, ORDERS, temperatures
@@ -152,8 +152,7 @@ class Settings:
         check_number(revise, "revise", 0, 1, "0 revises nothing; 0.01 masks what has become very improbable again")
         check_number(refresh_every, "refresh_every", 1, MOST_STEPS, "1 computes all, always; 3 is faster", whole=True)
         for name in ("bias_text", "smooth", "heat_padding"):
-            if not isinstance(value := getattr(defaults, name), bool):
-                raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
+            check_switch(getattr(defaults, name), name)
         for name, value, known in (
             ("hold", defaults.hold, HOLDS),
             ("hold_by", defaults.hold_by, HOLD_BY),

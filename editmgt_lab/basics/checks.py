@@ -27,6 +27,12 @@ def check_name(value: Any, name: str, known: Collection[str]) -> None:
         raise SettingError(f"unknown {name} {value!r}", expected=f"one of {list(known)}", fix="choose one")
 
 
+def check_switch(value: Any, name: str) -> None:
+    """Raises SettingError for what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
+
+
 def whole_numbers(values: Any, name: str) -> tuple[int, ...]:
     """One whole number or several, as a tuple. Raises SettingError for anything else."""
     values = [values] if isinstance(values, Integral) else values
