@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Layout, MultiModalAttention, RMSNorm, SingleModalAttention
+from .basics.checks import may_look
 from .errors import SettingError, ShapeError
 
 SINUSOID_WIDTH = 256
@@ -91,7 +92,7 @@ class TransformerConfig:
                 expected="whole numbers [B, h, w], long",
                 fix="pass token ids, one grid for each picture",
             )
-        low, high = map(int, tokens.aminmax()) if tokens.is_cpu and tokens.numel() else (0, 0)
+        low, high = map(int, tokens.aminmax()) if may_look(tokens) and tokens.numel() else (0, 0)
         if low < 0 or high >= self.vocab_size:
             raise ShapeError(
                 f"{name} are ids from {low} to {high}",

@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import SettingError
 
@@ -31,6 +32,17 @@ def check_switch(value: Any, name: str) -> None:
     """Raises SettingError for what is neither True nor False."""
     if not isinstance(value, bool):
         raise SettingError(f"{name} is {value!r}", expected="True or False", fix="pass one of them")
+
+
+def check_counts(**counts: int) -> None:
+    """Raises SettingError for a count, or a batch, that is no whole number of 1 or more."""
+    for name, value in counts.items():
+        check_number(value, name, 1, math.inf, "leave it out for the usual", whole=True)
+
+
+def may_look(values: Tensor) -> bool:
+    """Whether to read values is free: on any device but the CPU it would wait for all that is still to be computed."""
+    return values.device.type == "cpu"
 
 
 def whole_numbers(values: Any, name: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..basics.checks import may_look
 from ..errors import SettingError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -105,8 +106,3 @@ def refuse_nan(values: Tensor) -> None:
         raise SettingError(
             "the network's logits are not numbers", expected="finite logits", fix="load it with dtype=torch.float32"
         )
-
-
-def may_look(values: Tensor) -> bool:
-    """Whether to read values is free: on any device but the CPU it would wait for all that is still to be computed."""
-    return values.device.type == "cpu"

@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..basics.checks import check_name, check_number
+from ..basics.checks import check_name, check_number, may_look
 from ..errors import SettingError, ShapeError
-from .draws import DRAWS, Generators, draw_tokens, gumbel_noise, may_look
+from .draws import DRAWS, Generators, draw_tokens, gumbel_noise
 from .orders import ORDERS
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .. import world
 from ..attention import CapturedAttention, capture_steps
+from ..basics.checks import check_counts
 from ..consolidation import consolidate, over_steps
 from ..editor import Editor
-from ..errors import SettingError
 from ..images import to_tensor
 from ..inputs import Task, cells_with_any
 from ..results import EditResult
@@ -138,8 +138,7 @@ def draw_truths(
     editor: Editor, *, split: str, count: int, category: str | None = None, batch: int = 20
 ) -> Iterator[Truth]:
     """The edits 0 … count - 1 of a split at the editor's size, a batch at a time. Raises SettingError."""
-    if count < 1 or batch < 1:
-        raise SettingError(f"count is {count}, batch {batch}", expected="1 or more", fix="500 edits by 20 are usual")
+    check_counts(count=count, batch=batch)
     size = picture_size(editor)
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_counts
 from ..editor import Editor
 from ..errors import command
 from ..loading import load
@@ -26,7 +27,7 @@ from ..metrics.judge import read_scene
 from ..metrics.report import align, cell, save_json
 from ..metrics.truth import picture_size
 from ..world import Scene, caption, render, sample_scene
-from .options import add_decoding, check_counts, measuring, which_model
+from .options import add_decoding, measuring, which_model
 
 RENDERS, TOKENIZED, GENERATED = "true renders", "true renders, tokenized", "generated"
 MEASURES = ("scenes", "items", "kinds", "colours", "places", "extras")

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_counts
 from ..crisp.curate.decode import opened
 from ..crisp.curate.sources import Source
 from ..crisp.drawn.editors import redrawn
@@ -41,7 +42,7 @@ from ..metrics.arithmetic import ratio_interval, summary
 from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import picture_size
 from ..world import EditSample, sample_edit
-from .options import check_counts, measuring, which_model
+from .options import measuring, which_model
 from .skills import answers, measured_in_all, teach
 
 SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=60)

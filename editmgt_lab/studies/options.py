@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..basics.checks import check_number
 from ..basics.fingerprints import weights_fingerprint
 from ..editor import Editor
 from ..world import SPLITS
@@ -44,12 +42,6 @@ def with_own(options: Mapping[str, Any], editor: Editor) -> dict[str, Any]:
     """The options, with the model's own default for each that is left to it (None)."""
     own = editor.defaults
     return {name: getattr(own, name) if value is None else value for name, value in options.items()}
-
-
-def check_counts(**counts: int) -> None:
-    """Raises SettingError for a count, or a batch, that is no whole number of 1 or more."""
-    for name, value in counts.items():
-        check_number(value, name, 1, math.inf, "leave it out for the usual", whole=True)
 
 
 def which_model(name: str, editor: Editor, *, without: Sequence[str] = ()) -> dict[str, str]:

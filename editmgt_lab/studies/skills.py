@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_counts
 from ..data.tokens import TokenPairs
 from ..editor import Editor
 from ..errors import command
@@ -32,7 +33,7 @@ from ..metrics.arithmetic import summary
 from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import Scores, Truth, picture_size
 from ..world import SKILLS, EditSample, sample_edit, sample_skill
-from .options import check_counts, measuring, which_model
+from .options import measuring, which_model
 
 WAYS = {"all weights": FinetuneSettings(), "LoRA": FinetuneSettings(rank=7, learning_rate=5e-3)}
 REPLAY = 256  # old edits of the training split that are mixed in

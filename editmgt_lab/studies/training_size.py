@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_counts
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint
 from ..basics.folders import remove, written_whole
 from ..benchmarks.journal import Journal
@@ -44,7 +45,7 @@ from ..world import EditSample
 from ..world.edits import make_sample
 from ..world.scenes import ITEM_COUNTS, PIXELS, draw_scene, stream
 from .bench import computer
-from .options import check_counts, measuring, which_model
+from .options import measuring, which_model
 
 PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
 RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))

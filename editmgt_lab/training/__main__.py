@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -25,7 +24,7 @@ from ..world import sample_edit
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
 from .recipe import RECIPES, Recipe
-from .run import Run
+from .run import Run, check_numbers, option
 from .samples import sample_drawer
 from .start import start_from_codes
 from .tokenizer.codebook import thinned
@@ -34,20 +33,13 @@ from .tokenizer.vq import train_vq
 from .transformer import train_transformer
 
 STAGES = ("vq", "decoder", "tokens", "transformer", "save")
-SHARES = ("caption_share", "asked_share", "cool_down", "text_dropout", "average_decay")  # of 1
-DIVISORS, LEAST = ("asked_share", "cool_down", "look_reach"), 1e-6
 
 
 def check(recipe: Recipe) -> None:
-    """Raises SettingError for a number that is out of range: 0 only where 0 turns something off."""
-    for field in fields(Recipe):
-        kind, value, fix = type(field.default), getattr(recipe, field.name), f"{field.default} is the tiny recipe's"
-        name = "--" + field.name.replace("_", "-")
-        if kind is int:
-            check_number(value, name, min(field.default, 1), math.inf, fix, whole=True)
-        elif kind is float:
-            low, high = LEAST if field.name in DIVISORS else 0, 1 if field.name in SHARES else math.inf
-            check_number(value, name, low, high, fix)
+    """Raises SettingError for a number that is out of range, and for crops that no picture holds."""
+    check_numbers(recipe)
+    for name in ("vq_crop", "decoder_crop"):
+        check_number(getattr(recipe, name), option(name), 0, recipe.image_size, "crops are cut out of the pictures")
 
 
 def make_vq(
@@ -233,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     numbers = [f for f in fields(Recipe) if isinstance(f.default, (int, float))]
     for field in numbers:
-        parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default))
+        parser.add_argument(option(field.name), type=type(field.default))
     parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
     parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
     options = parser.parse_args(arguments)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -17,7 +18,7 @@ from .. import world
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import written_whole
 from ..data.tokens import keep_unchanged
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
@@ -122,11 +123,24 @@ def token_cache(
             shard = token_shard(vq, text, range(start, start + count), size)
             with written_whole(path) as unfinished:
                 save_file(shard, unfinished, {MADE_OF: json.dumps(made_of)})
+        kept, shard = _read_shard(path)
+        check_same(path, kept, made_of, other_code=other_code)
+        shards.append(shard)
+    return {name: torch.cat([shard[name] for shard in shards]).long() for name in shards[0]}
+
+
+def _read_shard(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """How it was made, None where it does not say, and what it holds. Raises CheckpointError for a damaged one."""
+    try:
         with safe_open(path, framework="pt") as file:
             kept = (file.metadata() or {}).get(MADE_OF)
-        check_same(path, json.loads(kept) if kept else None, made_of, other_code=other_code)
-        shards.append(load_file(path))
-    return {name: torch.cat([shard[name] for shard in shards]).long() for name in shards[0]}
+        return json.loads(kept) if kept else None, load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut short: {error}",
+            expected="a whole shard of training tokens",
+            fix="delete it, and it is made anew",
+        ) from error
 
 
 def batches(count: int, batch: int, done: int, seed: int) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,32 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..basics.checks import check_number
 from ..basics.fingerprints import differences
 from ..basics.folders import append_line, make_folder, remove, write_text, written_whole
 from ..errors import CheckpointError
 
 CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
+# Numbers of a recipe that are shares of 1, and those by which something is divided.
+SHARES = ("asked_share", "average_decay", "caption_share", "cool_down", "text_dropout", "warm_up", "without_sizes")
+DIVISORS, LEAST = ("asked_share", "cool_down", "look_reach", "warm_up"), 1e-6
+
+
+def option(name: str) -> str:
+    """How a number of a recipe is named on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def check_numbers(recipe: Any) -> None:
+    """Raises SettingError for a number of a recipe, a dataclass, that is out of range: 0 only where 0 turns something
+    off."""
+    for field in fields(recipe):
+        kind, value, fix = type(field.default), getattr(recipe, field.name), f"{field.default} has been tried"
+        if kind is int:
+            check_number(value, option(field.name), min(field.default, 1), math.inf, fix, whole=True)
+        elif kind is float:
+            low, high = LEAST if field.name in DIVISORS else 0, 1 if field.name in SHARES else math.inf
+            check_number(value, option(field.name), low, high, fix)
 
 
 def learning_rate_scale(done: int, total: int, *, warm_up: float = 0.02, cool_down: float = 0.8) -> float:

@@ -153,3 +153,18 @@ def test_saving_leaves_the_model_in_its_precision(tmp_path):
     save_clip(tmp_path, model, tokenizer)
     assert next(model.parameters()).dtype == torch.float32
     assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--batch", "0"], "--batch is 0"),
+        (["--cool-down", "2"], "--cool-down is 2.0"),
+        (["--width", "100", "--heads", "3"], "--heads 3"),
+        (["--patch", "7"], "--patch 7"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_written(tmp_path, capsys, wrong, said):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main([*wrong, *places]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()

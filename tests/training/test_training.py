@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from editmgt_lab import world
-from editmgt_lab.errors import TrainingError
+from editmgt_lab.errors import CheckpointError, TrainingError
 from editmgt_lab.training.__main__ import check, main
 from editmgt_lab.training.build import build_text_encoder, save_editor
 from editmgt_lab.training.data import batches, picture_pairs, pictures, token_cache, token_shard
@@ -394,6 +394,14 @@ def test_only_the_pairs_that_were_asked_for_are_drawn(tmp_path, vq, text_encoder
     assert set(files[8]) == {f"000000{name}.safetensors" for name in ("0", "4", "4-2", "4-3")}
 
 
+def test_a_damaged_shard_of_tokens_is_said(tmp_path, vq, text_encoder):
+    token_cache(tmp_path, vq, text_encoder, 2, 64)
+    (shard,) = tmp_path.iterdir()
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        token_cache(tmp_path, vq, text_encoder, 2, 64)
+
+
 def test_as_many_pictures_are_drawn_as_were_asked_for():
     three = pictures(3, 32)
     assert torch.equal(three, pictures(4, 32)[:3]) and len(pictures(1, 32)) == 1
@@ -423,6 +431,13 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_pass_their_own_checks(name):
     check(RECIPES[name])
+
+
+@pytest.mark.parametrize("name", ["--vq-crop", "--decoder-crop"])
+def test_crops_larger_than_the_pictures_are_refused(tmp_path, capsys, name):
+    places = ["--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["--recipe", "tiny", "--device", "cpu", name, "72", *places]) == 2
+    assert f"{name} is 72" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "small"])

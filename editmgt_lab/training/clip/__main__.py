@@ -9,12 +9,24 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from ...basics.fingerprints import code_fingerprint
-from ...errors import command
+from ...errors import SettingError, command
 from ...world import sample_edit
-from ..run import Run
+from ..run import Run, check_numbers, option
 from .build import save_clip
 from .recipe import ClipRecipe
 from .train import train_clip
+
+
+def check(recipe: ClipRecipe) -> None:
+    """Raises SettingError for a number that is out of range, and for parts that do not fill their whole."""
+    check_numbers(recipe)
+    for whole, part in (("width", "heads"), ("image_size", "patch")):
+        if getattr(recipe, whole) % getattr(recipe, part):
+            raise SettingError(
+                f"{option(whole)} is {getattr(recipe, whole)}, {option(part)} {getattr(recipe, part)}",
+                expected="the second to divide the first",
+                fix=f"{getattr(ClipRecipe, whole)} and {getattr(ClipRecipe, part)} are usual",
+            )
 
 
 @command
@@ -26,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     numbers = [field for field in fields(ClipRecipe) if isinstance(field.default, (int, float))]
     for field in numbers:
-        parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), help="[%(default)s]",
-                            default=field.default)  # fmt: skip
+        parser.add_argument(option(field.name), type=type(field.default), default=field.default, help="[%(default)s]")
     parser.add_argument("--anew", action="store_true", help="forget what lies in the folder and begin again")
     parser.add_argument("--other-code", action="store_true", help="go on although code or libraries have changed")
     options = parser.parse_args(arguments)
     recipe = replace(ClipRecipe(), **{field.name: getattr(options, field.name) for field in numbers})
+    check(recipe)
     made_of = {"recipe": asdict(recipe), "seed": options.seed}
     made_of["code"] = code_fingerprint(__name__, sample_edit.__module__)
     run = Run(options.folder, made_of, other_code=options.other_code)
