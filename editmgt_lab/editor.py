@@ -135,6 +135,8 @@ class Editor:
             text=text,
             words=choose_rows(words, padding, batch, text.tokens.shape[1]).to(self.device),
             instructions=texts,
+            negatives=negatives,
+            focus=focus,
             fitted=fitted,
             single=not (is_list(image) or is_list(instruction)),
         )
@@ -242,8 +244,9 @@ class Editor:
             )  # fmt: skip
             tokens, held = decision.tokens, decision.held | task.fixed
             computed = everything if cache is None else cache.computed[-len(tokens) :]
-            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, decision.sampled, computed)
-            copies = [field.to("cpu", copy=True) for field in fields]  # only here is a device waited for
+            kept = held if task.source is None else held & (tokens == task.source)
+            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, kept, decision.sampled)
+            copies = [field.to("cpu", copy=True) for field in (*fields, computed)]  # only here is a device waited for
             refuse_nan(copies[2])
             yield DecodeStep(index, *copies, task.single, self.detokenize)
 
@@ -307,5 +310,7 @@ class Editor:
             readings=[each.reading for each in task.fitted] if any(each.reading for each in task.fitted) else [],
             source_tokens=None if task.source is None else task.source.cpu(),
             fixed=task.fixed.cpu() if task.fixed.any() else None,
+            focus=task.focus,
+            negatives=task.negatives,
             single=task.single,
         )

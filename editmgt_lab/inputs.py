@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import ImageError, SettingError, TextError
 from .images import Fitted, MaskPicture, Picture, fit_together, to_tensor
 from .settings import Settings
-from .text import TextCondition
+from .text import Focus, TextCondition
 
 MOST_LETTERS = 100_000  # of a text; the tokenizers have room for a few hundred tokens, and take memory for every letter
 
@@ -24,7 +24,8 @@ class Task:
     """What one decoding of B pictures works on, checked and encoded.
 
     start, source, fixed: [B, h, w], the tokens to begin with, those of the source, and which never change (bool);
-    text: with guidance 2B rows, the negative texts first; words: bool [B, L], the text rows to localise by.
+    text: with guidance 2B rows, the negative texts first; words: bool [B, L], the text rows to localise by, those of
+    `focus`.
     """
 
     settings: Settings
@@ -34,6 +35,8 @@ class Task:
     text: TextCondition
     words: Tensor
     instructions: list[str]
+    negatives: list[str]
+    focus: Focus | None
     fitted: list[Fitted]
     single: bool
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from .decoding import map_to_hold_by
 from .errors import SettingError
 from .images import Geometry, mask_of_cells
 from .settings import Settings
+from .text import Focus
 
 T = TypeVar("T")
 GREY = (128, 128, 128)
@@ -25,9 +27,9 @@ class DecodeStep:
     tokens: after the step; masked: bool, those that are still to be filled (they hold the mask token); confidence: by
     which the tokens competed, infinite where one did not have to; heat: the consolidated attention in [0, 1], from this
     step's forward pass; heat_so_far: over all steps up to this one; held: bool, those that the hold names, or the mask
-    (with hold="released" one that was decided before keeps its token, see RegionHoldSampler); sampled: the tokens
-    before the least confident were masked again; computed: bool, those that this step's pass computed; the others came
-    from the cache.
+    (with hold="released" one that was decided before keeps its token, see RegionHoldSampler); kept: bool, those of
+    `held` whose tokens are the source's; sampled: the tokens before the least confident were masked again; computed:
+    bool, those that this step's pass computed; the others came from the cache.
     """
 
     index: int
@@ -37,6 +39,7 @@ class DecodeStep:
     heat: Tensor
     heat_so_far: Tensor
     held: Tensor
+    kept: Tensor
     sampled: Tensor
     computed: Tensor
     single: bool = field(repr=False)
@@ -58,7 +61,8 @@ class EditResult:
     sources: the pictures as they were fitted to the grid, geometries: how; source_tokens: [B, h, w]. These three are
     None or empty for text to image. fixed: bool [B, h, w], the cells that masks held; readings: how each was read, of
     masks.READINGS, None for a picture without one; None and empty without. settings: all that was chosen, the seeds
-    included.
+    included; focus, as the call had it, and negatives: the words that were localised by, None for all of them, and the
+    texts of the unguided half.
     """
 
     images: list[Image.Image]
@@ -73,6 +77,8 @@ class EditResult:
     readings: list[str | None] = field(default_factory=list)
     source_tokens: Tensor | None = None
     fixed: Tensor | None = None
+    focus: Focus | None = None
+    negatives: list[str] = field(default_factory=list)
     single: bool = True
 
     @property
@@ -80,6 +86,13 @@ class EditResult:
         """The map that the last step held by (see Defaults.hold_by): below λ, as the hold's rule says, and by the mask
         stands what was held."""
         return map_to_hold_by(self.settings.hold_by, self.last_heat, self.mean_heat)
+
+    @property
+    def kept(self) -> Tensor:
+        """Bool [B, h, w]: those of `held` whose tokens are the source's; of text to image none."""
+        if self.source_tokens is None:
+            return torch.zeros_like(self.held)
+        return self.held & (self.tokens == self.source_tokens)
 
     @property
     def image(self) -> Image.Image | list[Image.Image]:
@@ -98,10 +111,16 @@ class EditResult:
         return _one_or_all(self.instructions, self.single)
 
     def call(self) -> dict[str, Any]:
-        """The keyword arguments of `Editor.edit` that make the first edit again from `sources[0]`, its mask among them;
-        a focus or a negative text is not kept."""
-        mask = {} if self.fixed is None else {"mask": mask_of_cells(~self.fixed[0].numpy(), self.sources[0].size)}
-        return self.settings.call() | {"seed": self.settings.seeds[0]} | mask
+        """The keyword arguments of `Editor.edit` that make the first edit again from `sources[0]`: its settings,
+        and its mask, focus words and negative text where it had them."""
+        asked = self.settings.call() | {"seed": self.settings.seeds[0]}
+        if self.fixed is not None:
+            asked["mask"] = mask_of_cells(~self.fixed[0].numpy(), self.sources[0].size)
+        if self.focus is not None:
+            asked["focus"] = self.focus if isinstance(self.focus[0], str) else self.focus[0]
+        if any(self.negatives[:1]):
+            asked["negative"] = self.negatives[0]
+        return asked
 
     def pasted(self) -> Image.Image | list[Image.Image]:
         """The edit with the source's own pixels wherever the last step held a token.
@@ -113,8 +132,7 @@ class EditResult:
             raise SettingError(
                 "text to image has no source to paste from", expected="an edit", fix="use result.image instead"
             )
-        kept = self.held & (self.tokens == self.source_tokens)
-        return _one_or_all(composites(self.sources, self.images, kept), self.single)
+        return _one_or_all(composites(self.sources, self.images, self.kept), self.single)
 
 
 def composites(above: Sequence[Image.Image], below: Sequence[Image.Image], where: Tensor) -> list[Image.Image]:

@@ -434,6 +434,32 @@ def test_a_finished_edit_is_repeated_from_what_it_kept(editor, picture):
     assert torch.equal(again.tokens, result.tokens) and again.images[0].size == result.images[0].size
 
 
+@pytest.mark.parametrize("focus", ["purple", ["purple", "ball"], [["ball"], ["purple"]]])
+def test_a_finished_edit_is_repeated_with_its_focus_and_its_negative_text(editor, picture, focus):
+    settings = SETTINGS | {"hold_threshold": 0.5, "guidance_scale": 9.0, "seed": 5}
+    asked = {"focus": focus, "negative": ["a hat", ""], **settings}
+    result = editor.edit([picture()] * 2, "make the purple ball blue", **asked)
+    for without in ({"focus": None}, {"negative": ""}):
+        other = editor.edit(picture(), "make the purple ball blue", **result.call() | without)
+        same = [torch.equal(getattr(other, name)[0], getattr(result, name)[0]) for name in ("tokens", "mean_heat")]
+        assert not all(same), f"{without} changes nothing"
+    again = editor.edit(picture(), "make the purple ball blue", **result.call())
+    assert torch.equal(again.tokens[0], result.tokens[0]) and again.call() == result.call()
+
+
+@pytest.mark.parametrize("hold", ["released", "agree"])
+def test_what_is_kept_is_what_is_held_and_has_the_sources_token(editor, picture, hold):
+    steps = []
+    result = editor.with_defaults(hold=hold).edit(
+        picture(), INSTRUCTION, **SETTINGS | {"hold_threshold": 0.6, "steps": 6}, on_step=steps.append
+    )
+    for step in (*steps, result):
+        assert torch.equal(step.kept, step.held & (step.tokens == result.source_tokens))
+    assert 0 < result.kept.sum() and torch.equal(result.kept, result.held) == (hold == "agree")
+    made = editor.generate("a red ball", **{name: SETTINGS[name] for name in ("steps", "seed")})
+    assert made.kept.shape == made.tokens.shape and not made.kept.any()
+
+
 def test_a_square_of_no_whole_cells_is_rounded_alike_everywhere(editor, picture):
     multiple = editor.multiple
     odd = editor.with_defaults(image_size=2 * multiple - 1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
-import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..basics.folders import write_text
 from ..errors import command
-from ..metrics.report import save_figure
+from ..metrics.report import save_figure, save_json
 from .curate.sources import Source
 from .drawn.pictures import draw
 from .drawn.table import Findings, hold_against_truth
@@ -54,12 +54,10 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
         print(f"\nanswers: {cost.calls}, of {cost.prompt_tokens} tokens asked and {cost.completion_tokens} answered")
     dataset, losers = publish(found, folder)
     told = statistics(dataset)
-    text = card(found, told, findings=findings and findings.table())
-    for path, content in (
-        (dataset / "README.md", text),
-        (folder / "crisp.json", json.dumps(summary(found, told, findings and findings.to_dict()), indent=1) + "\n"),
-    ):
-        write_text(path, content)
+    write_text(dataset / "README.md", card(found, told, findings=findings and findings.table()))
+    numbers = summary(found, told, findings and findings.to_dict())
+    rounds = [{name: None if math.isnan(n) else n for name, n in each.items()} for each in numbers["rounds"]]
+    save_json(numbers | {"rounds": rounds}, folder / "crisp.json")
     for name, figure in (("funnel", funnel_figure(found)), ("statistics", told.figure())):
         save_figure(figure, folder / f"{name}.png", dpi=150)
     print(

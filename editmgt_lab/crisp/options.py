@@ -9,8 +9,8 @@ from ..errors import SettingError
 from ..metrics.backbones import TINY
 from ..world import CATEGORIES, PIXELS, SPLITS
 from .assure import rules as after
-from .assure.measures import Boxes
-from .bounds import with_settings
+from .assure.measures import Boxes, ClipCompare
+from .bounds import Bounds, with_settings
 from .curate import rules as before
 from .curate.aesthetic import Aesthetic
 from .curate.text import Writing
@@ -97,7 +97,7 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
         extra.append(Suitable(client))
     if chosen.candidates < 1:
         raise SettingError(f"{chosen.candidates} candidates", expected="1 or more", fix="2 are usual")
-    return Plan(
+    made = Plan(
         curation=with_settings(before.DRAWN if drawn else before.PHOTOGRAPHS, chosen.rule),
         describer=describer,
         writer=writer,
@@ -112,6 +112,24 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
         clip=None if clip == "none" else clip,
         watched=after.DRAWN_CLIP if clip == TINY else {},
     )
+    _check_measured(chosen, made)
+    return made
+
+
+def _check_measured(chosen: argparse.Namespace, plan: Plan) -> None:
+    """Raises SettingError where a bound that was asked for is on what this plan does not measure."""
+    rules = {setting.partition("=")[0] for setting in chosen.rule}
+    asked = {name for name in rules if plan.curation[name] != Bounds()} - {*plan.measured(), "twin_bits"}
+    if chosen.bounds:
+        bound = {name for of in plan.bounds.values() for name, each in of.items() if each != Bounds()}
+        absent = {*(ClipCompare.gives if plan.clip is None else ()), *(("unexplained",) if chosen.endpoint else ())}
+        asked |= bound & absent
+    if asked:
+        raise SettingError(
+            f"nobody measures {', '.join(sorted(asked))}",
+            expected="bounds on what is measured",
+            fix="have it measured, by --text, --aesthetic, --suitable or --clip, or leave its bounds out",
+        )
 
 
 def editor_of(text: str) -> PictureEditor:

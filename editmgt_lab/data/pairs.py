@@ -22,6 +22,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,9 @@ class PairReader:
         if limit is not None:
             check_number(limit, "limit", 1, math.inf, "leave it out for all pairs", whole=True)
         self.source, self.limit, self.report = os.fspath(source), limit, Report()
-        self._folder = Path(source).expanduser()
-        self._home = self._folder.parent if self._folder.is_file() else self._folder
-        self._plain = schema in (None, "folder") and (self._folder / EDITS).is_file()
+        self._folder = Path(os.path.expanduser(source))
+        self._home = self._folder.parent if os.path.isfile(self._folder) else self._folder
+        self._plain = schema in (None, "folder") and os.path.isfile(self._folder / EDITS)
         if self._plain:
             self.tables = [Table(EDITS, str(self._folder / EDITS), file_stamp(self._folder / EDITS))]
         else:
@@ -128,12 +129,12 @@ class PairReader:
         if report.used == self.limit:
             return
         begin, position = report.rows, 0
-        lost = absent_files(table.name for table in self.tables)
+        lost, example = absent_files(table.name for table in self.tables)
         if lost and not begin:
-            report.lose("the numbers of the others say that there is one more file", lost[0], len(lost))
+            report.lose("the numbers of the others say that there is one more file", example, lost)
         for table in self.tables:
             try:
-                for number, row in enumerate(self._rows(table)):
+                for number, row in enumerate(lines_of(table) if self._plain else rows_of(table)):
                     position += 1
                     if position <= begin:
                         continue
@@ -167,9 +168,31 @@ class PairReader:
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
             pictures = [path for part in ("source", "target") for path in files_in(self._folder / part)]
-            stamps += [(str(path.relative_to(self._folder)), file_stamp(path)) for path in pictures]
+        else:
+            pictures = self._named()
+        stamps += [(str(path.relative_to(self._home)), file_stamp(path)) for path in pictures]
         content = json.dumps([self.source, self.schema, self.limit, stamps])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def _named(self) -> list[Path]:
+        """The pictures that local tables name and do not hold, as JSON lines cannot; told by the first row with any."""
+        found: set[Path] = set()
+        for table in self.tables if self._home.is_dir() else ():
+            with suppress(DataError):  # which reading reports
+                for row in rows_of(table):
+                    values = self._pictures(row)
+                    if any(isinstance(value, bytes) for value in values):
+                        break
+                    found |= {value for value in values if isinstance(value, Path) and os.path.isfile(value)}
+        return sorted(found)
+
+    def _pictures(self, row: dict[str, Any]) -> list[Any]:
+        """Source and target as `rows.open_edit` takes them."""
+        schema = SCHEMAS[self.schema]
+        return [
+            picture_bytes(row.get(column), self._folder / part if self._plain else self._home)
+            for column, part in ((schema.source, "source"), (schema.target, "target"))
+        ]
 
     def _recognise(self, schema: str | None) -> str:
         columns, problem = None, "they hold no rows"
@@ -196,18 +219,6 @@ class PairReader:
             fix=f"rename its columns, or write it as a plain folder with {EDITS}",
         )
 
-    def _rows(self, table: Table) -> Iterator[dict[str, Any] | None]:
-        """The rows; None for a line of a plain folder that is none."""
-        if not self._plain:
-            yield from rows_of(table)
-            return
-        for line in filter(bytes.strip, Path(table.url).read_bytes().splitlines()):
-            try:
-                row = json.loads(line)
-            except (RecursionError, ValueError):
-                row = None
-            yield row if isinstance(row, dict) else None
-
     def _open(self, row: dict[str, Any] | None) -> Pair:
         if row is None:
             raise BadRow("the line is no JSON object", expected='{"source": …, "target": …, "instruction": …}')
@@ -216,13 +227,20 @@ class PairReader:
         category = str(category) if category else None
         if schema.incomplete and category and category.startswith(schema.incomplete):
             raise BadRow("it wants a reference picture", expected="an edit of one picture by an instruction")
-        source, target = (
-            picture_bytes(row.get(column), self._folder / part if self._plain else self._home)
-            for column, part in ((schema.source, "source"), (schema.target, "target"))
-        )
+        source, target = self._pictures(row)
         instruction = row.get(schema.instruction)
         opened = open_edit(instruction, source, target)
         return Pair(opened.source, opened.target, instruction.strip(), category)
+
+
+def lines_of(table: Table) -> Iterator[dict[str, Any] | None]:
+    """The rows of a plain folder's EDITS; None for a line that is none."""
+    for line in filter(bytes.strip, Path(table.url).read_bytes().splitlines()):
+        try:
+            row = json.loads(line)
+        except (RecursionError, ValueError):
+            row = None
+        yield row if isinstance(row, dict) else None
 
 
 @command

@@ -24,6 +24,7 @@ KINDS = (".parquet", ".arrow", ".jsonl", ".json")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 INDEXED = b"ARROW1"  # how an arrow file begins that has an index of its batches
 BATCH = 16  # rows in memory at a time: with their pictures some 50 MB
+MOST_ABSENT = 100_000  # files; numbers that leave out more are dates or the like
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _NUMBERED = re.compile(r"(.*?[-_])(\d+)((?:-of-\d+)?\.\w+)")
 
@@ -39,8 +40,8 @@ class Table:
 
 def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[Table]:
     """The files of a data set, in order. source and split: see read_rows. Raises DataError for none."""
-    path = Path(source).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(source))
+    if os.path.exists(path):  # False, where Path's own raises, for what no file can be called
         root = path.parent if path.is_file() else path
         files = [path] if path.is_file() else files_in(path)
         tables = [Table(each.relative_to(root).as_posix(), str(each), file_stamp(each)) for each in files]
@@ -95,19 +96,24 @@ def in_split(name: str, split: str) -> bool:
     return any(re.match(rf"{re.escape(split)}(?![a-z0-9])", part) for part in Path(name).parts)
 
 
-def absent_files(names: Iterable[str]) -> list[str]:
-    """The files that are not there, as the numbers in the names of the others say (train-00001-of-00003, add_00012)."""
+def absent_files(names: Iterable[str]) -> tuple[int, str | None]:
+    """How many files are not there, as the numbers in the names of the others say (train-00001-of-00003, add_00012),
+    and the first of them. Numbers too far apart count nothing.
+    """
     groups: dict[tuple[str, str], set[str]] = {}
     for name in names:
         if match := _NUMBERED.fullmatch(name):
             groups.setdefault((match[1], match[3]), set()).add(match[2])
-    lost = []
+    lost, example = 0, None
     for (before, after), numbers in groups.items():
         total = re.match(r"-of-(\d+)", after)
-        first, end = (0, int(total[1])) if total else (min(map(int, numbers)), max(map(int, numbers)))
-        wanted = [str(number).zfill(len(next(iter(numbers)))) for number in range(first, end)]
-        lost += [before + number + after for number in wanted if number not in numbers]
-    return lost
+        known = set(map(int, numbers))
+        wanted = range(int(total[1])) if total else range(min(known), max(known) + 1)
+        absent = wanted.stop - wanted.start - sum(each in wanted for each in known)
+        if 0 < absent <= MOST_ABSENT:
+            number = next(each for each in wanted if each not in known)
+            lost, example = lost + absent, example or before + str(number).zfill(min(map(len, numbers))) + after
+    return lost, example
 
 
 def file_stamp(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..basics.checks import check_name, check_number
 from ..basics.fingerprints import fingerprint
 from ..basics.folders import plain, written_whole
 from ..checkpoints import some
@@ -79,12 +81,8 @@ def add_adapter(transformer: MaskedGenerativeTransformer, *, rank: int, branch: 
     OminiControl and the released code: the image's and the text's rows then keep the base's weights, and training and
     inference run the same code. Raises SettingError.
     """
-    if rank < 1 or branch not in BRANCHES:
-        raise SettingError(
-            f"rank is {rank}, branch {branch!r}",
-            expected=f"a rank of 1 or more, and one of {', '.join(BRANCHES)}",
-            fix="rank 8 on both branches is usual",
-        )
+    check_number(rank, "rank", 1, math.inf, "8 is usual", whole=True)
+    check_name(branch, "branch", BRANCHES)
     _refuse_second(transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

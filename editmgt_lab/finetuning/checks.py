@@ -6,12 +6,21 @@ from accelerate import PartialState
 
 from ..data.tokens import TokenPairs
 from ..editor import Editor
-from ..errors import DataError, SettingError
+from ..errors import DataError, SettingError, ShapeError
 from .adapters import lora_layers
+from .settings import FinetuneSettings
 
 
-def check_start(editor: Editor, pairs: TokenPairs) -> None:
-    """Raises SettingError for an editor that cannot be trained as it is or in this process, DataError for no pairs."""
+def check_start(
+    editor: Editor,
+    settings: FinetuneSettings,
+    pairs: TokenPairs,
+    *,
+    replay: TokenPairs | None,
+    validation: TokenPairs | None,
+) -> None:
+    """Raises SettingError for an editor that cannot be trained as it is or in this process, and for a patience with
+    nothing to validate on; DataError for no pairs, ShapeError for pairs to replay of another grid."""
     if lora_layers(editor.transformer):
         raise SettingError(
             "this editor has an adapter already, and neither its weights nor a second adapter are trained with it",
@@ -20,6 +29,19 @@ def check_start(editor: Editor, pairs: TokenPairs) -> None:
         )
     if not len(pairs):
         raise DataError("there is no pair to learn from", expected="one or more", fix="check where they come from")
+    if replay and pairs.source.shape[1:] != replay.source.shape[1:]:
+        grids = ["×".join(map(str, each.source.shape[1:])) for each in (pairs, replay)]
+        raise ShapeError(
+            f"pairs of {grids[0]} tokens, and {grids[1]} of those to replay",
+            expected="one grid, since they come in one batch",
+            fix="tokenize all of them with one editor",
+        )
+    if settings.patience is not None and not validation:
+        raise SettingError(
+            f"patience is {settings.patience}, and there are no pairs to validate on",
+            expected="some that are kept back, as the command does of 20 pairs or more",
+            fix="pass validation=…, or leave patience out",
+        )
     _check_device(editor)
 
 

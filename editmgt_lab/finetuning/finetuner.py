@@ -41,7 +41,7 @@ class Finetuner:
 
     `run` trains, and can be paused, resumed and cancelled from another thread, which gets the editor to save it by
     `between_steps`. `history` has one entry for each step: step, loss, learning_rate, seconds; and validation where one
-    was made. Raises SettingError, DataError, CheckpointError.
+    was made. Raises SettingError, DataError, ShapeError, CheckpointError.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Finetuner:
         self.editor, self.pairs, self.validation = editor, pairs, validation
         self.replay = replay if self.settings.replay_share else None
         self.done, self.history = 0, []
-        check_start(editor, pairs)
+        check_start(editor, self.settings, pairs, replay=self.replay, validation=validation)
         self.run_folder = Run(Path(folder), self._made_of(), other_code=other_code) if folder else None
         kept = self._kept()  # what is refused is refused before the editor is touched
         self._going, self._cancelled = threading.Event(), False
@@ -213,14 +213,15 @@ class Finetuner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.done += 1
-        decay = min(settings.average_decay, self.done / (self.done + 10))
+        done = self.done + 1
+        decay = min(settings.average_decay, done / (done + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [p.detach() for p in self.trained], 1 - decay)
-        entry = {"step": self.done, "loss": loss, "learning_rate": rate, "seconds": time.monotonic() - started}
-        if self.done % settings.validate_every == 0 or self.done == settings.steps:
+        entry = {"step": done, "loss": loss, "learning_rate": rate, "seconds": time.monotonic() - started}
+        self.done = done
+        self.history.append(entry)  # before the validation, which may be interrupted
+        if done % settings.validate_every == 0 or done == settings.steps:
             entry |= self._validate()
-        self.history.append(entry)
         return entry
 
     # Validation

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from ..basics.checks import check_name, check_number
+from ..basics.checks import check_name, check_number, check_switch
 from ..errors import SettingError
 from ..training.objective import TIMESTEPS
+from .adapters import BRANCHES
 
 MOST_SEED = 10**12  # the generator of a step is seeded with a million times as much
 RANGES = {  # name → least, most
@@ -27,7 +28,8 @@ class FinetuneSettings:
     steps: optimizer steps; batch: pairs in one step, of all processes together; micro_batch: how many of them a process
     computes at once (None: all its share), the gradients add up; learning_rate: AdamW's highest, reached after the
     share `warm_up` of the steps, from where a cosine falls to 0; clip: largest norm of the gradient.
-    rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`.
+    rank: of a LoRA adapter, 0 trains all weights; branch: where the adapter works, see `add_adapter`; without one only
+    "both".
     replay_share: of the first batch, taken from the pairs to replay, where there are some; it rises evenly to all but
     one pair of the last, and 0 means none ever. distillation: weight of keeping to what the network said of these
     before, for which a copy of it is kept. text_dropout: share of the pairs that lose their text. asked_share: of the
@@ -64,9 +66,19 @@ class FinetuneSettings:
         for field in fields(self):
             name, usual, value = field.name, field.default, getattr(self, field.name)
             if name in RANGES and not (value is None and usual is None):
-                check_number(value, name, *RANGES[name], f"{usual} is usual", whole=not isinstance(usual, float))
+                kind = float if isinstance(usual, float) else int
+                check_number(value, name, *RANGES[name], f"{usual} is usual", whole=kind is int)
+                object.__setattr__(self, name, kind(value))  # of numpy's numbers JSON knows none
         for name, end in OPEN_ENDS:
             if getattr(self, name) == end:
                 side = "less" if end else "more"
                 raise SettingError(f"{name} is {end}", expected=f"{side} than {end}", fix=f"take a little {side}")
         check_name(self.timestep, "timestep", TIMESTEPS)
+        check_name(self.branch, "branch", BRANCHES)
+        check_switch(self.checkpointing, "checkpointing")
+        if self.branch != "both" and not self.rank:
+            raise SettingError(
+                f"branch is {self.branch!r}, and rank 0 trains all weights, on both branches",
+                expected="a rank above 0 for an adapter on one branch",
+                fix="pass rank=8 or so, or leave branch out",
+            )

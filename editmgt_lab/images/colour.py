@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's colour space → PIL's mode
 ALIKE = 3  # of 255: a profile that changes less is sRGB's own, rounded
 STEPS = (0, 51, 102, 153, 204, 255)
+UNUSABLE = (ImageCms.PyCMSError, ImportError, KeyError, OSError, TypeError, ValueError)  # what a broken profile raises
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -35,6 +36,16 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return colours
 
 
+def has_other_colours(image: Image.Image) -> bool:
+    """Whether a profile of its own makes a picture look otherwise than its values do in sRGB."""
+    try:
+        profile = image.info.get("icc_profile")
+        fits = bool(profile) and MODES[_colour_space(profile)] == image.mode
+        return fits and _transform(profile, image.mode) is not None
+    except UNUSABLE:
+        return False
+
+
 def _converted(plain: Image.Image, profile: bytes) -> Image.Image:
     try:
         mode = MODES[_colour_space(profile)]
@@ -43,7 +54,7 @@ def _converted(plain: Image.Image, profile: bytes) -> Image.Image:
         plain = plain if plain.mode == mode else plain.convert(mode)  # a grey picture with a profile of colours
         transform = _transform(profile, mode)
         return plain.convert("RGB") if transform is None else ImageCms.applyTransform(plain, transform)
-    except (ImageCms.PyCMSError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except UNUSABLE as error:
         warnings.warn(f"a picture's colour profile cannot be used, and is left out: {error}", stacklevel=2)
         return plain.convert("RGB")
 

@@ -100,7 +100,7 @@ def _full_range(array: np.ndarray) -> int:
     """
     numbers = array.dtype.kind in "fiu"
     low, high = (float(array.min()), float(array.max())) if numbers else (0.0, 0.0)
-    if array.dtype == np.uint16:  # a picture's own range, and a dark one may be meant
+    if (array.dtype.kind, array.dtype.itemsize) == ("u", 2):  # a picture's own range, and a dark one may be meant
         if high == 0 or high > 255:
             return 65535
     elif numbers:

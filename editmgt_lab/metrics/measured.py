@@ -20,6 +20,7 @@ from .report import align, cell, save_figure, save_json
 
 ALL = "all"
 DIGITS = {"PSNR": 2}  # of those whose range is not 0 to 1
+UNITS = {"PSNR": "dB"}
 Scored = Mapping[str, Mapping[str, float]]  # answer → key of a measure → value
 
 
@@ -122,7 +123,8 @@ class MeasuredCard:
             axes.set_ylim(len(self.answers) - 0.5, -0.5)
             part = "" if each.part == WHOLE else f", {each.part} the edit"
             axes.set_title(f"{each.name}: {each.reference}{part} ({each.better} is better)", fontsize="small")
-            axes.set_xlabel(each.backbone, fontsize="x-small")
+            unit = f"{UNITS[each.name]}, " if each.name in UNITS else ""
+            axes.set_xlabel(f"{unit}by {each.backbone}", fontsize="x-small")
             axes.tick_params(labelsize="x-small")
             axes.grid(axis="x", alpha=0.3)
         for axes in grid[len(panels) :]:

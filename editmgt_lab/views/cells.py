@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from ipywidgets import Widget
 
 _opened: dict[str, tuple[str, list[Widget]]] = {}  # cell → its last run, and the views which that has opened
+_cared_for = ContextVar("cared_for", default=False)
 
 
 def parts_of(widget: Widget) -> Iterator[Widget]:
@@ -22,11 +25,22 @@ def parts_of(widget: Widget) -> Iterator[Widget]:
                 yield each
 
 
+@contextmanager
+def cared_for() -> Iterator[None]:
+    """Views made inside are of no cell: who makes them closes them. A playground makes some in its edits' threads,
+    where ipykernel names whichever cell ran last."""
+    before = _cared_for.set(True)
+    try:
+        yield
+    finally:
+        _cared_for.reset(before)
+
+
 def opened(view: Widget) -> None:
     """To be told of every new view. What a cell opens in one run stays until another; JupyterLab and Notebook 7 say
     which cell they run, and where nobody says so nothing is closed."""
     cell, run = _here()
-    if cell is None:
+    if cell is None or _cared_for.get():
         return
     before, views = _opened.get(cell, (run, []))
     if before != run:

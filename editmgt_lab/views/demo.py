@@ -19,7 +19,7 @@ from ..results import EditResult
 from .figures import edit_figure
 from .overlays import heat_overlay
 
-PICTURE, INSTRUCTION = "balloon_butterfly_and_snail.png", "make the balloon green"
+PICTURE, INSTRUCTION = "umbrella_and_heart.png", "replace the umbrella with an orange mushroom"
 ANY_PICTURE = "draw the picture in pastel"  # an instruction that fits whatever picture one brings
 
 

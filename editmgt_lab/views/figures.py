@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, TypeAlias
 
 import matplotlib.pyplot as plt
@@ -17,7 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..attention import CapturedAttention
+from ..basics.checks import check_number
 from ..consolidation import consolidate
+from ..errors import SettingError
 from ..plain_text import legend_name, literal, one_line
 from ..results import DecodeStep, EditResult
 from ..text import TextCondition
@@ -39,17 +43,18 @@ def edit_figure(result: EditResult) -> Figure:
         [
             (source, "source"),
             (heat_overlay(source, heat.numpy()), "heat map"),
-            (held_overlay(source, held.numpy()), f"held: {held.float().mean():.0%} (blue)"),
+            (held_overlay(source, kept.numpy()), f"held: {kept.float().mean():.0%} (blue)"),
             (edited, "edit"),
         ]
-        for source, edited, heat, held in zip(result.sources, result.images, result.heat, result.held, strict=True)
+        for source, edited, heat, kept in zip(result.sources, result.images, result.heat, result.kept, strict=True)
     ]
     return panels_figure(rows, [f"“{instruction}”" for instruction in result.instructions])
 
 
 @literal
 def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequence[str] = ()) -> Figure:
-    """Rows of pictures, each under its caption, each row under its title."""
+    """Rows of pictures, each under its caption, each row under its title. Raises SettingError for none."""
+    _check_some(rows, *rows)
     first = np.asarray(rows[0][0][0])
     figure = _figure(len(rows[0]), len(rows), first.shape[:2], above=0.8 if titles else 0.4)
     titles = titles or [""] * len(rows)
@@ -172,7 +177,10 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
     the picture as it stands. At most `most` of the steps, the first and the last among them.
 
     steps: all of a decoding, since the earlier ones say which cells have the source's token (see source_shown).
+    Raises SettingError for none, and for a `most` below 2.
     """
+    _check_some(steps)
+    check_number(most, "most", 2, math.inf, "6 fit on a page", whole=True)
     chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
     previews, source = [_pick(step.preview(), index) for step in chosen], source_shown(steps)
     figure = _figure(len(chosen), 2, previews[0].size[::-1], panel=2.0, above=0.5)
@@ -188,10 +196,12 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
 
 @literal
 def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
-    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls dashed, y from 0."""
+    """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls dashed, y from 0. Raises
+    SettingError for none."""
+    _check_some(panels)
     figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 3.2), layout="constrained")
     for axes, (across, up, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
-        colours = iter(CURVES)
+        colours = cycle(CURVES)
         for name, (x, y) in curves.items():
             control = name.startswith("control")
             colour, line, above = (CONTROL, "--", 3) if control else (next(colours), "-", 2)
@@ -258,6 +268,12 @@ def state_colours(step: DecodeStep, index: int = 0, source: Tensor | None = None
     held = held if source is None else held & (step.sampled[index] == source[index])
     masked, held = masked.numpy()[..., None], held.numpy()[..., None]
     return np.where(masked, np.uint8(MASKED), np.where(held, np.uint8(HELD), np.uint8(DECIDED)))
+
+
+def _check_some(*lists: Sequence) -> None:
+    """Raises SettingError for one with nothing in it."""
+    if not all(map(len, lists)):
+        raise SettingError("there is nothing to draw", expected="one or more of each", fix="leave empty rows out")
 
 
 def _figure(columns: int, rows: int, shape: tuple[int, ...], *, panel: float = PANEL, above: float = 0.4) -> Figure:

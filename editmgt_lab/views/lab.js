@@ -12,7 +12,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-const TYPES = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
+const TYPES = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array, float64: Float64Array };
 
 /** A recorded array: typed, flat, with its shape; null where nothing was recorded. */
 export function unpack(packed) {
@@ -207,7 +207,7 @@ export function stepBar(model, count, playing) {
   const by = (offset) => () => slide(step() + offset);
   const player = button("play", "▶", play);
   const slider = h("input", {
-    type: "range", min: 0, max: count - 1, "aria-label": "step", oninput: () => slide(Number(slider.value)),
+    ...KEYS, type: "range", min: 0, max: count - 1, "aria-label": "step", oninput: () => slide(Number(slider.value)),
   });
   const label = h("output", { class: "lab-number" });
   function tell() {

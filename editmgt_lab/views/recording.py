@@ -100,8 +100,7 @@ def record(
 
     image: a picture, or a finished edit that is then repeated with its instruction and settings. attention: record the
     maps of these blocks, True for all of them; their memory is stated before anything runs. settings: as in
-    `Editor.steps`; an edit that had focus words or a negative text needs them again. A picture from the text alone has
-    nothing to hold: λ is 0.
+    `Editor.steps`. A picture from the text alone has nothing to hold: λ is 0.
 
     Raises a LabError for whatever `Editor.steps` refuses, for a mask or a λ above 0 without a picture, for maps that
     are too large, and for a finished edit that another result comes out of.
@@ -148,8 +147,8 @@ def record(
     if result is not None and not np.array_equal(arrays["sampled"][-1], result.tokens[0].numpy()):
         raise SettingError(
             "repeating this edit gave another picture",
-            expected="the focus words and negative text that it had, and the same model",
-            fix="pass them too, as in Editor.edit, or pass the picture and the instruction in place of the edit",
+            expected="the settings that it had, and the same model",
+            fix="pass the picture and the instruction in place of the edit",
         )
     source_tokens = None if source_tokens is None else source_tokens.numpy()
     occurring = [arrays["candidates"], arrays["sampled"], *([] if source_tokens is None else [source_tokens])]

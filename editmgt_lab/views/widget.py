@@ -211,7 +211,7 @@ def source(script: Path) -> str:
 
 
 def packed(array: np.ndarray) -> dict[str, Any]:
-    """An array as the page reads it: uint8, int32 or float32."""
+    """An array as the page reads it: uint8, int32, float32 or float64."""
     return {"dtype": str(array.dtype), "shape": list(array.shape), "bytes": np.ascontiguousarray(array).tobytes()}
 
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from itertools import product
 from numbers import Integral
 
 import numpy as np
@@ -14,6 +15,7 @@ from .objects import COLOURS, DRAWINGS, KINDS, sprite
 
 GRID = 16  # a picture is 16 × 16 units; every box starts on an even unit
 PIXELS = 256  # along a side of a picture, unless another size is asked for: what the small model sees
+DRAWABLE = range(32, 1024 + GRID, GRID)  # px along a side, that a scene can be drawn at
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 SIZES = {"small": 4, "medium": 5, "big": 6}  # units
 PARTS = sum(side**2 for side in SIZES.values())
@@ -33,7 +35,7 @@ STARTS = {
 class Item:
     """One object: what it is, and where. `start` picks among the STARTS of its place (x, y); 0 is the canonical one.
 
-    Raises SettingError for a name that is not known; those of the skills are.
+    Raises SettingError for a name that is not known (those of the skills are), and for a start that its place has not.
     """
 
     kind: str
@@ -47,12 +49,23 @@ class Item:
         check_name(self.colour, "colour", COLOURS)
         check_name(self.place, "place", PLACES)
         check_name(self.size, "size", SIZES)
+        if self.start not in product(*(range(len(starts)) for starts in self._starts)):
+            raise SettingError(
+                f"a {self.size} object {self.place} has no start {self.start!r}",
+                expected="(x, y), each a number among the STARTS of its size",
+                fix="leave it out for (0, 0), which every place has",
+            )
+
+    @property
+    def _starts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Across and down, in units."""
+        row, column = divmod(PLACES.index(self.place), 3)
+        return STARTS[self.size][column], STARTS[self.size][row]
 
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in units."""
-        row, column = divmod(PLACES.index(self.place), 3)
-        left, top = STARTS[self.size][column][self.start[0]], STARTS[self.size][row][self.start[1]]
+        left, top = (starts[number] for starts, number in zip(self._starts, self.start, strict=True))
         return left, top, left + SIZES[self.size], top + SIZES[self.size]
 
 
@@ -95,10 +108,10 @@ HELD_OUT_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if
 
 def render(scene: Scene, size: int = PIXELS) -> Image.Image:
     """Draw a scene → RGB picture of size × size pixels."""
-    if not isinstance(size, Integral) or size % GRID or not 32 <= size <= 1024:
+    if not isinstance(size, Integral) or size not in DRAWABLE:
         raise SettingError(
             f"size={size!r} is not a size a scene can be drawn at",
-            expected=f"a multiple of {GRID} from 32 to 1024",
+            expected=f"a multiple of {GRID} from {DRAWABLE[0]} to {DRAWABLE[-1]}",
             fix=f"use {PIXELS} for the small model, 512 for a slide",
         )
     size = int(size)  # numpy's too

@@ -122,7 +122,10 @@ SKILLS: dict[str, Skill] = {
 
 
 def sample_skill(seed: int, name: str, *, split: str = "train", size: int = PIXELS) -> EditSample:
-    """The pair number `seed` of a split of one of the SKILLS; splits share no pair. Raises SettingError."""
+    """The pair number `seed` of a split of one of the SKILLS. Raises SettingError.
+
+    Each split draws by random numbers of its own; by chance two may still draw the same pair.
+    """
     if not isinstance(name, str) or name not in SKILLS:
         raise SettingError(
             f"unknown skill {name!r}", expected=f"one of {', '.join(SKILLS)}", fix="name one of these skills"

@@ -134,13 +134,14 @@ print("blocks:", list(editor.defaults.blocks))
 views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)
 
 # %% [markdown]
-# ## Stage 5: step by step, the surest tokens first
+# ## Stage 5: step by step, some tokens first
 #
-# All image tokens start out masked. In each step the transformer guesses all of them, the guesses that it is most
-# confident of are kept, and the rest are masked again: few are kept at first, many per step in the end. Where the heat
-# is below λ, the guess is replaced by the source's token. Whether that is settled at once, or has to compete with the
-# guesses until late and stays grey meanwhile, is a matter of the rule by which a model holds: `06_region_hold` compares
-# them.
+# All image tokens start out masked. In each step the transformer guesses all of them, the guesses of most confidence
+# are kept, and the rest are masked again: few are kept at first, many per step in the end. The confidence has noise in
+# it, much in the first steps, so that what is kept lies scattered; `02_masked_generation` shows why that is better.
+# Where the heat is below λ, the guess is replaced by the source's token. Whether that is settled at once, or has to
+# compete with the guesses until late and stays grey meanwhile, is a matter of the rule by which a model holds:
+# `06_region_hold` compares them.
 
 # %%
 views.steps_figure(steps)

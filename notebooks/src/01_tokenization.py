@@ -183,11 +183,12 @@ views.panels_figure(rows)
 
 # %% [markdown]
 # The blue veil covers the tokens that source and target share. A new colour leaves most of the picture alone; a new
-# style leaves nothing. Where a thing was or is, the hole in the veil is a little larger than the thing: the *encoder*
-# looks past the edge of a cell, too. Farther off nothing differs at all. That is not to be had for nothing: the group
-# norms of most such networks average over the whole picture, so that a new object anywhere moves all latents a little,
-# and some tokens with them. This small model was trained to do without them. Hold on to that picture: the notebook on
-# region hold asks the network's *attention* to find that veil without being shown the target.
+# style leaves next to nothing. Where a thing was or is, the hole in the veil is a little larger than the thing: the
+# *encoder* looks past the edge of a cell, too. Farther off nothing differs at all. That is not to be had for nothing:
+# the group norms of most such networks average over the whole picture, so that a new object anywhere moves all
+# latents a little, and some tokens with them. This small model was trained to do without them. Hold on to that
+# picture: the notebook on region hold asks the network's *attention* to find that veil without being shown the
+# target.
 #
 # ## Touch it: the token lab
 #

@@ -46,7 +46,7 @@ views.panels_figure([[(result.image, "generated"), (told, "a scene that it tells
 K, MASK, T = 12, editor.mask_token_id, editor.defaults.token_temperature
 text = editor.encode_text(caption)
 tokens = torch.full((1, side, side), MASK)
-generator = torch.Generator().manual_seed(0)
+generator = torch.Generator().manual_seed(2)
 history = []
 for k in range(K):
     logits = editor.transformer(tokens, text, timestep=torch.tensor([K - 1 - k]))  # [1, codes, side, side]
@@ -66,7 +66,9 @@ for k in range(K):
 # %% [markdown]
 # Above: what is still masked (grey) after some of the steps. Below: everything that was guessed in that step, also what
 # is about to be forgotten. The background is right from the first guess on. An object may be torn at first, since
-# each of its cells is drawn without knowing what its neighbours will be; it becomes whole as more of it is known.
+# each of its cells is drawn without knowing what its neighbours will be: the bell could stand a little higher or lower,
+# and its cells are of both. It becomes whole as more of it is known. Mostly: with the seed 0 in place of 2 the two do
+# not agree to the end, and the bell becomes a tower.
 
 # %%
 chosen = (0, 2, 4, 7, 9, 11)
@@ -145,7 +147,7 @@ for name, share in scores.items():
 print(f"{'the true scenes, tokenized':30} {ceiling:.0%}: what the judge itself can see")
 
 # %%
-shown = (0, 3, 4)
+shown = (5, 6, 10)
 views.panels_figure(
     [[(pictures[i], "") for i in shown] for pictures in ways.values()], [f"{n}: {s:.0%}" for n, s in scores.items()]
 )
@@ -155,9 +157,10 @@ assert scores["surest first, 12 steps"] > scores["control: all at once"] + 0.15,
 
 # %% [markdown]
 # *All at once* fails since each cell is drawn as if the others had not been decided, so neighbours disagree. And the
-# order? The first two rows find the same, all of the two dozen objects. But they are hardly two orders: at a
-# temperature of 2 the row called *surest first* keeps what the noise says, more than what the network is sure of. What
-# strictly the surest first would do, at a temperature of 0, is measured further below.
+# order? The first two rows find the same, all of the 23 objects. (In the judge's eyes: put 0 into `shown` and see a
+# heart that is two hearts grown together.) But they are hardly two orders: at a temperature of 2 the row called
+# *surest first* keeps what the noise says, more than what the network is sure of. What strictly the surest first
+# would do, at a temperature of 0, is measured further below.
 #
 # ## Four orders
 #

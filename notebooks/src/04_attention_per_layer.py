@@ -67,7 +67,7 @@ scores = q[:, :, : layout.text] @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # th
 probabilities = scores.softmax(dim=-1)  # over text, image and source
 by_hand = probabilities[..., layout.text : layout.text + layout.image]  # [batch, heads, text, image]
 torch.testing.assert_close(by_hand, captured.text_to_image(number))
-print("a word looks, in the mean, at")
+print("a row of the text looks, in the mean, at")
 parts = probabilities.split([layout.text, layout.image, layout.image], dim=-1)
 for name, part in zip(("text", "image", "source"), parts, strict=True):
     print(f"  {name:7}{part.sum(-1).mean():.0%}")
@@ -247,16 +247,16 @@ views.attention_explorer(run)
 # ## Exercises
 #
 # **1. Where does the rest go?** (3 minutes) In the first section the shares of text, image and source add up to 100%.
-# Compute from `probabilities` how much of the word rows' attention goes to *padding*. The first `words` rows of text
+# Compute from `probabilities` how much of the word rows' attention goes to *padding*. The first `real` rows of text
 # are real.
 
 # %%
-words = int((~editor.encode_text(sample.instruction).padding[0]).sum())
+real = int((~editor.encode_text(sample.instruction).padding[0]).sum())
 to_padding = ...  # your answer, between 0 and 1
 
 
 def check_padding(to_padding):
-    assert abs(float(to_padding) - float(probabilities[0, :, :words, words : layout.text].sum(-1).mean())) < 1e-6
+    assert abs(float(to_padding) - float(probabilities[0, :, :real, real : layout.text].sum(-1).mean())) < 1e-6
     print(f"right: {float(to_padding):.0%}")
 
 
@@ -266,7 +266,7 @@ def check_padding(to_padding):
 # <details><summary>Solution</summary>
 #
 # ```python
-# to_padding = probabilities[0, :, :words, words : layout.text].sum(-1).mean()
+# to_padding = probabilities[0, :, :real, real : layout.text].sum(-1).mean()
 # check_padding(to_padding)
 # ```
 #

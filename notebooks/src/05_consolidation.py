@@ -128,7 +128,7 @@ views.curves_figure([("block", "localisation", {"one block alone": (blocks, sing
 # %%
 at_random, everything, together, heat_map, control = rows.values()
 assert together > everything, "all blocks together know less than the chosen ones"
-assert heat_map > max(single) - 0.03, "and no block alone knows more than the heat map"
+assert heat_map > max(single) - 0.03, "and no block alone knows clearly more than the heat map"
 assert together > at_random + 0.1, "and a block at random far less"
 assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 

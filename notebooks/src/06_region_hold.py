@@ -60,7 +60,9 @@ print(f"{below.float().mean():.0%} of the places are held; "
 # What happens to a held token next? In the **released** code it competes for being kept like all others, with the
 # network's confidence *in the source's token*. Where the network would rather have changed it, that confidence is low:
 # the token is masked again, and so the hold leaks until late. A hold that **commits** takes the source's tokens at once
-# and for good. How many cells are below λ and masked all the same after each step?
+# and for good. How many cells are below λ and masked all the same after each step? Most of them wait only because the
+# schedule keeps few at first, held or not. The leak is in the few per cent that the network had guessed differently:
+# they lose again and again, and what is decided around them meanwhile may already be something else.
 
 # %%
 counts = {}
@@ -166,11 +168,11 @@ views.panels_figure([[
 # %% [markdown]
 # ## A hold for speed
 #
-# What is settled needs no more guesses. A third rule, **agree**, settles a cell below λ in the first step, if the
-# network itself draws the source's token there. In every later step a *cache* can stand in for all that is settled:
-# only positions (2 × 2 cells) with a cell that is masked, or has just been filled, are computed. The rest of the
-# network's features grow stale meanwhile, so every now and then a step computes them all. We edit the four removals so,
-# unpushed.
+# What is settled needs no more guesses. A third rule, **agree**, settles a cell below λ in the step, mostly the
+# first, in which the network itself draws the source's token there. A *cache* can then stand in for all that is
+# settled: only positions (2 × 2 cells) with a cell that is masked, or has just been filled, are computed. The rest of
+# the network's features grow stale meanwhile, so every now and then a step computes them all. We edit the four
+# removals so, unpushed.
 
 # %%
 quick, asked = editor.with_defaults(hold="agree"), {"hold_threshold": LEVEL}
@@ -306,7 +308,7 @@ def check_hottest(hottest):
 #
 # ## With the full model
 #
-# The paper's example uses λ = 0.01, and its figure goes to 0.7. On a GPU, in a new cell:
+# The released example uses λ = 0.01, and the paper's figure goes to 0.7. On a GPU, in a new cell:
 #
 # ```python
 # editor = lab.load("WeiChow/EditMGT", dtype=torch.bfloat16)

@@ -101,10 +101,11 @@ print(f"{by_hand:.2f} nats; by chance it would be {math.log(editor.transformer.c
 # alike. And of the hidden tokens that an edit leaves alone it asks only every fourth (`asked_share`): most of a picture
 # teaches nothing new.
 #
-# Against forgetting, a quarter of the first batch are old edits, of all seven categories, and of the last all but one:
-# the *replay*. For these the network is held to itself as well: to the probabilities that a copy of it, as it was
-# before, gives to every hidden token. How far it has gone from them is the **KL divergence**, again in nats; where
-# nothing has changed it is 0. We train a copy of the editor, to compare.
+# Against forgetting, one of the first batch's five pairs is an old edit, and of the last batch's all but one: so they
+# come, of all seven categories, in ever larger numbers: the *replay*. For these the network is held to itself as
+# well: to the probabilities that a copy of it, as it was before, gives to every hidden token. How far it has gone
+# from them is the **KL divergence**, again in nats; where nothing has changed it is 0. We train a copy of the editor,
+# to compare.
 
 # %%
 SETTINGS = FinetuneSettings(
@@ -196,15 +197,15 @@ shown(("with the adapter", pictures_lora), ("target", targets))
 #
 # The dashboard runs a training in a thread of its own: loss and learning rate, edits that refresh, the heat map of a
 # word before and now, pause, stop, save. It could wait for its Start button; here it starts at once, and shows itself
-# after 15 seconds, when there is something to see. It goes on when you leave the cell; after a reload of the page, run
-# the cell again.
+# once its edits have been made anew, after four steps. It goes on when you leave the cell; after a reload of the page,
+# run the cell again.
 
 # %%
 adapter = FinetuneSettings(rank=7, learning_rate=5e-3, batch=4, validate_every=4)
 watched = Finetuner(copy.deepcopy(editor), pairs, adapter, replay=replay, validation=kept_back)
 dashboard = views.finetune_dashboard(watched, unseen[:3])
 dashboard.start()
-dashboard.wait(15)
+dashboard.wait(120, edits=True)
 dashboard
 
 # %% [markdown]

@@ -23,7 +23,7 @@ from editmgt_lab.crisp.models import http
 from editmgt_lab.crisp.models.client import Client, checked
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
-from editmgt_lab.errors import EndpointError, ImageError
+from editmgt_lab.errors import EndpointError, ImageError, SettingError
 from tests.support import PATIENCE, ROOT, until
 from tests.support.parquet import png
 
@@ -254,6 +254,45 @@ def test_models_do_their_roles(server, tmp_path):
     server.answer('{"suitable": false, "why": "mere text"}')
     answer = Suitable(client).answer({"picture": png(picture)})
     assert answer["values"] == [{"suitable": 0.0, "suitable_why": "mere text"}]
+
+
+def test_a_writer_keeps_to_the_categories_that_it_was_asked_for(server):
+    client, other = server.client(), Request("replace", "make the ball a cat", "ball", Caption("snow", (Thing("cat"),)))
+    asked = Request("remove", "remove the ball", "ball", Caption("snow"))
+    server.answer(other.to_json())
+    with pytest.raises(EndpointError, match=r"\$.category"):
+        EndpointWriter(client, ("remove", "add")).write(CAPTION, 1, 0)
+    server.answer(asked.to_json())
+    server.behave(other.to_json(), "ok", other.to_json(), "ok")  # a draft and a refinement, each sent back once
+    assert EndpointWriter(client, ("remove",), rounds=2).write(CAPTION, 1, 0) == [[asked, asked]]
+    schema = server.asked()[-1]["content"]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["category"]["enum"] == ["remove"]
+
+
+@pytest.mark.parametrize("key", ["-", "none", "1", "message"])
+def test_a_key_that_is_a_mere_word_changes_no_answer(server, monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    schema = {"type": "object", "properties": {"said": {"type": "string"}}}
+    server.answer('{"said": "none of the 11 - well, a message"}')
+    assert server.client(key_variable="SOME_KEY").ask("What?", schema) == {"said": "none of the 11 - well, a message"}
+
+
+@pytest.mark.parametrize("kind", [lambda url: Client(url, "m"), HttpEditor])
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000/v1", "example.com/v1", "//host/v1", "file:///etc/passwd", "ftp://host/v1", "http://",
+     "http:v1", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "http://[::1/v1"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_server_is_refused_at_once(kind, url):
+    with pytest.raises(SettingError, match="is no address of a server"):
+        kind(url)
+
+
+@pytest.mark.parametrize("url", [f"me:{SECRET}@host/v1", f"host/v1?key={SECRET}", f"http://me:{SECRET}@[::1/v1"])
+def test_a_secret_in_what_is_no_address_is_not_shown(url):
+    with pytest.raises(SettingError, match="is no address of a server") as error:
+        HttpEditor(url)
+    assert SECRET not in str(error.value)
 
 
 def test_an_editor_behind_an_address(server, tmp_path, monkeypatch):

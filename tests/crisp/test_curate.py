@@ -1,5 +1,6 @@
 """Stage 1: every kind of source, every kind of bad row, and rules that mean what they say."""
 
+import errno
 import io
 import random
 import re
@@ -31,6 +32,7 @@ from editmgt_lab.data.tables import rows_of
 from editmgt_lab.errors import DataError, SettingError
 from editmgt_lab.metrics.backbones import load_clip
 from editmgt_lab.world import render, sample_scene
+from tests.images.test_colour import SRGB, XYZ, grey_profile, matrix
 from tests.support import PATIENCE
 from tests.support.backbones import save_clip
 from tests.support.parquet import IMAGE, column, png, write
@@ -163,6 +165,66 @@ def test_what_systems_leave_behind_is_no_picture(tmp_path, pictures):
     assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["a.png"]
 
 
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path, pictures, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for number, name in enumerate(("0.png", "1.png")):
+        (tmp_path / "a" / name).write_bytes(png(pictures[number]))
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"image": "a/{name}"}}\n' for name in ("0.png", "1.png", "2.png")))
+    store, stage, whole = Store(tmp_path / "shards"), Stage("measure", (Measure(),), ("picture",)), Path.read_bytes
+
+    def broken(path):
+        if path.name == "1.png":
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path)
+
+    def dropped():
+        (shard,) = stage.run(Source(str(tmp_path / "a.jsonl")).shards(), store, progress=False)
+        return {row["origin"]: row["reason"] for row in store.rows(shard, dropped=True)}
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    assert dropped() == {"a.jsonl#1": "failure in measure", "a.jsonl#2": "there is no picture"}
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    assert dropped() == {"a.jsonl#2": "there is no picture"}
+
+
+def test_what_is_too_large_for_a_picture_is_not_read(tmp_path, pictures):
+    """A file with a hole and a sparse member of a .tar: gigabytes that are nowhere."""
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate(10**11)
+    ((large,),) = [shard.read() for shard in Source(str(tmp_path)).shards()]
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, sparse in (("hole.png", b"x", True), ("whole.png", png(pictures[0]), False)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            member.pax_headers = {"GNU.sparse.size": str(10**11), "GNU.sparse.map": "0,1"} if sparse else {}
+            tar.addfile(member, io.BytesIO(content))
+    hole, picture = read(Source(str(tmp_path / "b.tar")))
+    for row in (large, hole):
+        assert row["bytes"] is None and "100000000000 bytes are more" in row["origin"]
+    assert picture["bytes"] == png(pictures[0])
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path, pictures):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.png").write_bytes(png(pictures[0]))
+    write(tmp_path / "b.parquet", [("image", IMAGE)], [{"image": column(pictures[1])}])
+    with pytest.warns(UserWarning, match=r"taken from 1 .parquet files. 1 others, such as a.png"):
+        assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["b.parquet#0"]
+    with tarfile.open(tmp_path / "deep" / "c.tar", "w") as tar:
+        tar.add(tmp_path / "a.png", "0.png")
+    with pytest.warns(UserWarning, match=r"taken from 1 .tar files. 2 others"):
+        assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["c.tar/0.png"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read(Source(str(tmp_path / "b.parquet")))) == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2500 + "x.tar", "~no such user/x", "a\0b"])
+def test_a_name_that_no_folder_can_have_is_no_source(name):
+    with pytest.raises(DataError, match="there is no data set"):
+        read(Source(name))
+
+
 def test_a_tar_that_is_not_there_or_is_cut_short(tmp_path, pictures):
     with pytest.raises(DataError, match="there is no data set"):
         read(Source(str(tmp_path / "missing.tar")))
@@ -214,6 +276,37 @@ def test_odd_pictures_are_converted_and_it_is_noted(picture):
     assert (row["width"], row["height"]) == (64, 48)
     (plain,) = measured(png(image))["values"]
     assert plain["note"] is None and plain["picture"] == png(image)
+
+
+def test_the_kept_bytes_show_the_picture_that_is_edited(picture):
+    image, turned = picture(64, 48), Image.Exif()
+    turned[0x0112] = 0  # no orientation at all
+    colour = image.getpixel((0, 0))
+    cases = [
+        (as_file(image, "JPEG", icc_profile=matrix(XYZ["Display P3"])), "profile → sRGB"),
+        (as_file(image, "PNG", icc_profile=matrix(XYZ["Adobe RGB"])), "profile → sRGB"),
+        (as_file(image.convert("L"), "PNG", icc_profile=grey_profile(1.0)), "L → RGB, profile → sRGB"),
+        (as_file(image, "PNG", transparency=colour), "transparency → white"),
+        (as_file(image, "WEBP", icc_profile=SRGB, lossless=True), None),
+        (as_file(image, "PNG", icc_profile=b"no profile"), None),
+        (as_file(image, "JPEG", exif=turned), None),
+    ]
+    for content, note in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the profile that is none
+            shown, kept, said = decode.decoded(content)
+        assert said == note
+        assert (kept == content) == (note is None)
+        with Image.open(io.BytesIO(kept)) as again:
+            assert again.convert("RGB").tobytes() == shown.tobytes(), note
+
+
+def test_damage_behind_the_first_frame_costs_nothing(picture):
+    frames = [picture(32, 24, seed) for seed in range(3)]
+    content = as_file(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    shown, _, note = decode.decoded(content[: len(content) // 2])
+    assert shown.tobytes() == frames[0].tobytes() and note is None
+    assert decode.decoded(content)[2] == "first of 3 frames"
 
 
 def test_one_pixel_is_measured_and_breaks_the_rules():

@@ -1,5 +1,6 @@
 """The drawn world's reader, grammar, editors and judge: right where nothing is wrong, wrong as they should be."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editmgt_lab.crisp.curate.decode import header_size
+from editmgt_lab.crisp.drawn.choose import main as choose
 from editmgt_lab.crisp.drawn.editors import DONE, FAULTS, DrawnEditor, ManyFaults
 from editmgt_lab.crisp.drawn.grammar import ROUNDS, ask, ask_in_vain, understand
 from editmgt_lab.crisp.drawn.models import DrawnDescriber, DrawnJudge, DrawnWriter
+from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled
 from editmgt_lab.crisp.drawn.reader import caption_of, read_drawn, scene_of
 from editmgt_lab.crisp.drawn.truth import instruction_is_valid, truth_of
 from editmgt_lab.crisp.instruct.captions import CAPTION_SCHEMA, REQUEST_SCHEMA, Caption, Request
@@ -126,6 +130,34 @@ def test_each_check_before_the_edit_finds_its_own():
         (replace(good, target=replace(good.target, background="moon")), "another edit than the category's"),
     ]:
         assert said in " ".join(verdict.rule for verdict in broken_before(caption, wrong)), said
+
+
+def test_every_kind_of_picture_is_drawn_at_every_size():
+    scene = sample_scene(0)
+    for size, narrow in ((64, (256, 64)), (256, (1024, 256)), (512, (1024, 256)), (1024, (1024, 256))):
+        drawn = {kind: spoiled(scene, kind, size, random.Random(0)) for kind in (GOOD, *SPOILED)}
+        assert header_size(drawn[GOOD]) == (size, size) and header_size(drawn["narrow"]) == narrow
+    with pytest.raises(SettingError, match="size=1040"):
+        spoiled(scene, GOOD, 1040, random.Random(0))
+
+
+@pytest.mark.parametrize("size", [(70, 70), (20, 20), (65, 64)])
+def test_the_truth_is_told_at_sizes_that_are_not_drawn(size):
+    for scene, picture, text, seed in edits(5):
+        made = [DrawnEditor(fault).edit(picture, text, seed) for fault in (DONE, "nothing")]
+        good, bad = (truth_of(text, scene, picture.resize(size), each.resize(size)) for each in made)
+        assert good.valid and bad.valid and good.score > bad.score + 5 and not bad.good
+
+
+def test_bounds_are_chosen_of_the_pictures_that_were_asked_for(tmp_path, capsys):
+    """Also where more of them lie in the folder from an earlier time."""
+    arguments = ["--output", str(tmp_path), "--size", "64", "--clip", "none", "--editor", "drawn", "--candidates", "1"]
+    for count in ("5", "2"):
+        assert choose([*arguments, "--count", count, "--shard", "1"]) == 0
+    assert len(json.loads((tmp_path / "shards" / "manifest.json").read_text())[0]["shards"]) == 2
+    for wrong, said in ((["--count", "0"], "count is 0"), ([str(tmp_path)], "is not known")):
+        assert choose([*arguments, *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def edits(count):

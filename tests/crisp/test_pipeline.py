@@ -25,6 +25,7 @@ from editmgt_lab.crisp.drawn.table import WATCHED, hold_against_truth
 from editmgt_lab.crisp.edit.editors import DiffusersEditor, HttpEditor, LabEditor
 from editmgt_lab.crisp.edit.judge import Pick
 from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
+from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.pipeline import STAGES, run
 from editmgt_lab.crisp.results.card import card, funnel, funnel_figure, refinement, summary
 from editmgt_lab.crisp.results.publish import publish
@@ -290,7 +291,7 @@ def test_our_own_editor_takes_part(tiny_folder, world, tmp_path):
 
 
 def test_an_editor_that_fails_costs_its_candidate(world, tmp_path):
-    nobody = HttpEditor("http://127.0.0.1:9/edit", patience=replace(HttpEditor("").patience, attempts=1))
+    nobody = HttpEditor("http://127.0.0.1:9/edit", patience=Patience(attempts=1))
     mine = replace(plan(), editors=((nobody, 1), (DrawnEditor(), 1)))
     found = run(Source(str(world / "pictures"), limit=6), mine, tmp_path, progress=False)
     counts = found.counts()
@@ -338,11 +339,28 @@ def test_a_candidate_that_nobody_could_judge_is_no_loser(world, tmp_path):
         (["--rule", "twin_bits=nan:"], "a bound of nan"),
         (["--endpoint", "http://[::1", "--endpoint-model", "m"], "is no address"),
         (["--careless", "2"], "careless 2.0"),
+        (["--rule", "text=:0.001"], "nobody measures text"),
+        (["--rule", "suitable=1:", "--rule", "aesthetic=5:"], "nobody measures aesthetic, suitable"),
     ],
 )
 def test_wrong_settings_say_what_to_do(arguments, said, tmp_path):
     with pytest.raises(SettingError, match=said):
         plan(*arguments, "--output", str(tmp_path)).stages()
+
+
+def test_chosen_bounds_are_on_what_is_measured(tmp_path):
+    endpoint = ("--endpoint", "http://host/v1", "--endpoint-model", "m", "--output", str(tmp_path))
+    assert plan("--rule", "suitable=0.5:", "--rule", "twin_bits=10:", "--suitable", *endpoint).curation
+    assert plan("--rule", "text=").curation["text"] == Bounds()
+    path = tmp_path / "bounds.json"
+    path.write_text('{"add": {"clip_alignment": [0.7, null], "outside": [null, 0.1], "clip_direction": [null, null]}}')
+    assert plan("--bounds", str(path)).bounds
+    with pytest.raises(SettingError, match="nobody measures clip_alignment\n"):
+        plan("--bounds", str(path), "--clip", "none")
+    assert plan("--bounds", str(path), *endpoint).bounds
+    path.write_text('{"add": {"unexplained": [null, 0.1]}}')
+    with pytest.raises(SettingError, match="nobody measures unexplained"):
+        plan("--bounds", str(path), *endpoint)
 
 
 def test_editors_are_named_on_the_command_line():
@@ -372,3 +390,13 @@ def test_the_command_writes_everything_and_stops_where_it_is_told(tmp_path, caps
     assert told["statistics"]["rows"] == told["funnel"][-1]["kept"] > 0
     assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path), "--until", "curate"]) == 2
     assert "there is no data set" in capsys.readouterr().err
+
+
+def test_the_numbers_of_a_single_edit_are_json(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    render(sample_scene(3, split="validation"), 64).save(tmp_path / "pictures" / "a.png")
+    arguments = ["--preset", "drawn", "--editor", "drawn", "--careless", "0", "--clip", "none"]
+    assert main([str(tmp_path / "pictures"), *arguments, "--output", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "crisp.json").read_text(), parse_constant=pytest.fail)
+    assert told["statistics"]["rows"] == 1
+    assert [each["spread"] for each in told["rounds"]] == [None] * 3

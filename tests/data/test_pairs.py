@@ -191,6 +191,30 @@ def test_a_plain_folder(plain):
     }
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2500, "~no such user/x", "a\0b"])
+def test_a_name_that_no_folder_can_have_is_no_source(name):
+    with pytest.raises(DataError, match="there is no data set"):
+        PairReader(name)
+
+
+@pytest.mark.parametrize("part", ["", "deep/rows.jsonl"])
+def test_a_picture_that_a_table_names_is_part_of_the_data(tmp_path, picture, part):
+    """A picture with another content, or one that comes later, and no picture that nobody names."""
+    (tmp_path / "deep").mkdir()
+    row = {"source_img": "s.png", "target_img": "t.png", "instruction": "make it blue"}
+    (tmp_path / "deep/rows.jsonl").write_text("[]\n" + json.dumps(row) + "\n" + json.dumps(row) + "\nno JSON")
+    home = (tmp_path / part).parent if part else tmp_path
+    fingerprints = []
+    for name, seed in ((None, 0), ("s.png", 1), ("s.png", 2), ("t.png", 3)):
+        if name:
+            picture(seed=seed).save(home / name)
+            os.utime(home / name, ns=(0, seed))
+        fingerprints.append(PairReader(tmp_path / part, schema="magicbrush").fingerprint())
+    assert len({*fingerprints}) == 4
+    (home / "other.png").write_bytes(b"no row names it")
+    assert PairReader(tmp_path / part, schema="magicbrush").fingerprint() == fingerprints[-1]
+
+
 def test_sources_that_cannot_be_used(tmp_path, crisp, picture):
     write(tmp_path / "other/a.parquet", [("image", IMAGE), ("caption", pa.string())], [{"image": None, "caption": "x"}])
     with pytest.raises(DataError, match="has the columns image, caption"):
@@ -213,10 +237,16 @@ def test_sources_that_cannot_be_used(tmp_path, crisp, picture):
 
 
 def test_absent_files_are_told_by_the_numbers_of_the_others():
-    assert absent_files(["d/train-00001-of-00003.parquet"]) == [
-        "d/train-00000-of-00003.parquet", "d/train-00002-of-00003.parquet"
-    ]  # fmt: skip
-    assert absent_files(["add_07.parquet", "add_09.parquet", "style_3.parquet", "x.parquet"]) == ["add_08.parquet"]
+    assert absent_files(["d/train-00001-of-00003.parquet"]) == (2, "d/train-00000-of-00003.parquet")
+    assert absent_files(["d/train-00000-of-00002.parquet", "d/train-00001-of-00002.parquet"]) == (0, None)
+    assert absent_files(["add_07.parquet", "add_09.parquet", "style_3.parquet", "x.parquet"]) == (1, "add_08.parquet")
+    assert absent_files(["a_9.parquet", "a_12.parquet", "b-2.arrow", "b-4.arrow"]) == (3, "a_10.parquet")
+
+
+@pytest.mark.parametrize("far", ["a_20000000.parquet", "a_1_20260101123000.parquet", "a-1-of-9999999999.parquet"])
+def test_numbers_too_far_apart_are_no_numbering(far):
+    near = far.replace("20000000", "1").replace("20260101123000", "1")
+    assert absent_files([near, far]) == (0, None)
 
 
 def test_the_command_prints_the_report(crisp, tmp_path, capsys):

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
 
 import editmgt_lab as lab
 from editmgt_lab.data.tokens import TokenPairs
-from editmgt_lab.errors import CheckpointError, DataError, DiskError, SettingError, TrainingError
+from editmgt_lab.errors import CheckpointError, DataError, DiskError, SettingError, ShapeError, TrainingError
 from editmgt_lab.finetuning import (
     Finetuner,
     FinetuneSettings,
@@ -207,6 +208,22 @@ def test_early_stop(tuned, monkeypatch):
     assert tuner.done == 8
 
 
+def test_a_step_whose_validation_is_interrupted_is_in_the_history(tuned, editor):
+    tuner = tuned(validation=random_pairs(editor))
+    interrupts = iter([KeyboardInterrupt()])
+
+    def show(editor):
+        for interrupt in interrupts:
+            raise interrupt
+
+    tuner.show = show
+    with pytest.raises(KeyboardInterrupt):
+        tuner.run()
+    tuner.run()
+    assert [entry["step"] for entry in tuner.history] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in tuner.history if "validation" in entry] == [4]
+
+
 def test_the_average_is_what_is_kept(tuned):
     shown = []
     tuner = tuned(show=lambda editor: shown.append([p.detach().clone() for p in editor.transformer.parameters()]))
@@ -388,6 +405,7 @@ def test_a_full_disk(tuned, tmp_path, monkeypatch):
         {"distillation": -1.0}, {"text_dropout": 1.1}, {"asked_share": 0.0}, {"look_weight": float("inf")},
         {"timestep": "sigma"}, {"timestep": None}, {"average_decay": -0.1}, {"average_decay": 1.5},
         {"save_every": 0}, {"validate_every": True}, {"patience": 0}, {"patience": -1}, {"seed": -1}, {"seed": 2**63},
+        {"branch": "xyz"}, {"branch": []}, {"branch": "source", "rank": 0}, {"checkpointing": "no"},
     ],
     ids=str,
 )  # fmt: skip
@@ -404,6 +422,29 @@ def test_settings_at_the_end_of_their_range(tuned, editor):
     tuner = tuned(change=ends, validation=random_pairs(editor))
     tuner.run()
     assert tuner.done == 1
+
+
+def test_settings_may_be_numpys_numbers(tuned, tmp_path):
+    change = {"steps": np.int64(1), "micro_batch": np.int32(2), "learning_rate": np.float32(0.5), "warm_up": 1}
+    settings = dataclasses.replace(QUICK, **change)
+    assert json.loads(json.dumps(dataclasses.asdict(settings))) == dataclasses.asdict(QUICK) | change
+    tuned(settings=settings, folder=tmp_path).run()
+
+
+def test_patience_wants_pairs_to_validate_on(tuned, editor, tmp_path):
+    for validation in (None, random_pairs(editor, 0)):
+        with pytest.raises(SettingError, match="patience is 1"):
+            tuned(change={"patience": 1}, validation=validation, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pairs_to_replay_of_another_grid(tuned, editor, tmp_path):
+    tokens, own = torch.zeros(2, 4, 4, dtype=torch.long), copy.deepcopy(editor)
+    other = TokenPairs(tokens, tokens, ["a", "b"])
+    with pytest.raises(ShapeError, match="8×8 tokens, and 4×4"):
+        tuned(editor=own, change={"rank": 2, "replay_share": 0.5}, replay=other, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists() and all(p.requires_grad for p in own.transformer.parameters())
+    tuned(replay=other).run()  # of which QUICK takes none
 
 
 def test_no_pairs(tuned, editor, tmp_path):
@@ -550,5 +591,13 @@ def test_no_adapter(editor, adapted, tmp_path):
         save_adapter(editor.transformer, tmp_path)
     with pytest.raises(SettingError, match="already"):
         add_adapter(adapted("both").transformer, rank=2)
-    with pytest.raises(SettingError, match="branch 'image'"):
-        add_adapter(editor.transformer, rank=2, branch="image")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": 0}, {"rank": 2.5}, {"rank": "8"}, {"rank": True}, {"rank": None}, {"branch": "image"}, {"branch": []}],
+    ids=str,
+)
+def test_adapters_that_cannot_be(editor, wrong):
+    with pytest.raises(SettingError, match=next(iter(wrong))):
+        add_adapter(editor.transformer, **{"rank": 2} | wrong)

@@ -208,6 +208,13 @@ def test_black_is_black():
         assert load_image(np.zeros((4, 4), dtype)).getcolors() == [(16, (0, 0, 0))]
 
 
+@pytest.mark.parametrize("top", [300, 65535])
+def test_16_bits_are_the_same_in_either_order_of_bytes(top):
+    values = np.linspace(0, top, 64).reshape(8, 8).round()
+    little, big = (load_image(values.astype(order)) for order in ("<u2", ">u2"))
+    assert little.tobytes() == big.tobytes() and little.getpixel((7, 7)) == (round(top / 257),) * 3
+
+
 def white_is_zero(image):
     """The bytes of a grey TIFF, its tag PhotometricInterpretation changed from 1 to 0."""
     data = encoded(image, "TIFF")

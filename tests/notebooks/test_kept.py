@@ -45,6 +45,9 @@ def test_the_drawn_world_draws_what_the_model_sees():
 def test_the_measured_training_sizes():
     measured = json.loads((SAMPLES / "training_size.json").read_text(encoding="utf-8"))
     assert measured["settings"]["weights"] == whatever_its_threshold(), "python -m editmgt_lab.studies.training_size"
+    shown = nbformat.read(ROOT / "notebooks" / "09_evaluation.ipynb", as_version=4)
+    told = "".join(output.get("text", "") for cell in shown.cells for output in cell.get("outputs", []))
+    assert measured["settings"]["weights"] in told, "make notebooks"
 
 
 def test_the_study_of_filtered_pairs():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import IPython
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 from editmgt_lab import views
 from tests.support import PATIENCE
@@ -51,3 +52,35 @@ def test_what_a_page_opens_and_what_no_cell_does_stays(editor, picture, run):
         run(cell, len(made), kind)
         made.append(opened(editor, picture))
     assert all(view.comm is not None for view in made)
+
+
+def test_the_view_in_a_playgrounds_tab_is_the_playgrounds(editor, picture, run):
+    """It is made in the edit's thread, where ipykernel names the cell that ran last, whichever that was."""
+    run("a", 1)
+    playground = opened(editor, picture, views.playground)
+    playground.tabs.selected_index = 1
+    run("b", 2)
+    playground.run().result(PATIENCE)
+    shown = playground.tabs.views["Token lab"]
+    run("b", 3)
+    opened(editor, picture)
+    assert shown.comm is not None
+    playground.run().result(PATIENCE)
+    assert "></pre>" in playground.message.value and playground.tabs.views["Token lab"] is not shown
+    run("a", 4)
+    shown = playground.tabs.views["Token lab"]
+    opened(editor, picture)
+    assert playground.comm is None and shown.comm is None
+
+
+def test_a_playground_leaves_no_widget_behind(editor, picture):
+    before = set(_instances)
+    playground = opened(editor, picture, views.playground)
+    playground.tabs.selected_index = 1
+    counts = []
+    for _ in range(3):
+        playground.run().result(PATIENCE)
+        counts.append(len(_instances))
+    assert len(set(counts)) == 1
+    playground.close()
+    assert set(_instances) == before

@@ -15,7 +15,7 @@ from PIL import Image
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.errors import TextError
+from editmgt_lab.errors import SettingError, TextError
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs, load_adapter
 from editmgt_lab.views.finetune_dashboard.finetune_dashboard import FinetuneDashboard
 from editmgt_lab.views.finetune_dashboard.samples import ALL, Samples
@@ -125,6 +125,59 @@ def test_a_words_map_is_that_of_the_word(fresh, picture):
         heat = fresh.edit(picture(), INSTRUCTION, seed=0, focus=name).heat[0]
         place = dashboard.samples.words.index(name)
         np.testing.assert_allclose(dashboard.samples.edits["before"].heats[place], heat, atol=2e-5)
+
+
+def test_a_validation_is_told_whenever_it_comes(fresh, picture, samples):
+    """The dashboard may look at a step before it is validated."""
+    trained = finetuner(fresh, picture)
+    loss, entered, go = trained.validation_loss, threading.Event(), threading.Event()
+
+    def slowly():
+        entered.set()
+        assert go.wait(PATIENCE)
+        return loss()
+
+    trained.validation_loss = slowly
+    dashboard = views.finetune_dashboard(trained, samples)
+    dashboard.start()
+    assert entered.wait(PATIENCE)
+    until(lambda: len(dashboard.curves) == 3, "the step that is being validated")
+    assert dashboard.validations == []
+    go.set()
+    dashboard.wait(PATIENCE)
+    assert [step for step, _ in dashboard.validations] == [3, 6] and len(dashboard.curves) == 6
+
+
+def test_it_can_be_waited_for_the_first_edits(fresh, picture, samples):
+    trained = finetuner(fresh, picture)
+    gate, dashboard = Gate(trained), views.finetune_dashboard(trained, samples)
+    dashboard.wait(edits=True)  # nothing has begun
+    dashboard.start()
+    dashboard.wait(0.01, edits=True)
+    assert dashboard.now.get("step", 0) == 0
+    gate.go.release(3)
+    dashboard.wait(PATIENCE, edits=True)
+    assert dashboard.now["step"] == 3 and dashboard.training
+    gate.go.release(3)
+    dashboard.wait(PATIENCE)
+    assert dashboard.state == "finished"
+
+
+@pytest.mark.parametrize("end", ["stop", "error"])
+def test_who_waits_for_edits_is_told_of_the_end(fresh, picture, samples, monkeypatch, end):
+    trained = finetuner(fresh, picture, steps=500, validate_every=500)
+    dashboard = views.finetune_dashboard(trained, samples)
+    if end == "error":
+        monkeypatch.setattr(trained.objective, "loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
+    dashboard.start()
+    if end == "error":
+        with pytest.raises(lab.LabError, match="the loss of step 0"):
+            dashboard.wait(PATIENCE, edits=True)
+    else:
+        dashboard.stop()
+        dashboard.wait(PATIENCE, edits=True)
+        dashboard.wait(PATIENCE)
+    assert dashboard.state == ("failed" if end == "error" else "stopped") and trained.done < 500
 
 
 def test_samples_of_several_sizes(fresh, picture):
@@ -358,6 +411,26 @@ def test_bad_samples_and_words_are_refused(fresh, picture, many, word, said):
     with pytest.raises(lab.LabError, match=said):
         views.finetune_dashboard(trained, [(picture(), INSTRUCTION)] * many, word=word)
     assert not FinetuneDashboard.opened
+
+
+@pytest.mark.parametrize(
+    "bad", [lambda sample: sample, lambda sample: [sample.source], lambda sample: [(sample.source,)],
+            lambda sample: (sample.source, INSTRUCTION), lambda sample: ["ab"], lambda sample: None],
+)  # fmt: skip
+def test_what_are_no_samples_is_refused(fresh, picture, samples, bad):
+    with pytest.raises(SettingError, match="no samples"):
+        views.finetune_dashboard(finetuner(fresh, picture), bad(samples[0]))
+    assert not FinetuneDashboard.opened
+
+
+def test_the_figure_counts_whole_steps(fresh, picture, samples):
+    dashboard = views.finetune_dashboard(finetuner(fresh, picture, steps=2, rank=np.int64(2)), samples)
+    dashboard.start()
+    dashboard.wait(PATIENCE)
+    for axes in dashboard.figure().subfigs[0].axes:
+        low, high = axes.get_xlim()
+        assert {tick for tick in axes.get_xticks() if low <= tick <= high} == {1, 2}
+    assert json.dumps(dashboard.described())
 
 
 @pytest.fixture

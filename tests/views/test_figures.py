@@ -85,6 +85,17 @@ def test_an_edit_is_four_panels(editor, picture, shape):
     assert figure.subfigs[0].get_suptitle() == f"“{INSTRUCTION}”"
 
 
+def test_an_edit_under_a_released_hold_shows_what_it_kept(editor, picture):
+    released = editor.with_defaults(hold="released")
+    result = released.edit(picture(64, 24), INSTRUCTION, hold_threshold=0.6, steps=6, seed=3)
+    kept = result.held & (result.tokens == result.source_tokens)
+    figure = views.edit_figure(result)
+    source, _, held, _ = shown(figure)
+    np.testing.assert_array_equal((held != source).any(axis=2), spread(kept[0].numpy(), result.source))
+    assert f"held: {kept.float().mean():.0%}" in titles(figure)[2]
+    assert 0 < kept.sum() < result.held.sum(), "so that the two could be confused"
+
+
 def test_a_batch_is_a_row_for_each_picture(editor, picture):
     instructions = [INSTRUCTION, "remove the ball", "make the ball red"]
     result = editor.edit([picture(), picture(), picture()], instructions, steps=1, seed=0)
@@ -199,6 +210,30 @@ def test_steps_figure_says_held_only_of_the_sources_tokens(editor, picture, hold
         assert other.any() and (named & competed).any(), "so that both could be wrong"
     else:
         np.testing.assert_array_equal(blue, named)
+
+
+def test_steps_figure_has_the_first_step_and_the_last(editor, picture):
+    steps = list(editor.steps(picture(), INSTRUCTION, steps=3, seed=0))
+    assert titles(views.steps_figure(steps, most=2))[:2] == ["step 1 of 3", "step 3 of 3"]
+    for most in (1, 0, 2.5, "2"):
+        with pytest.raises(lab.errors.SettingError, match="most"):
+            views.steps_figure(steps, most=most)
+
+
+def test_more_curves_than_colours_are_drawn():
+    curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(6)} | {"control": ([0, 1], [9, 9])}
+    drawn = views.curves_figure([("x", "y", curves)]).axes[0].lines
+    colours = [line.get_color() for line in drawn]
+    assert len(drawn) == 7 and colours[4:6] == colours[:2] and len(set(colours)) == 5
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: views.steps_figure([]), lambda: views.curves_figure([]), lambda: views.panels_figure([]),
+             lambda: views.panels_figure([[]]), lambda: views.panels_figure([[(Image.new("RGB", (4, 4)), "")], []])],
+)  # fmt: skip
+def test_nothing_to_draw_is_refused(draw):
+    with pytest.raises(lab.errors.SettingError, match="nothing to draw"):
+        draw()
 
 
 # The playground

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.crisp.assure.rules import DRAWN, broken_after
+from editmgt_lab.crisp.assure.rules import DRAWN, MEASURES, broken_after
 from tests.support import PATIENCE
 from tests.support.browser import opened
 from tests.support.judged import judged_edits
@@ -101,6 +101,25 @@ def test_the_page_keeps_what_python_keeps(browser, studio, tmp_path, scheme):
         page.get_by_role("button", name="bad: edit 23", exact=True).click()
         expect(page.locator(".lab-picked")).to_contain_text("“edit 23”")
         page.screenshot(path=tmp_path / f"filter_studio_{scheme}.png", full_page=True)
+
+
+def test_page_and_python_agree_at_the_ends_of_every_slider(browser, studio, tmp_path):
+    """There a bound is one of the values, to the last digit."""
+    names = {title: name for name, (title, _) in MEASURES.items()}
+    slide = "(slider, end) => (slider.value = slider[end], slider.dispatchEvent(new Event('input')), +slider.value)"
+    with opened(browser, studio.export(tmp_path / "page.html")) as page:
+        kept = page.locator(".lab-tiles").first.locator(".lab-tile")
+        sliders = page.get_by_role("slider").all()
+        assert len(sliders) == sum(bound is not None for pair in studio.bounds.values() for bound in pair)
+        for slider in sliders:
+            title, _, side = slider.get_attribute("aria-label").rpartition(", ")
+            name, which = names[title], ("at least", "at most").index(side)
+            for end in ("max", "min") if which == 0 else ("min", "max"):  # the strictest, then the widest
+                pair = list(studio.bounds[name])
+                pair[which] = slider.evaluate(slide, end)
+                studio.bounds = studio.bounds | {name: pair}
+                expect(kept).to_have_count(int(studio.kept.sum()))
+        assert studio.kept.all()
 
 
 def test_the_page_fits_a_narrow_window(browser, studio, tmp_path):

@@ -123,6 +123,16 @@ def test_decode_player_steps_plays_and_explains_a_cell(notebook):
     notebook.shoot(output, "decode_player")
 
 
+def test_arrow_keys_move_a_slider(notebook):
+    """And not the notebook, which takes them first where no field for text has the focus."""
+    output = notebook.open("decode_player")
+    slider = output.get_by_role("slider")
+    slider.focus()
+    notebook.page.keyboard.press("ArrowRight")
+    expect(output.locator(".lab-steps output")).to_have_text("step 2 of 12")
+    expect(slider).to_be_focused()
+
+
 def test_attention_explorer_a_word_and_a_patch(notebook):
     output = notebook.open("attention_explorer")
     word, say = output.locator(".lab-chip:not(.lab-special)").last, output.locator(".lab-say")

@@ -1,5 +1,6 @@
 """Widgets share one network: the newest request goes first, older work waits for it and comes out as if alone."""
 
+import sys
 import threading
 
 import numpy as np
@@ -181,3 +182,69 @@ def test_a_work_that_ends_does_not_hide_the_one_that_begins(editor, picture):
     go.set()
     view.pending.result(PATIENCE)
     assert not view.busy
+
+
+def test_an_edit_that_ends_does_not_hide_the_one_that_begins(editor, picture, monkeypatch):
+    """The playground's edit before is at its last word when another one is asked for."""
+    playground = views.playground(editor, picture(), INSTRUCTION, steps=2)
+    playground.pending.result(PATIENCE)
+    at_its_last_word, begun, go = threading.Event(), threading.Event(), threading.Event()
+
+    def ends(change):
+        if change.new == 0 and not begun.is_set():
+            at_its_last_word.set()
+            begun.wait(0.5)
+
+    playground.progress.observe(ends, "value")
+    before = playground.run()
+    assert at_its_last_word.wait(PATIENCE)
+    monkeypatch.setattr(editor, "edit", lambda *_, **__: go.wait(PATIENCE))
+    newest = playground.run()
+    begun.set()
+    before.result(PATIENCE)
+    shown = playground.progress.layout.visibility, playground.cancel_button.disabled
+    playground.cancel()
+    go.set()
+    newest.result(PATIENCE)
+    assert shown == ("visible", False)
+
+
+@pytest.mark.parametrize("other", [{"steps": 5}, {"seed": 3}, {"hold_threshold": 0.6},
+                                   {"instruction": "remove the ball"}])  # fmt: skip
+def test_a_finished_edit_is_made_anew_where_anything_else_is_asked_for(editor, picture, other):
+    made = {"steps": 3, "seed": 0, "hold_threshold": 0.3}
+    result = editor.edit(picture(), INSTRUCTION, focus="ball", **made)
+    playground = views.playground(editor, result, **other)
+    playground.pending.result(PATIENCE)
+    asked = {"instruction": INSTRUCTION, "focus": None if "instruction" in other else "ball"} | made | other
+    np.testing.assert_array_equal(playground.result.mean_heat, editor.edit(picture(), **asked).mean_heat)
+    assert playground.result is not result and playground.step_count == asked["steps"]
+    assert (playground.instruction.value, playground.seed.value) == (asked["instruction"], asked["seed"])
+
+
+def test_the_next_edit_has_the_focus_and_the_negative_text_of_the_finished_one(editor, picture):
+    """The focus words go with the instruction that they are words of."""
+    settings = {"steps": 3, "seed": 5, "guidance_scale": 9.0, "negative": "a hat"}
+    result = editor.edit(picture(), INSTRUCTION, focus="ball", **settings)
+    playground = views.playground(editor, result)
+    for instruction, focus in ((INSTRUCTION, "ball"), ("remove the cube", None)):
+        playground.instruction.value = instruction
+        playground.run().result(PATIENCE)
+        expected = editor.edit(picture(), instruction, focus=focus, **settings)
+        np.testing.assert_array_equal(playground.result.tokens, expected.tokens)
+        np.testing.assert_array_equal(playground.result.mean_heat, expected.mean_heat)
+
+
+def test_a_preview_shows_what_is_really_held(editor, picture, monkeypatch):
+    monkeypatch.setattr(sys.modules[views.Playground.__module__], "FRAME", 0)
+    shown = []
+    monkeypatch.setattr(views.Playground, "redraw", lambda self, *names: shown.append(self.held))
+    leaking, settings = editor.with_defaults(hold="released"), {"steps": 6, "seed": 0, "hold_threshold": 0.6}
+    playground = views.playground(leaking, picture(), **settings)
+    shown.clear()
+    playground.instruction.value = INSTRUCTION
+    playground.pending.result(PATIENCE)
+    steps = [*leaking.steps(picture(), INSTRUCTION, **settings)]
+    assert any((step.held & (step.tokens != playground.result.source_tokens)).any() for step in steps)
+    for (_, cells), step in zip(shown, [*steps, steps[-1]], strict=True):
+        np.testing.assert_array_equal(cells, (step.held & (step.tokens == playground.result.source_tokens))[0])

@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from PIL import Image
+from playwright.sync_api import expect
 
 import editmgt_lab as lab
 from editmgt_lab import views
@@ -20,6 +22,7 @@ from editmgt_lab.views.recording import STATES, code_patches, word_rows
 from editmgt_lab.views.turns import TURNS
 from editmgt_lab.views.widget import HERE, SHARED, source
 from tests.support import PATIENCE, until
+from tests.support import browser as pages
 
 INSTRUCTION = "make the ball blue"
 SETTINGS = {"steps": 4, "seed": 3, "hold_threshold": 0.4, "guidance_scale": 2.0, "strength": 1.5}
@@ -168,12 +171,19 @@ def test_a_finished_edit_is_repeated_with_its_mask(editor, picture):
     assert fixed.any() and (run.states[0, fixed] == STATES.index("held")).all(), "outside the mask the source stays"
 
 
-def test_an_edit_that_cannot_be_repeated_is_not_shown_as_it(editor, picture):
+def test_a_finished_edit_is_repeated_with_its_negative_text(editor, picture):
     settings = {"steps": 3, "seed": 5, "guidance_scale": 5.0, "negative": "a hat"}
     result = editor.edit(picture(), INSTRUCTION, **settings)
+    run = views.record(editor, result, progress=quiet)
+    np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
+
+
+def test_an_edit_that_cannot_be_repeated_is_not_shown_as_it(editor, picture):
+    other = editor.with_defaults(bias_text=True)
+    result = other.edit(picture(), INSTRUCTION, steps=3, seed=5, strength=3.0)
     with pytest.raises(lab.LabError, match="another picture"):
         views.record(editor, result, progress=quiet)
-    run = views.record(editor, result, progress=quiet, negative="a hat")
+    run = views.record(other, result, progress=quiet)
     np.testing.assert_array_equal(run.sampled[-1], result.tokens[0])
 
 
@@ -412,7 +422,7 @@ def test_surprises_are_shown_too(editor, picture, opened, monkeypatch):
     tokens.swap(0, 0, 1).result(timeout=PATIENCE)
     assert tokens.message.startswith("TypeError") and tokens.wrong and tokens.states == before
     tokens._handle_custom_msg({"kind": "swap", "cell": 0, "code": 99}, [])
-    assert "a code below 32" in tokens.message and tokens.wrong
+    assert "code is 99" in tokens.message and "to 31" in tokens.message and tokens.wrong
 
 
 def test_another_code_changes_the_picture_around_it(editor, opened):
@@ -498,6 +508,83 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
     assert "strength" in dial.message and dial.wrong and len(dial.results) == 4
 
 
+def test_a_page_shows_no_edit_of_another_bias(browser, opened, tmp_path):
+    dial = opened["injection_dial"]
+    dial.bias_text = True  # and the page left before an edit was made with it
+    with pages.opened(browser, dial.export(tmp_path / "page.html")) as page:
+        edit, (made, other) = page.locator(".lab-panel").nth(1), page.locator(".lab-tab").all()
+        expect(edit.locator("img")).to_be_hidden()
+        expect(edit).to_contain_text("not made")
+        expect(other).to_be_disabled()
+        made.click()
+        expect(edit.locator("img")).to_be_visible()
+        expect(edit).to_contain_text("γ = 1, L1")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strengths": []}, {"strengths": [-1]}, {"strengths": ["a"]}, {"strength": 2.0}, {"on_step": print},
+              {"image": [Image.new("RGB", (32, 32))]}, {"image": "nope.png"}, {"instruction": " "}],
+    ids=str,
+)  # fmt: skip
+def test_a_dial_that_cannot_be_is_refused_and_leaves_nothing_open(editor, picture, wrong):
+    before = len(_instances)
+    with pytest.raises(lab.LabError):
+        views.injection_dial(editor, **{"image": picture(), "instruction": INSTRUCTION} | wrong)
+    assert len(_instances) == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": "a"}, {"threshold": 2}, {"hold_threshold": 0.1}, {"on_step": print}, {"instruction": ""},
+              {"image": [Image.new("RGB", (32, 32))]}, {"image": "nope.png"}],
+    ids=str,
+)  # fmt: skip
+def test_a_studio_that_cannot_be_is_refused_and_leaves_nothing_open(editor, picture, wrong):
+    before = len(_instances)
+    with pytest.raises(lab.LabError):
+        views.hold_studio(editor, **{"image": picture(), "instruction": INSTRUCTION} | wrong)
+    assert len(_instances) == before
+
+
+@pytest.mark.parametrize("threshold, expected", [(np.float32(0.5), 0.5), (1, 1), (None, 0.25)])
+def test_the_studios_threshold_is_what_an_edit_takes(editor, picture, threshold, expected):
+    studio = views.hold_studio(
+        editor.with_defaults(hold_threshold=0.25), picture(), INSTRUCTION, threshold=threshold, steps=1
+    )
+    studio.pending.result(timeout=PATIENCE)
+    assert studio.threshold == expected and list(studio.made) == [0, expected]
+
+
+def test_the_settings_that_an_edit_takes_are_saved(editor, picture, tmp_path):
+    settings = {"blocks": range(2), "seed": np.int64(3), "guidance_scale": np.float32(2), "steps": 2}
+    settings |= {"focus": ("ball",), "negative": "red"}
+    studio = views.hold_studio(editor, picture(), INSTRUCTION, threshold=0.5, strength=np.float32(1.5), **settings)
+    dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=np.array([0.0, 1.0]), **settings)
+    shared = {"blocks": [0, 1], "seeds": [3], "guidance_scale": 2, "focus": ["ball"], "negative": "red"}
+    theirs = {"strength": 1.5}, {"hold_threshold": 0}
+    for widget, own, chosen in zip((studio, dial), theirs, ("hold_threshold", "strength"), strict=True):
+        widget.pending.result(timeout=PATIENCE)
+        assert not widget.wrong, widget.message
+        with np.load(widget.save_arrays(tmp_path / "arrays.npz")) as saved:
+            told = json.loads(str(saved["settings"]))
+        assert {name: told[name] for name in shared | own} == shared | own and chosen not in told
+
+
+def test_the_studio_shows_what_a_released_hold_kept(editor, picture):
+    released = editor.with_defaults(hold="released")
+    studio = views.hold_studio(released, picture(64, 64), INSTRUCTION, threshold=0.6, steps=6, seed=3)
+    studio.pending.result(timeout=PATIENCE)
+    by_heat, at_random = (studio.made[0.6][way] for way in ("by heat", "at random"))
+    kept = by_heat.held & (by_heat.tokens == by_heat.source_tokens)
+    assert 0 < kept.sum() < by_heat.held.sum(), "so that the two could be confused"
+    assert at_random.held.sum() == kept.sum()
+    result = studio.results[-1]
+    np.testing.assert_array_equal(np.frombuffer(result["cells"]["bytes"], np.uint8), kept.flatten())
+    assert result["held"] == pytest.approx(float(kept.float().mean()))
+    captions = [axes.get_title() for part in studio.figure().subfigs for axes in part.axes]
+    assert f"λ = 0.6: {kept.float().mean():.0%} held" in captions
+    np.testing.assert_array_equal(studio.arrays()["held_by_heat"][-1], kept[0])
+
+
 def test_the_studio_holds_by_heat_and_as_many_cells_at_random(editor, picture, opened):
     studio = opened["hold_studio"]
     assert not studio.wrong, studio.message
@@ -537,6 +624,18 @@ def test_the_studio_scores_an_edit_whose_truth_is_known():
     assert 0 <= numbers["score"] <= 10 and 0 <= numbers["leakage"] < 1
     copied = replace(studio.made[0.2]["by heat"], images=[studio.before])
     assert studio.numbers(copied) == {"L1": 0, "score": 0, "leakage": 0}
+
+
+def test_the_studio_scores_an_edit_of_another_size(editor):
+    studio = views.hold_studio(editor, lab.world.sample_edit(3, size=64), steps=2)
+    studio.pending.result(timeout=PATIENCE)
+    assert not studio.wrong, studio.message
+    numbers = studio.numbers(studio.made[0.2]["by heat"])
+    assert 0 <= numbers["score"] <= 10 and studio.mask.shape == (32, 32) and studio.mask.any()
+    asked = {"score": 9.94, "L1": 0.000017, "leakage": 0.00028}
+    studio.numbers = lambda edit: asked
+    captions = [axes.get_title() for part in studio.figure().subfigs for axes in part.axes]
+    assert "by heat: score 9.9\nL1 0.0000, leakage 0.0003" in captions
 
 
 # Export

@@ -1,9 +1,12 @@
 """Exported pages, opened from disk in a browser without a network and driven by hand and by keyboard."""
 
+import json
+
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.views.recording import STATES
 from tests.support import PATIENCE
@@ -27,11 +30,11 @@ def run(editor, picture):
 @pytest.fixture(scope="module")
 def tokens(editor, picture):
     """A token lab with two changes made."""
-    lab = views.token_lab(editor, picture(64, 48))
-    lab.pending.result(timeout=PATIENCE)
+    changed = views.token_lab(editor, picture(64, 48))
+    changed.pending.result(timeout=PATIENCE)
     for place in ((1, 2), (4, 5)):
-        lab.swap(*place, (int(lab.tokens[-1][place]) + 7) % 32).result(timeout=PATIENCE)
-    return lab
+        changed.swap(*place, (int(changed.tokens[-1][place]) + 7) % 32).result(timeout=PATIENCE)
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,45 @@ def test_the_player_answers_the_keyboard(browser, pages, run):
         assert panel(page, "tokens: row 2, column 2").count() == 1, f"of {columns}: read aloud"
 
 
+@pytest.mark.parametrize("order", ["confidence", "halton"])
+def test_the_player_says_by_what_a_cell_competed(browser, editor, picture, tmp_path, order):
+    run = views.record(editor, picture(), "make the ball blue", steps=3, seed=3, hold_threshold=0, order=order,
+                       progress=lambda *_: None)  # fmt: skip
+    grid, last = run.states.shape[1:], len(run.previews) - 1
+    by = {
+        "confidence": ("confidence", "log p + noise", "surer"),
+        "halton": ("priority", "by the order halton", "goes first"),
+    }
+    late = {"confidence": "was not confident enough", "halton": "its turn has not come"}[order]
+    with opened(browser, views.decode_player(run).export(tmp_path / "page.html")) as page:
+        page.get_by_role("button", name="confidence").click()
+        detail, scale = page.locator(".lab-detail"), page.locator(".lab-legend:visible")
+        for step, masked in ((0, True), (1, False), (last, False)):
+            what, why, most = by[order] if step < last else ("confidence", "log p", "surer")
+            page.get_by_role("slider").fill(str(step))
+            competed = np.isfinite(run.confidence[step]) & ((run.states[step] == STATES.index("masked")) == masked)
+            point(panel(page, "tokens"), int(np.flatnonzero(competed)[0]), grid)
+            number = f"{run.confidence[step][competed][0]:.2f}".replace("-", "−")
+            expect(detail).to_contain_text(f"{what} {number} ({why})")
+            expect(scale).to_contain_text(most)
+            if masked:
+                expect(detail).to_contain_text(f"was drawn, but {late}: masked again")
+
+
+def test_the_player_says_which_tokens_were_taken_back(browser, editor, picture, tmp_path):
+    run = views.record(editor, picture(), "make the ball blue", steps=4, seed=3, hold_threshold=0, revise=0.9,
+                       progress=lambda *_: None)  # fmt: skip
+    taken_back = (run.states == STATES.index("masked")) & np.isinf(run.confidence)
+    step, cell = (int(numbers[0]) for numbers in np.nonzero(taken_back.reshape(len(run.previews), -1)))
+    with opened(browser, views.decode_player(run).export(tmp_path / "page.html")) as page:
+        page.get_by_role("slider").fill(str(step))
+        point(panel(page, "tokens"), cell, run.states.shape[1:])
+        token = run.sampled[step].ravel()[cell]
+        expect(page.locator(".lab-detail")).to_contain_text(
+            f"token {token}, decided before, has become improbable: masked again; did not compete in this step"
+        )
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, screenshots, scheme):
     plan = run.attention.plan
@@ -275,6 +317,42 @@ def test_the_token_lab_names_codes_and_steps_through_changes(browser, pages, tok
         expect(page.locator(".lab-hint")).to_contain_text("no kernel")
 
 
+def test_the_token_lab_counts_the_cells_of_the_picture_as_it_is_now(browser, pages, tokens):
+    now = tokens.tokens[-1]
+    code = int(now[1, 2])
+    count = int((now == code).sum())
+    assert count != tokens.counts[code], "or the counts of the first picture would do"
+    order = np.argsort(-tokens.counts, kind="stable")
+    with opened(browser, pages["token_lab"]) as page:
+        point(panel(page, "picture"), now.shape[1] + 2, now.shape, click=True)
+        cells = page.locator(".lab-detail p")
+        expect(cells).to_contain_text(f"in {count - 1} other cell")
+        book = panel(page, "codebook")
+        point(book, int(np.flatnonzero(order == code)[0]), (1, 32))
+        expect(page.locator(".lab-detail h3")).to_have_text(f"code {code}")
+        expect(cells).to_have_text(f"in {count} cell{'' if count == 1 else 's'} of this picture")
+        used = "once" if count == 1 else f"{count} times"
+        assert panel(page, f"code {code}, used {used}").count() == 1, "read aloud"
+
+
+@pytest.mark.parametrize(
+    "bad", [("a", 0, 0), (0, 0.5, 0), (0, True, 0), (0, 0, None), (-1, 0, 0), (0, 0, 32), (12, 0, 0)]
+)
+def test_a_swap_that_cannot_be_is_refused(tokens, bad):
+    before = len(tokens.states)
+    with pytest.raises(lab.LabError, match="count from 0"):
+        tokens.swap(*bad)
+    assert len(tokens.states) == before and not tokens.busy
+
+
+def test_a_swap_takes_numpys_numbers(editor, picture, tmp_path):
+    changed = views.token_lab(editor, picture())
+    changed.pending.result(timeout=PATIENCE)
+    changed.swap(*np.array([1, 2, 3])).result(timeout=PATIENCE)
+    with np.load(changed.save_arrays(tmp_path / "arrays.npz")) as saved:
+        assert json.loads(str(saved["settings"])) == {"changes": [[1, 2, 3]]}
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_dial_shows_the_nearest_strength(browser, pages, dial, screenshots, scheme):
     with opened(browser, pages["injection_dial"], scheme=scheme) as page:
@@ -318,6 +396,38 @@ def test_the_studio_colours_what_lambda_holds(browser, pages, studio, screenshot
         expect(page.locator(".lab-steps output")).to_have_text("λ = 0.00")
         slider.fill("0.3")
         page.screenshot(path=screenshots / f"hold_studio_{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize(
+    "theme, paper",
+    [("vscode-dark", "#1e1e1e"), ("vscode-high-contrast", "#000000"),
+     ("vscode-light", "#ffffff"), ("vscode-high-contrast-light", "#ffffff")],
+)  # fmt: skip
+def test_colours_follow_the_theme_of_vs_code_and_not_the_system(browser, pages, theme, paper):
+    system = "dark" if theme.endswith("light") else "light"
+    with opened(browser, pages["token_lab"], scheme=system) as page:
+        page.evaluate(
+            """([theme, paper]) => {
+              document.body.dataset.vscodeThemeKind = theme;
+              document.body.style.setProperty("--vscode-editor-background", paper);
+            }""",
+            [theme, paper],
+        )
+        colours = page.locator(".lab").evaluate(
+            """(lab) => ["--wrong", "--accent"].map((name) => getComputedStyle(lab).getPropertyValue(name).trim())"""
+        )
+        for colour in colours:
+            assert contrast(colour, paper) >= 4.5, f"{colour} on {paper}"
+
+
+def contrast(*colours):
+    """Of two colours such as #1e1e1e, from 1 to 21, as the WCAG have it."""
+    lights = []
+    for colour in colours:
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        lights.append(linear @ (0.2126, 0.7152, 0.0722))
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
 @pytest.mark.parametrize("name", TITLES)

@@ -280,6 +280,13 @@ def test_a_scene_is_made_of_what_the_pen_knows(make, unknown, known):
         make()
 
 
+@pytest.mark.parametrize("start", [(5, 0), "00", (-1, 0), (0,), (0, 0, 0), [0, 0], None])
+def test_an_item_starts_where_its_place_lets_it(start):
+    with pytest.raises(SettingError, match="a small object top left has no start"):
+        world.Item("cat", "red", "top left", "small", start)
+    assert world.Item("cat", "red", "top left", "small", (1, 0)).box == (2, 0, 6, 4)
+
+
 def test_a_size_may_be_numpys():
     scene = world.sample_scene(0)
     assert world.render(scene, np.int64(64)).tobytes() == world.render(scene, 64).tobytes()

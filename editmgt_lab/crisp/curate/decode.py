@@ -12,8 +12,11 @@ from PIL import Image
 
 from ...basics.folders import plain
 from ...images import load_image
+from ...images.colour import has_other_colours
+from ...images.opening import ORIENTATION
 
 PLAIN = ("PNG", "JPEG", "WEBP")  # kinds whose bytes are kept as they came, where nothing had to be done
+TURNED = range(2, 9)  # of EXIF's orientations; others mean nothing
 
 
 def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
@@ -23,12 +26,24 @@ def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
         notes = []
         if header.mode != "RGB":
             notes.append(f"{header.mode} → RGB")
-        if getattr(header, "n_frames", 1) > 1:
-            notes.append(f"first of {header.n_frames} frames")
-        if header.getexif().get(0x0112, 1) != 1:
+        elif header.has_transparency_data:
+            notes.append("transparency → white")
+        if has_other_colours(header):
+            notes.append("profile → sRGB")
+        if header.getexif().get(ORIENTATION) in TURNED:
             notes.append("turned upright")
+        if (frames := _frames(header)) > 1:
+            notes.append(f"first of {frames} frames")
         plain = header.format in PLAIN and not notes
     return picture, content if plain else encoded(picture), ", ".join(notes) or None
+
+
+def _frames(header: Image.Image) -> int:
+    """How many frames a picture has; 1 where what follows its first one is damaged."""
+    try:
+        return getattr(header, "n_frames", 1)
+    except Exception:  # every format's parser has its own kinds of errors
+        return 1
 
 
 def header_size(picture: bytes | Path | None) -> tuple[int, int] | None:

@@ -77,8 +77,8 @@ class Measure(Operator):
     """Opens the picture, once, and measures all that is measured of its pixels."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 2
-    takes: ClassVar[tuple[str, ...]] = ("id", "bytes")
+    version: ClassVar[int] = 3
+    takes: ClassVar[tuple[str, ...]] = ("id", "bytes", "unread")
     gives: ClassVar[Mapping[str, pa.DataType]] = {
         "picture_id": pa.string(),
         "picture": pa.binary(),
@@ -90,6 +90,8 @@ class Measure(Operator):
     } | {name: pa.float64() for name in MEASURED}
 
     def run(self, row: Row) -> dict[str, Any]:
+        if row.get("unread"):
+            raise OSError(row["unread"])
         if row["bytes"] is None:
             raise Drop(Verdict("there is no picture"))
         if size := header_size(row["bytes"]):  # the largest ones are not decoded

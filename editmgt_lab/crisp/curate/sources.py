@@ -1,15 +1,18 @@
 """Where pictures come from: a folder of files, tables (local or on the hub), or tar files of a webdataset.
 
 A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture),
-and given, a caption that came with the picture, where it is asked for. Nothing is decoded here. The key of a shard
-changes with the files that it is of: the table, the pictures that it names, and whether they are there.
+unread (why a picture that is there could not be read this time), and given, a caption that came with the picture, where
+it is asked for. Nothing is decoded here. The key of a shard changes with the files that it is of: the table, the
+pictures that it names, and whether they are there.
 """
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import tarfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ import pyarrow as pa
 from ...basics.folders import files_in, plain
 from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
 from ...errors import DataError, SettingError
+from ...images.opening import MAX_PIXELS
 from ...plain_text import legible
 from ..engine.keys import key_of
 from ..engine.runner import load_daft
@@ -39,7 +43,9 @@ COLUMNS = (
     "source_img",
     "image_file",
 )  # first that is there
-RAW = pa.schema([("id", pa.string()), ("origin", pa.string()), ("bytes", pa.binary())])
+LARGEST = 4 * MAX_PIXELS  # bytes of a file, which no picture that is opened has, even uncompressed
+NO_PICTURE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)  # nor ever will
+RAW = pa.schema([("id", pa.string()), ("origin", pa.string()), ("bytes", pa.binary()), ("unread", pa.string())])
 Raw = tuple[str, Any, str | None]  # origin; bytes, path or None; the caption that came with it
 
 
@@ -76,9 +82,9 @@ class Source:
 
     def shards(self) -> Iterator[RawRows]:
         """In order, ids counting through. Raises DataError for a source that is not there or holds no pictures."""
-        path, number = Path(self.place).expanduser(), 0
+        path, number = Path(os.path.expanduser(self.place)), 0
         schema = RAW.append(pa.field("given", pa.string())) if self.caption else RAW
-        for shard in self._files(path) if path.is_dir() and not _tables_in(path) else self._rows(path):
+        for shard in self._files(path) if os.path.isdir(path) and not _tables_in(path) else self._rows(path):
             left = None if self.limit is None else self.limit - number
             if left is not None and left <= 0:
                 return
@@ -102,7 +108,8 @@ class Source:
             yield names, None, [(name, picture_bytes(name, folder), None) for name in names]
 
     def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
-        tars = [path] if path.suffix == ".tar" and path.is_file() else files_in(path, "*.tar")
+        tars = [path] if path.suffix == ".tar" and os.path.isfile(path) else []
+        tars = tars or (files_in(path, "*.tar") if os.path.isdir(path) else [])
         if tars:
             self._without_captions(path)
         columns = [self.column, self.caption] if self.caption else [self.column]
@@ -153,7 +160,22 @@ class Source:
 
 
 def _tables_in(folder: Path) -> bool:
-    return any(file.suffix in (".parquet", ".arrow", ".tar") for file in files_in(folder))
+    """Whether its pictures are taken from tables or .tar files; a warning names what else is there.
+
+    It is no error: tables may name the pictures beside them, and .tar files come with tables of their captions.
+    """
+    files = files_in(folder)
+    tars = [file for file in files if file.suffix == ".tar"]
+    read = tars or [file for file in files if file.suffix in (".parquet", ".arrow")]
+    kinds = (*PICTURES, ".parquet", ".arrow") if tars else PICTURES
+    left = [file for file in files if file.suffix.lower() in kinds]
+    if read and left:
+        warnings.warn(
+            f"the pictures of {folder} are taken from {len(read)} {read[0].suffix} files. {len(left)} others, such "
+            f"as {left[0].name}, are not looked at by themselves; move what is meant to a folder of its own",
+            stacklevel=3,
+        )
+    return bool(read)
 
 
 def _of_tar(table: Table) -> Iterator[Raw]:
@@ -165,7 +187,11 @@ def _of_tar(table: Table) -> Iterator[Raw]:
                 stem, ending = os.path.splitext(member.name)
                 if member.isfile() and ending.lower() in PICTURES and stem not in seen:
                     seen.add(stem)
-                    yield f"{table.name}/{member.name}", tar.extractfile(member).read(), None
+                    origin = f"{table.name}/{member.name}"
+                    if large := _too_large(member.size):
+                        yield f"{origin}: {large}", None, None
+                    else:
+                        yield origin, tar.extractfile(member).read(), None
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         yield f"{table.name} after {len(seen)} pictures: {error}", None, None
 
@@ -179,24 +205,25 @@ def _stamp(value: Any) -> str | None:
 
 
 def _numbered(rows: list[Raw], first: int) -> Callable[[], list[dict[str, Any]]]:
-    def read() -> list[dict[str, Any]]:
-        return [
-            {
-                "id": f"{first + i:08d}",
-                "origin": legible(origin),
-                "bytes": _loaded(value),
-                "given": given and legible(given),
-            }
-            for i, (origin, value, given) in enumerate(rows)
-        ]
-
-    return read
+    return lambda: [_row(f"{first + i:08d}", *raw) for i, raw in enumerate(rows)]
 
 
-def _loaded(value: Any) -> bytes | None:
-    """The bytes of a file; None where it cannot be read, which measuring then says."""
-    try:
-        content = plain(Path(value)).read_bytes() if isinstance(value, (str, Path)) else value
-    except (OSError, ValueError):  # ValueError: of a name with a null in it
-        return None
-    return content if isinstance(content, (bytes, bytearray)) else None
+def _row(name: str, origin: str, value: Any, given: str | None) -> dict[str, Any]:
+    content, unread = value if isinstance(value, (bytes, bytearray)) else None, None
+    if isinstance(value, (str, Path)):
+        try:
+            if large := _too_large(plain(Path(value)).stat().st_size):
+                origin = f"{origin}: {large}"
+            else:
+                content = Path(value).read_bytes()
+        except ValueError:  # of a name with a null in it
+            pass
+        except OSError as error:
+            unread = None if error.errno in NO_PICTURE else str(error)
+    known = {"id": name, "origin": legible(origin), "bytes": content}
+    return known | {"unread": unread and legible(unread), "given": given and legible(given)}
+
+
+def _too_large(size: int) -> str | None:
+    """What to say of a file that no picture is; a .tar file may claim any size without holding it."""
+    return f"{size} bytes are more than any picture has" if size > LARGEST else None

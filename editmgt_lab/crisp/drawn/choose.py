@@ -12,11 +12,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ...errors import command
+from ...errors import SettingError, command
 from ...world import CATEGORIES
 from ..assure.rules import CategoryBounds, save_bounds
 from ..bounds import Bounds
 from ..curate.sources import Source
+from ..engine.runner import start
 from ..options import parser, plan_of
 from ..pipeline import run
 from .judged import judged
@@ -25,6 +26,7 @@ from .truth import EditTruth
 
 CHOSEN = ("clip_alignment", "clip_direction")
 DIGITS = 3
+DRAWN_PICTURES = 1000
 
 
 def best_lower_bound(values: Sequence[float], good: Sequence[bool]) -> Bounds | None:
@@ -57,9 +59,18 @@ def choose_bounds(candidates: Sequence[tuple[dict[str, Any], EditTruth]]) -> Cat
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the bounds and write them as JSON."""
     chosen = parser().parse_args(arguments)
+    if chosen.source is not None:
+        raise SettingError(
+            f"the truth of {chosen.source} is not known",
+            expected="pictures of the drawn world, which this command draws",
+            fix="name no source",
+        )
+    plan, count = plan_of(chosen), DRAWN_PICTURES if chosen.count is None else chosen.count
+    start(chosen.runner, chosen.address)
     world = chosen.output / f"{chosen.split}_{chosen.size}"
-    pictures = draw(world, chosen.count or 1000, split=chosen.split, size=chosen.size)
-    found = run(Source(str(pictures)), plan_of(chosen), chosen.output / "shards", until="pick")
+    pictures = draw(world, count, split=chosen.split, size=chosen.size)
+    source = Source(str(pictures), count, chosen.column, chosen.caption, chosen.shard)
+    found = run(source, plan, chosen.output / "shards", until="pick")
     total = sum(shard.came for shard in found.shards["pick"])
     with tqdm(judged(found, world), desc="truth", unit="edit", total=total) as bar:
         bounds = choose_bounds([({**row, "picture": None, "output": None}, truth) for row, truth in bar])

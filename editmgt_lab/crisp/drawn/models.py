@@ -50,8 +50,8 @@ class DrawnDescriber:
 class DrawnWriter:
     """Instructions by a grammar. categories: to choose from, in the published proportions, none twice for a picture.
 
-    rounds: how often an instruction is refined, and once before that; careless: share of the instructions that are of
-    an object that is not there, or for what is so already. Raises SettingError.
+    rounds: how often an instruction is written, the first time included; careless: share of the instructions that are
+    of an object that is not there, or for what is so already. Raises SettingError.
     """
 
     version: ClassVar[int] = 1

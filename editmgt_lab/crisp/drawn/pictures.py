@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ...basics.folders import write_text, written_whole
 from ...errors import SettingError
 from ...world import PIXELS, Item, Scene, render, sample_scene
+from ...world.scenes import DRAWABLE
 from ..curate.decode import encoded
 
 TRUTH = "truth.jsonl"
@@ -28,18 +29,16 @@ SPOILED = {
 }  # fmt: skip
 
 
-def draw(
-    folder: Path, count: int, *, split: str = "train", size: int = PIXELS, first: int = 0, progress: bool = True
-) -> Path:
+def draw(folder: Path, count: int, *, split: str = "train", size: int = PIXELS, progress: bool = True) -> Path:
     """Write `count` pictures into folder/pictures and what they are into folder/truth.jsonl; what is there stays.
 
-    split: of the scenes, whose numbers begin with `first`; size: px. Raises SettingError.
+    split: of the scenes; size: px. Raises SettingError.
     """
     if count < 1:
         raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
     pictures, lines = folder / "pictures", []
     scenes: deque[Scene] = deque(maxlen=200)  # that may be met again
-    for number in tqdm(range(first, first + count), desc="draw", unit="picture", disable=not progress):
+    for number in tqdm(range(count), desc="draw", unit="picture", disable=not progress):
         dice = random.Random(f"crisp/pictures/{split}/{number}")
         kind = dice.choices((GOOD, *SPOILED), (100 - sum(SPOILED.values()), *SPOILED.values()))[0]
         if kind == "duplicate" and not scenes:
@@ -69,7 +68,8 @@ def spoiled(scene: Scene, kind: str, size: int, dice: random.Random) -> bytes:
     if kind == "small":
         return encoded(render(scene, 32))
     if kind == "narrow":
-        return encoded(render(scene, 4 * size).crop((0, 0, 4 * size, size)))
+        width = min(4 * size, DRAWABLE[-1])
+        return encoded(render(scene, width).crop((0, 0, width, width // 4)))
     if kind != GOOD:
         return encoded(Image.fromarray(_pattern(kind, size, np.random.default_rng(dice.randrange(2**32)))))
     return encoded(render(scene, size))

@@ -14,6 +14,7 @@ from ...images import to_tensor
 from ...metrics.arithmetic import SUCCESS_LEAKAGE, edit_score, leakage, success
 from ...world import Scene, render
 from ...world.edits import difference
+from ...world.scenes import DRAWABLE
 from .grammar import understand
 
 CELLS = 8  # the picture is looked at in 8 × 8 cells
@@ -56,12 +57,17 @@ def instruction_is_valid(instruction: str, scene: Scene | None) -> bool:
 
 
 def truth_of(instruction: str, scene: Scene | None, source: Image.Image, output: Image.Image) -> EditTruth:
-    """Of an edit of a picture that shows `scene` (None: no scene). source, output: RGB, of one size, square."""
+    """Of an edit of a picture that shows `scene` (None: no scene). source, output: RGB, of one size, square.
+
+    They are compared at the nearest size that scenes are drawn at.
+    """
     if not instruction_is_valid(instruction, scene):
         return EditTruth(False)
     after = understand(instruction, scene).after
-    drawn, target = render(scene, source.width), render(after, source.width)
-    made, came, wanted = to_tensor([output.convert("RGB"), source.convert("RGB"), target])
+    side = min(DRAWABLE, key=lambda each: abs(each - source.width))
+    drawn, target = render(scene, side), render(after, side)
+    output, source = (each.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for each in (output, source))
+    made, came, wanted = to_tensor([output, source, target])
     mask = to_tensor(difference(drawn, target))[0, 0] > 0.5
     apart = (made - torch.where(mask, wanted, came)).abs().mean(0)  # [H, W]
     worst = F.adaptive_avg_pool2d(apart[None], CELLS).max().item()

@@ -89,9 +89,9 @@ class DiffusersEditor:
     """A pipeline of diffusers that edits by instruction, by its class's name: FluxKontextPipeline,
     QwenImageEditPipeline, QwenImageEditPlusPipeline, …
 
-    folder: local, or a hub name; options: further arguments of its call, such as {"guidance_scale": 2.5}; device,
-    dtype: None chooses CUDA with bfloat16 if there is one; stamp: as LabEditor's. Raises SettingError for a class that
-    diffusers has not.
+    folder: local, or a hub name; options: further arguments of its call, such as {"guidance_scale": 2.5}; device: None
+    chooses CUDA if there is one, where it computes in bfloat16, elsewhere in float32; stamp: as LabEditor's. Raises
+    SettingError for a class that diffusers has not.
     """
 
     version: ClassVar[int] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from PIL import Image
@@ -64,5 +64,5 @@ class Pick:
 
 
 def _lost(verdict: Verdict) -> dict[str, str]:
-    told = json.dumps([asdict(verdict) | {"by": verdict.by}])
+    told = json.dumps([verdict.to_dict()])
     return {"operator": "pick", "reason": verdict.rule, "problem": str(verdict), "verdicts": told}

@@ -37,6 +37,11 @@ class Verdict:
     def by(self) -> float | None:
         return None if self.value is None or self.bound is None else abs(self.value - self.bound)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: None for NaN, which it has not."""
+        told = asdict(self) | {"by": self.by}
+        return {name: None if each != each else each for name, each in told.items()}
+
     def __str__(self) -> str:
         if self.value is None:
             return self.rule
@@ -98,7 +103,7 @@ class Operator:
             kind = FAILED if isinstance(error, OUTSIDE) else BROKEN
             said = error.problem if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             verdicts = (Verdict(f"{kind} in {self.name}: {said}"),)
-        told = [asdict(each) | {"by": each.by} for each in verdicts]
+        told = [each.to_dict() for each in verdicts]
         reason = legible(verdicts[0].rule.partition(": ")[0])
         problem = legible("; ".join(map(str, verdicts)))
         error = {"operator": self.name, "reason": reason, "problem": problem, "verdicts": json.dumps(told)}
@@ -111,7 +116,8 @@ ERROR = pa.struct([(name, pa.string()) for name in ("operator", "reason", "probl
 def apply(frame: Any, operator: Operator) -> Any:
     """A Daft frame with a column `error` → the same with the operator's columns, one row or more for each.
 
-    Rows that have an error pass through, with nulls. Columns that the operator gives anew are replaced.
+    Rows that have an error pass through, with nulls, but for their `id`. Columns that the operator gives anew are
+    replaced.
     """
     daft = load_daft()
     from daft.functions import unnest
@@ -120,13 +126,17 @@ def apply(frame: Any, operator: Operator) -> Any:
     answer = pa.struct([("values", pa.list_(gives)), ("error", ERROR)])
 
     @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(answer))
-    def run(error: Any, *columns: Any) -> pa.Array:
+    def run(error: Any, ids: Any, *columns: Any) -> pa.Array:
         names, known = operator.takes, [column.to_pylist() for column in columns]
         rows = [dict(zip(names, values, strict=True)) for values in zip(*known, strict=True)]
-        return pa.array(list(_answers(operator, error.to_pylist(), rows)), type=answer)
+        answers = list(_answers(operator, error.to_pylist(), rows))
+        if "id" in operator.gives:
+            for found, name in zip(answers, ids.to_pylist(), strict=True):
+                found["values"] = found["values"] or [{"id": name}]
+        return pa.array(answers, type=answer)
 
     taken = [daft.col(name) for name in operator.takes]
-    frame = frame.with_column("_answer", run(daft.col("error"), *taken))
+    frame = frame.with_column("_answer", run(daft.col("error"), daft.col("id"), *taken))
     frame = frame.with_columns(
         {"error": daft.col("_answer")["error"], "_values": daft.col("_answer")["values"]}
     ).exclude("_answer", *operator.gives)

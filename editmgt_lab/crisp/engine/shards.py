@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...basics.folders import write_text, written_whole
+from ...basics.fingerprints import fingerprint
+from ...basics.folders import remove, write_text, written_whole
 
 DROPPED = {"stage": pa.string(), "operator": pa.string(), "reason": pa.string(), "problem": pa.string()} | {
     "verdicts": pa.string()  # JSON: every rule that was broken, by how much
@@ -28,7 +29,8 @@ class Shard:
     """One finished shard. came: rows that went in; kept, dropped: that came out; lies: column of pictures → file.
 
     failed: ids of the dropped rows that another run may keep, such as those for which a server was down: it makes the
-    shard again.
+    shard again. made: a fingerprint of the kept rows, others where a second making came to something else ("" in the
+    entries of older versions).
     """
 
     key: str
@@ -39,6 +41,7 @@ class Shard:
     seconds: float
     lies: Mapping[str, str] = field(default_factory=dict)
     failed: Sequence[str] = ()
+    made: str = ""
 
 
 class Store:
@@ -57,12 +60,16 @@ class Store:
         whole = all(self.path(stage, key, suffix).is_file() for suffix in (".parquet", ".dropped.parquet"))
         return shard if whole else None
 
-    def write(self, shard: Shard, kept: pa.Table, dropped: pa.Table) -> None:
-        """Put a shard on the disk, its entry last."""
+    def write(self, shard: Shard, kept: pa.Table, dropped: pa.Table) -> Shard:
+        """Put a shard on the disk, its entry last; the shard with `made`."""
+        entry = self.path(shard.stage, shard.key, ".json")
+        remove(entry)  # else a kill could leave it beside other rows
         for suffix, table in ((".parquet", kept), (".dropped.parquet", dropped)):
             with written_whole(self.path(shard.stage, shard.key, suffix)) as unfinished:
                 pq.write_table(table, unfinished, compression="zstd")
-        write_text(self.path(shard.stage, shard.key, ".json"), json.dumps(asdict(shard)))
+        shard = replace(shard, made=fingerprint(self.kept(shard)))
+        write_text(entry, json.dumps(asdict(shard)))
+        return shard
 
     def path(self, stage: str, key: str, suffix: str) -> Path:
         return self.folder / stage / f"{key}{suffix}"

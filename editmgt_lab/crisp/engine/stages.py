@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ...basics.folders import write_text
@@ -47,7 +47,8 @@ class Rows:
 class Finished:
     """An input that an earlier stage left, with columns joined to it by id that only a look at all shards could give.
 
-    joined: a table of the columns and of `id`. The key changes with the rows that failed, which may come another time.
+    joined: a table of the columns and of `id`. The key changes with the rows, which may be others where a shard is made
+    again.
     """
 
     shard: Shard
@@ -57,8 +58,8 @@ class Finished:
     @property
     def key(self) -> str:
         joined = {row.pop("id"): row for row in self.joined.to_pylist()} if self.joined is not None else {}
-        failed = [list(self.shard.failed)] if self.shard.failed else []
-        return key_of(self.shard.stage, self.shard.key, joined, *failed)
+        made = [self.shard.made] if self.shard.made else []
+        return key_of(self.shard.stage, self.shard.key, joined, *made)
 
     @property
     def lies(self) -> Mapping[str, str]:
@@ -66,11 +67,11 @@ class Finished:
 
     def frame(self, columns: set[str]) -> Any:
         daft = load_daft()
-        frame = daft.read_parquet(glob.escape(str(self.store.kept(self.shard))))
+        frame = daft.from_arrow(pq.read_table(self.store.kept(self.shard)))  # its own reader takes a name for a pattern
         for column in sorted(columns & set(self.shard.lies)):
             if column not in frame.column_names:
-                heavy = daft.read_parquet(glob.escape(str(self.store.folder / self.shard.lies[column])))
-                frame = frame.join(heavy.select(f"{column}_id", column), on=f"{column}_id", how="left")
+                heavy = pq.read_table(self.store.folder / self.shard.lies[column], columns=[f"{column}_id", column])
+                frame = frame.join(daft.from_arrow(heavy), on=f"{column}_id", how="left")
         if self.joined is not None:
             frame = frame.join(daft.from_arrow(self.joined), on="id", how="left")
         return frame
@@ -124,8 +125,7 @@ class Stage:
         failed = [row["id"] for row in dropped.select(["id", "reason"]).to_pylist() if has_failed(row)]
         seconds = time.perf_counter() - began
         shard = Shard(key, self.name, came, kept.num_rows, dropped.num_rows, seconds, lies, failed)
-        store.write(shard, kept, dropped)
-        return shard
+        return store.write(shard, kept, dropped)
 
     def _parted(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Rows without and with an error; those of `choice` as it says."""

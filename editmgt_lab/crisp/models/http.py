@@ -21,6 +21,7 @@ from ...errors import EndpointError, SettingError
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # what a server says that may be another time
 LONGEST_WAIT = 60.0  # s, between two attempts
 MOST_BYTES = 100_000_000  # of an answer
+SHORTEST_SECRET = 8  # characters: shorter keys are those of servers that want none, but some text in its place
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def post(
 ) -> dict[str, Any]:
     """The JSON object that a server answers with. key_variable: the environment variable that holds its key.
 
-    Raises EndpointError, in whose text the key never is.
+    Raises EndpointError, in whose text the key never is. A key of less than SHORTEST_SECRET characters is no secret.
     """
     key = _key(key_variable)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -109,13 +110,20 @@ def _said(error: urllib.error.HTTPError) -> str:
 
 
 def check_address(url: str) -> None:
-    """Raises SettingError for an address with a secret in it: addresses are shown, and kept in manifests."""
+    """Raises SettingError for what is no address of a server, and for one with a secret in it: addresses are shown, and
+    kept in manifests."""
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError as error:  # such as half an IPv6 address
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # such as half an IPv6 address, or a port that is no number
+        known = False
+    if not known:
+        shown = "what holds a name, a password or a query" if {*url} & {*"@?#"} else repr(url)
         raise SettingError(
-            f"{url!r} is no address: {error}", expected="one such as http://localhost:8000/v1", fix="correct it"
-        ) from error
+            f"{shown} is no address of a server",
+            expected="one such as http://localhost:8000/v1",
+            fix="begin it with http:// or https://, then the host",
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingError(
             f"the address of {parts.hostname} holds more than a place: a name, a password or a query",
@@ -125,8 +133,9 @@ def check_address(url: str) -> None:
 
 
 def _without(key: str | None, told: Any) -> Any:
-    """What a server says, without the key, as it is or as JSON may write it."""
-    if not key:
+    """What a server says, without the key, as it is or as JSON may write it. A short one, such as "none", stays: it is
+    no secret, and may be a word of the answer."""
+    if not key or len(key) < SHORTEST_SECRET:
         return told
     if isinstance(told, str):
         written = json.dumps(key)[1:-1]

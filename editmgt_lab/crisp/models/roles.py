@@ -103,7 +103,7 @@ class EndpointDescriber:
 class EndpointWriter:
     """See Writer. rounds: how often an instruction is written, the first time included."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     client: Client
     categories: tuple[str, ...] = CATEGORIES
     rounds: int = 3
@@ -113,19 +113,25 @@ class EndpointWriter:
         return self.client.at_once
 
     def write(self, caption: Caption, count: int, seed: int) -> Sequence[Sequence[Request]]:
-        """Raises EndpointError. A round that names another category is not taken: the one before stands."""
+        """Raises EndpointError, also for a round of another category than the one asked for."""
         dice, left, written = random.Random(f"writer {seed}"), list(self.categories), []
         while left and len(written) < count:
             category = dice.choices(left, [PROPORTIONS[each] for each in left])[0]
             left.remove(category)
+            schema = _request_schema(category)
             asked = _WRITE.format(caption=caption.to_json(), category=category, meaning=MEANINGS[category])
-            rounds = [Request.of(self.client.ask(asked, REQUEST_SCHEMA, name="request"))]
+            rounds = [Request.of(self.client.ask(asked, schema, name="request"))]
             for _ in range(self.rounds - 1):
                 asked = _REFINE.format(caption=caption.to_json(), request=rounds[-1].to_json())
-                refined = Request.of(self.client.ask(asked, REQUEST_SCHEMA, name="request"))
-                rounds.append(refined if refined.category == rounds[-1].category else rounds[-1])
+                rounds.append(Request.of(self.client.ask(asked, schema, name="request")))
             written.append(rounds)
         return written
+
+
+def _request_schema(category: str) -> dict[str, Any]:
+    """REQUEST_SCHEMA for a request of this category alone."""
+    properties = REQUEST_SCHEMA["properties"] | {"category": {"type": "string", "enum": [category]}}
+    return REQUEST_SCHEMA | {"properties": properties}
 
 
 @dataclass(frozen=True)

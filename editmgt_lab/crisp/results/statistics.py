@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from ...data.pairs import EDITS, SCHEMAS
-from ...data.tables import picture_bytes, read_rows
+from ...data.pairs import EDITS, SCHEMAS, Schema, lines_of
+from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
 from ...errors import DataError, command
 from ...metrics.report import save_figure, save_json
-from ...plain_text import literal, say
+from ...plain_text import legend_name, literal, say
 from ...world import CATEGORIES
 from ..curate.decode import header_size
 
 INTERVALS = 8
 FIRST_CATEGORIES = {name: i for i, name in enumerate(CATEGORIES)}
+TOLD = 5  # percent of the pie, from which on a slice has room for its share
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Statistics:
     """Of a data set. rows: all; unreadable: whose source has no size that can be read; categories: by name, the most
     frequent of other data sets as well; sizes_differ: pairs whose source and target are of two sizes.
 
-    long_sides: of the sources, px → how many.
+    long_sides: of the sources, px → how many; lost: files that could not be read to their end.
     """
 
     rows: int
@@ -41,6 +46,7 @@ class Statistics:
     categories: dict[str, int]
     long_sides: dict[int, int]
     sizes_differ: int = 0
+    lost: int = 0
 
     def intervals(self, count: int = INTERVALS) -> list[tuple[int, int, int]]:
         """(from, to, rows): `count` equally wide intervals of the long side, [from, to) in whole px, first to last."""
@@ -57,13 +63,36 @@ class Statistics:
         """The two panels."""
         figure = Figure(figsize=(10, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        intervals = self.intervals()
-        left.bar([f"[{low}, {high})" for low, high, _ in intervals], [n for *_, n in intervals], color="tab:blue")
-        left.tick_params(axis="x", rotation=45)
-        left.set(xlabel="long side, px", ylabel="pairs", title="resolution")
-        right.pie(self.categories.values(), labels=self.categories, autopct="%.0f%%", counterclock=False, startangle=90)
-        right.set_title("categories")
+        self._draw_sizes(left)
+        self._draw_categories(right)
         return figure
+
+    def _draw_sizes(self, axes: Axes) -> None:
+        axes.set_title("resolution")
+        if len(self.long_sides) < 2:  # one bar would say less
+            told = [f"all long sides: {side} px\n{n} pairs" for side, n in self.long_sides.items()]
+            axes.text(0.5, 0.5, *told or ["no source can be read"], ha="center", va="center")
+            axes.set_axis_off()
+            return
+        intervals = self.intervals()
+        axes.bar([f"[{low}, {high})" for low, high, _ in intervals], [n for *_, n in intervals], color="tab:blue")
+        axes.tick_params(axis="x", rotation=45)
+        axes.set(xlabel="long side, px", ylabel="pairs")
+
+    def _draw_categories(self, axes: Axes) -> None:
+        """Names stand beside the pie, where those of thin slices do not touch."""
+        count = len(self.categories)
+        colours = matplotlib.colormaps["turbo"](np.linspace(0.15, 0.95, count)) if count > 10 else None
+        wedges, *_ = axes.pie(
+            self.categories.values(), colors=colours, counterclock=False, startangle=90, pctdistance=0.75,
+            autopct=lambda share: f"{share:.0f}%" if share >= TOLD else "",
+        )  # fmt: skip
+        names = [f"{legend_name(name)}: {n}" for name, n in self.categories.items()]
+        columns = 1 + count // 14  # more lines are higher than the pie
+        axes.legend(
+            wedges, names, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False, ncols=columns
+        )
+        axes.set_title("categories")
 
     def to_dict(self) -> dict[str, Any]:
         told = asdict(self) | {"long_sides": {str(side): n for side, n in sorted(self.long_sides.items())}}
@@ -73,31 +102,43 @@ class Statistics:
 def statistics(source: str | Path, *, limit: int | None = None, progress: bool = True) -> Statistics:
     """Of a data set of edits, in a published schema or a plain folder: a local path or a hub name.
 
-    limit: rows at most (None: all). Raises DataError for what holds no rows of a known schema.
+    limit: rows at most (None: all). Files that are damaged, and lines of a plain folder that are no rows, are counted.
+    Raises DataError for what holds no rows of a known schema.
     """
-    folder = Path(source).expanduser()
-    plain = (folder / EDITS).is_file()
-    rows = read_rows(folder / EDITS if plain else source)
+    folder = Path(os.path.expanduser(source))
+    lost: list[DataError] = []
+    if os.path.isfile(edits := folder / EDITS):
+        schema, parts = SCHEMAS["folder"], (folder / "source", folder / "target")
+        rows: Iterator[Any] = (row or {} for row in lines_of(Table(EDITS, str(edits), file_stamp(edits))))
+    else:
+        schema, parts = None, 2 * (folder.parent if os.path.isfile(folder) else folder,)
+        rows = _whole(tables_of(source), lost)
     with tqdm(rows, desc="statistics", unit="pair", total=limit, disable=not progress) as bar:
-        return _counted(bar, folder if plain else None, limit)
+        told = _counted(bar, schema, parts, limit)
+    if lost and not told.rows:
+        raise lost[0]
+    return replace(told, lost=len(lost))
 
 
-def _counted(rows: Iterable[Any], folder: Path | None, limit: int | None) -> Statistics:
-    schema, count, unreadable, differ = None, 0, 0, 0
+def _whole(tables: Sequence[Table], lost: list[DataError]) -> Iterator[dict[str, Any]]:
+    """The rows of all tables, as far as they can be read; what ends one is put into `lost`."""
+    for table in tables:
+        try:
+            yield from rows_of(table)
+        except DataError as error:
+            lost.append(error)
+
+
+def _counted(rows: Iterable[Any], schema: Schema | None, parts: tuple[Path, Path], limit: int | None) -> Statistics:
+    """schema: None: told by the first row; parts: the folders that names of sources and of targets are looked up in."""
+    count, unreadable, differ = 0, 0, 0
     categories, sides = Counter(), Counter()
     for row in rows:
-        if schema is None:
-            schema = next((each for each in SCHEMAS.values() if isinstance(row, dict) and each.fits(list(row))), None)
-            if schema is None:
-                raise DataError(
-                    f"rows with {', '.join(row) if isinstance(row, dict) else row!r} are in no known schema",
-                    expected=", ".join(SCHEMAS),
-                    fix="see data/pairs.py for their columns",
-                )
+        schema = schema or _schema_of(row)
         count += 1
         sizes = [
-            header_size(picture_bytes(row.get(column), folder / part if folder else None))
-            for column, part in ((schema.source, "source"), (schema.target, "target"))
+            header_size(picture_bytes(row.get(column), part))
+            for column, part in zip((schema.source, schema.target), parts, strict=True)
         ]
         unreadable += sizes[0] is None
         differ += None not in sizes and sizes[0] != sizes[1]
@@ -110,6 +151,17 @@ def _counted(rows: Iterable[Any], folder: Path | None, limit: int | None) -> Sta
     return Statistics(count, unreadable, {name: categories[name] for name in order}, dict(sides), differ)
 
 
+def _schema_of(row: dict[str, Any]) -> Schema:
+    for schema in SCHEMAS.values():
+        if schema.fits(list(row)):
+            return schema
+    raise DataError(
+        f"rows with {', '.join(row) or 'no columns'} are in no known schema",
+        expected=", ".join(SCHEMAS),
+        fix="see data/pairs.py for their columns",
+    )
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the numbers and draw the panels."""
@@ -120,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     found = statistics(chosen.source, limit=chosen.limit)
     say(f"{found.rows} pairs, {found.unreadable} without a readable source")
+    if found.lost:
+        say(f"{found.lost} files could not be read to their end")
     say("  " + ", ".join(f"{name} {n}" for name, n in found.categories.items()))
     for low, high, n in found.intervals():
         say(f"  long side [{low}, {high}) px: {n}")

@@ -134,7 +134,7 @@ def controls_figure(curves: LambdaCurves) -> Figure:
     top = trade.get_ylim()[1]
     corner = [(0, MIN_KEPT * best), (MAX_LEAK_RATIO * free, MIN_KEPT * best), (MAX_LEAK_RATIO * free, top), (0, top)]
     trade.fill(*zip(*corner, strict=True), color="#f0e442", alpha=0.35, linewidth=0, zorder=0)
-    trade.annotate("goal", corner[3], (6, -6), textcoords="offset points", va="top", fontsize=12)
+    trade.annotate("goal", corner[0], (6, -4), textcoords="offset points", va="top", fontsize=12)
     for axes, across, up in (
         (over_score, "hold threshold λ", "edit score"),
         (over_leak, "hold threshold λ", "L1 outside the true edit"),

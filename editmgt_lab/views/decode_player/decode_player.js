@@ -16,6 +16,7 @@ function build(model, data, body) {
 
   const step = () => Math.min(model.get("step"), data.previews.length - 1);
   const at = (name, of = step()) => run[name].subarray(of * cells, (of + 1) * cells);
+  const ordered = () => data.order !== "confidence" && step() < data.previews.length - 1; // the last has no order
   const kind = () => (model.get("colour_by") === "computed" ? "computed" : "states"); // what the legend is of
   const read = (cell) => `${place(cell, columns)}, ${data.legends[kind()][at(kind())[cell]][0]}`;
   const reach = { rows, columns, ratio: data.ratio, read, hover, pick };
@@ -73,6 +74,7 @@ function build(model, data, body) {
     views.forEach((tab) => tab.setAttribute("aria-pressed", tab.textContent === model.get("colour_by")));
     legend.hidden = model.get("colour_by") === "confidence";
     scale.hidden = !legend.hidden;
+    [low.textContent, high.textContent] = ordered() ? ["goes later", "goes first"] : ["less sure", "surer"];
     legend.replaceChildren(...counted(step()).map(([name, colour, count]) => {
       const number = h("span", { class: "lab-number" }, String(count));
       return h("span", {}, h("i", { style: `background: rgb(${colour})` }), name, " ", number);
@@ -100,8 +102,11 @@ function build(model, data, body) {
     const confidence = at("confidence")[cell];
     const token = at("sampled")[cell];
     const competed = Number.isFinite(confidence);
+    const late = ordered() ? "its turn has not come" : "was not confident enough";
     const sayings = {
-      masked: `token ${token} was drawn, but was not confident enough: masked again`,
+      masked: competed
+        ? `token ${token} was drawn, but ${late}: masked again`
+        : `token ${token}, decided before, has become improbable: masked again`,
       "just decided": `token ${token} was drawn and stays`,
       held: `the source’s token ${source?.[cell]} is held`,
       kept: `token ${token}, decided in an earlier step`,
@@ -112,11 +117,13 @@ function build(model, data, body) {
       rows.push(candidate(run.candidates[index], run.probabilities[index], token));
     }
     if (!rows.some((row) => row.ariaCurrent === "true")) rows.push(candidate(token, at("taken")[cell], token));
-    const noise = competed ? `confidence ${confidence.toFixed(2).replace("-", "−")} (log p + noise)` : "did not compete in this step";
+    const noisy = step() < data.previews.length - 1 ? "log p + noise" : "log p";
+    const [what, why] = ordered() ? ["priority", `by the order ${data.order}`] : ["confidence", noisy];
+    const rank = competed ? `${what} ${confidence.toFixed(2).replace("-", "−")} (${why})` : "did not compete in this step";
     const cached = at("computed")[cell] ? "" : "; not computed, from the cache";
     return [
       h("h3", {}, h("i", { style: `background: rgb(${colour})` }), place(cell, columns)),
-      h("p", {}, `${state}: ${sayings[state]}; ${noise}${cached}`),
+      h("p", {}, `${state}: ${sayings[state]}; ${rank}${cached}`),
       h("div", { class: "lab-candidates", role: "list", "aria-label": "most probable tokens" }, ...rows),
     ];
   }
@@ -129,8 +136,9 @@ function build(model, data, body) {
     return row;
   }
 
-  const scale = h("div", { class: "lab-legend" }, "less sure ", bitmap(heat([...palette.keys()], palette), 256, 1));
-  scale.append(" surer; blank: did not compete");
+  const [low, high] = [h("span"), h("span")];
+  const scale = h("div", { class: "lab-legend" }, low, bitmap(heat([...palette.keys()], palette), 256, 1), high);
+  scale.append("blank: did not compete");
   const tabs = h("div", { class: "lab-tabs", role: "group", "aria-label": "colour the tokens by" }, ...views);
   states.element.querySelector("figcaption").append(tabs);
   const side = h("aside", { class: "lab-side" }, h("b", {}, "what the network proposes"), detail);

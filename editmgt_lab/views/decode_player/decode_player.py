@@ -49,6 +49,7 @@ class DecodePlayer(RunWidget):
         self.run = run
         self.data = {
             "instruction": run.instruction,
+            "order": run.settings.order,
             "grid": run.states.shape[1:],
             "ratio": run.image.width / run.image.height,
             "previews": [png(preview) for preview in run.previews],

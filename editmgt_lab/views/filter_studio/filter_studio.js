@@ -1,4 +1,4 @@
-import { h, mount, percent, pictures, unpack } from "../lab.js";
+import { KEYS, h, mount, percent, pictures, unpack } from "../lab.js";
 
 const TITLE = "Filter studio";
 const BINS = 40;
@@ -17,15 +17,13 @@ function build(model, data, body) {
   const isGood = (i) => good[i] === 1;
   let selected = Math.max(good.indexOf(0), 0); // a bad one has more to tell
 
-  const fround = Math.fround; // the values are float32
-
   /** 0 within, −1 too low, 1 too high; edits that a rule does not ask about are within. */
   function side(i, m) {
     const { name } = data.measures[m];
     const x = value(i, m);
     if (Number.isNaN(x) || model.get("off").includes(name)) return 0;
     const [low, high] = model.get("bounds")[name];
-    return low !== null && x < fround(low) ? -1 : high !== null && x > fround(high) ? 1 : 0;
+    return low !== null && x < low ? -1 : high !== null && x > high ? 1 : 0;
   }
   const broken = (i) => data.measures.map((_, m) => m).filter((m) => side(i, m) !== 0);
 
@@ -67,7 +65,9 @@ function build(model, data, body) {
     const sliders = ["at least", "at most"].map((label, which) => {
       if (first[which] === null) return null;
       const move = () => set(which, Number(slider.value));
-      const slider = h("input", { type: "range", min: least, max: most, step: "any", "aria-label": `${measure.title}, ${label}`, oninput: move });
+      const slider = h("input", {
+        ...KEYS, type: "range", min: least, max: most, step: "any", "aria-label": `${measure.title}, ${label}`, oninput: move,
+      });
       return slider;
     });
     function set(which, to) {

@@ -117,7 +117,8 @@ class FilterStudio(LabWidget):
         return told
 
     def values(self) -> np.ndarray:
-        """float32 [edits, measures]; NaN where an edit was not measured or its category has no such rule."""
+        """float64 [edits, measures], as the rules compare them; NaN where an edit was not measured or its category has
+        no such rule."""
         return np.array(
             [
                 [
@@ -126,7 +127,7 @@ class FilterStudio(LabWidget):
                 ]
                 for row in self.rows
             ],
-            np.float32,
+            np.float64,
         )
 
     def _widest(self, name: str) -> list[float | None]:

@@ -73,6 +73,7 @@ class FinetuneDashboard(LabWidget):
         self.error: Exception | None = None
         self.training = self._stopping = self._ended = self._editing = False
         self._thread: threading.Thread | None = None
+        self._edited = threading.Event()
         self._pace = self._mean = 0.0
         self._mine: set[Path] = set()
         self._kind = "adapter" if finetuner.settings.rank else "editor"
@@ -110,6 +111,7 @@ class FinetuneDashboard(LabWidget):
         if not self.before and (self.ticket.is_set() or self.pending.done()):  # it was cancelled, or went wrong
             self.begin(self._edit_before)
         again, self.training, self._ended, self.error = self._thread is not None, True, False, None
+        self._edited.clear()
         self._thread = threading.Thread(target=self._attend, args=(again,), daemon=True)
         self._thread.start()
 
@@ -124,10 +126,11 @@ class FinetuneDashboard(LabWidget):
         self._stopping = self.training
         self.finetuner.cancel()
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the training is over, or for so many seconds; then raise what it failed with, if it did."""
+    def wait(self, timeout: float | None = None, *, edits: bool = False) -> None:
+        """Wait until the training is over, or for so many seconds; then raise what it failed with, if it did. edits:
+        or only until the samples have been edited anew, so that there is something to see."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._edited.wait(timeout) if edits else self._thread.join(timeout)
         if self.error is not None:
             raise self.error
 
@@ -211,6 +214,7 @@ class FinetuneDashboard(LabWidget):
         self.training = self._stopping = False
         self._give_back()
         self._tell()
+        self._edited.set()
 
     def _train(self) -> None:
         try:
@@ -239,6 +243,7 @@ class FinetuneDashboard(LabWidget):
             self.say(told(error), wrong=True)
         finally:
             self._editing = False
+            self._edited.set()
 
     def _edit(self) -> Edits:
         began = time.monotonic()
@@ -263,14 +268,14 @@ class FinetuneDashboard(LabWidget):
         """Take over the finetuner's new steps; `curves` grows in place, so that it goes out to new pages alone."""
         history, known = self.finetuner.history, len(self.curves)
         if known > len(history):  # it went back to a checkpoint
-            known, self.curves, self.validations = 0, [], []
+            known, self.curves = 0, []
         new = history[known:]
         for entry in new:
             self._mean = SMOOTH * (self._mean if entry["step"] > 1 else 0) + (1 - SMOOTH) * entry["loss"]
             values = entry["loss"], self._mean / (1 - SMOOTH ** entry["step"]), entry["learning_rate"]
             self.curves.append([float(f"{value:.5g}") for value in values])
-        validations = [[entry["step"], entry["validation"]] for entry in new if "validation" in entry]
-        self.validations = [*self.validations, *validations]
+        # Of all steps: the newest may have been known before it was validated.
+        self.validations = [[entry["step"], entry["validation"]] for entry in history if "validation" in entry]
         if new:
             self._send_steps(known)
         self._tell_status()

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ...attention import capture_steps
@@ -19,7 +20,7 @@ from ...decoding import map_to_hold_by
 from ...editor import Editor
 from ...errors import SettingError, TextError
 from ...images import Picture, fit_together, load_image
-from ...inputs import check_texts
+from ...inputs import check_texts, is_list
 from ...plain_text import literal
 from ...text import find_rows
 from ...world import EditSample
@@ -65,6 +66,12 @@ class Samples:
     """
 
     def __init__(self, editor: Editor, samples: Sequence[Sample], word: str | None):
+        if not is_list(samples) or not all(isinstance(each, EditSample) or _is_pair(each) for each in samples):
+            raise SettingError(
+                "these are no samples",
+                expected="a list of edits of the drawn world, or of pairs of a picture and an instruction",
+                fix="pass [(picture, instruction)], or [sample]",
+            )
         if not 1 <= len(samples) <= MOST:
             raise SettingError(
                 f"{len(samples)} samples",
@@ -161,6 +168,7 @@ def finetune_figure(
     right.plot(steps, curves[:, 2], color=SMOOTHED)
     for axes, name in ((left, "loss (nats)"), (right, "learning rate")):
         axes.set(xlabel="step", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     for part, (title, pictures) in zip(below, rows, strict=True):
         part.suptitle(title, fontsize=11, x=0.01, ha="left")
@@ -176,6 +184,10 @@ def _fill(axes: Axes, shown: tuple[Any, str] | None) -> None:
         picture, caption = shown
         axes.imshow(picture, interpolation="antialiased")
         axes.set_title(caption, fontsize=10)
+
+
+def _is_pair(sample: Any) -> bool:
+    return is_list(sample) and len(sample) == 2
 
 
 def _fitted(editor: Editor, sample: Sample) -> Shown:

@@ -1,4 +1,4 @@
-import { Panel, h, heat, heatColours, mount, percent, pictures, place, unpack } from "../lab.js";
+import { KEYS, Panel, h, heat, heatColours, mount, percent, pictures, place, unpack } from "../lab.js";
 
 const TITLE = "Hold studio";
 const STEP = 0.01;
@@ -16,7 +16,7 @@ function build(model, data, body) {
   const titles = ["heat map", "held", ...data.ways.map((way) => `held ${way}`)];
   const [map, held, ...edits] = titles.map((title) => new Panel({ title, ...common }));
   const slider = h("input", {
-    type: "range", min: 0, max: 1, step: STEP, "aria-label": "hold threshold λ",
+    ...KEYS, type: "range", min: 0, max: 1, step: STEP, "aria-label": "hold threshold λ",
     oninput: () => move(Number(slider.value), false), onchange: () => move(Number(slider.value), true),
   });
   const value = h("output", { class: "lab-number" });

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from ...editor import Editor
 from ...errors import SettingError
-from ...images import Geometry, Mask, Picture, load_image, to_tensor
+from ...images import Geometry, Mask, Picture, fit_together, load_image, to_tensor
+from ...inputs import check_texts
 from ...metrics.arithmetic import edit_score, leakage
 from ...results import EditResult
 from ...settings import Settings
@@ -32,19 +34,25 @@ WAYS = ("by heat", "at random")
 
 
 def hold_studio(
-    editor: Editor, image: Picture | EditSample, instruction: str = "", *, threshold: float = 0.2, **settings: Any
+    editor: Editor,
+    image: Picture | EditSample,
+    instruction: str = "",
+    *,
+    threshold: float | None = 0.2,
+    **settings: Any,
 ) -> HoldStudio:
     """Open the studio on a picture and an instruction, or on an edit of the drawn world, whose truth gives scores.
 
-    threshold: λ to begin with; settings: as in `Editor.edit`, the same for every λ; the control stays within a mask.
-    Raises SettingError for those that the studio itself chooses.
+    threshold: λ to begin with (None: the model's own); settings: as in `Editor.edit`, the same for every λ; the control
+    stays within a mask. Raises ImageError, TextError and SettingError, also for what the studio itself chooses.
     """
     return HoldStudio(editor, image, instruction, threshold, settings)
 
 
 class HoldStudio(LabWidget):
-    """threshold: λ on the slider; results: what was made so far, by λ: the share and the cells held, and for a hold by
-    heat and one at random of the same size the picture and its numbers (L1; with a truth also score and leakage)."""
+    """threshold: λ on the slider; results: what was made so far, by λ: the share and the cells really held (see
+    EditResult.kept), and for a hold by heat and one at random of the same size the picture and its numbers (L1; with a
+    truth also score and leakage)."""
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
@@ -56,7 +64,7 @@ class HoldStudio(LabWidget):
         editor: Editor,
         image: Picture | EditSample,
         instruction: str,
-        threshold: float,
+        threshold: float | None,
         settings: dict[str, Any],
     ):
         if taken := {"hold_threshold", "on_step"} & settings.keys():
@@ -65,10 +73,12 @@ class HoldStudio(LabWidget):
                 expected="other settings of Editor.edit",
                 fix="pass threshold=… for the λ to begin with",
             )
-        super().__init__(threshold=threshold)
+        threshold = Settings.choose(editor.defaults, 1, hold_threshold=threshold, seed=0).hold_threshold
         self.truth = image if isinstance(image, EditSample) else None
         self.editor, self.image = editor, load_image(image.source if self.truth else image)
         self.instruction = instruction or (image.instruction if self.truth else "")
+        check_texts([self.instruction])
+        super().__init__(threshold=threshold)
         self.settings = {"seed": 0} | settings
         self.made: dict[float, dict[str, EditResult]] = {}
         self.hold(threshold)
@@ -88,8 +98,10 @@ class HoldStudio(LabWidget):
         self.before = self.editor.detokenize(free.source_tokens)[0]  # L1 counts from what the tokenizer shows
         self.target = self.mask = None
         if self.truth:
-            self.target = self.editor.detokenize(self.editor.tokenize(self.truth.target))[0]
-            self.mask = torch.from_numpy(np.asarray(self.truth.mask) > 127)
+            grid = {"pixels": self.editor.defaults.image_size, "multiple": self.editor.multiple}
+            fitted = fit_together(self.image, self.truth.target, Mask(self.truth.mask, "white"), **grid)
+            self.target = self.editor.detokenize(self.editor.tokenize(fitted.target))[0]
+            self.mask = torch.from_numpy(np.asarray(fitted.mask) > 127)
         self.made = {0.0: dict.fromkeys(WAYS, free)}
         self._show()
 
@@ -99,7 +111,7 @@ class HoldStudio(LabWidget):
         threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
-            free = random_cells(~by_heat.held[0].numpy(), by_heat.geometry, by_heat.fixed)
+            free = random_cells(~by_heat.kept[0].numpy(), by_heat.geometry, by_heat.fixed)
             what = f"λ = {threshold:g}, as many cells at random"
             at_random = self._edit(progress, 2, what, hold_threshold=0, mask=free)
             self.made[threshold] = dict(zip(WAYS, (by_heat, at_random), strict=True))
@@ -128,8 +140,8 @@ class HoldStudio(LabWidget):
         self.results = [
             {
                 "threshold": threshold,
-                "held": float(edits["by heat"].held.float().mean()),
-                "cells": packed(edits["by heat"].held[0].byte().numpy()),
+                "held": float(edits["by heat"].kept.float().mean()),
+                "cells": packed(edits["by heat"].kept[0].byte().numpy()),
                 "pictures": [png(edits[way].image) for way in WAYS],
                 "numbers": [self.numbers(edits[way]) for way in WAYS],
             }
@@ -149,11 +161,11 @@ class HoldStudio(LabWidget):
         """One row for every λ that was made: what it holds, the edit, and the random hold's."""
         rows, titles = [], []
         for threshold, edits in sorted(self.made.items()):
-            held = edits["by heat"].held[0].numpy()
+            held = edits["by heat"].kept[0].numpy()
             row = [(held_overlay(self.source, held), f"λ = {threshold:g}: {held.mean():.0%} held")]
             for way in WAYS:
                 known = {name: value for name, value in self.numbers(edits[way]).items() if value is not None}
-                numbers = [f"{name} {value:.2g}" for name, value in known.items()]
+                numbers = [f"{name} {value:.{1 if name == 'score' else 4}f}" for name, value in known.items()]
                 row.append((edits[way].image, f"{way}: {numbers[0]}\n{', '.join(numbers[1:])}".rstrip()))
             rows.append(row)
             titles.append("" if rows[1:] else f"“{self.instruction}”")
@@ -170,7 +182,7 @@ class HoldStudio(LabWidget):
             f"{name}_{way.replace(' ', '_')}": np.stack([value(edits[way]) for _, edits in made])
             for way in WAYS
             for name, value in (
-                ("held", lambda edit: edit.held[0].numpy()),
+                ("held", lambda edit: edit.kept[0].numpy()),
                 ("tokens", lambda edit: edit.tokens[0].numpy()),
                 ("pictures", lambda edit: np.asarray(edit.image)),
             )
@@ -179,9 +191,11 @@ class HoldStudio(LabWidget):
     def described(self) -> dict[str, Any]:
         """The instruction, the settings that all λ share, of a mask how it was read, and every λ's numbers."""
         numbers = {result["threshold"]: result["numbers"] for result in self.results}
-        told = {"instruction": self.instruction, "numbers": numbers} | self.settings
-        readings = self.made[0.0][WAYS[0]].readings
-        return told | ({"mask": readings[0]} if readings else {})
+        free = self.made[0.0][WAYS[0]]
+        told = {"instruction": self.instruction, "numbers": numbers} | asdict(free.settings)
+        del told["hold_threshold"]
+        told |= {name: self.settings[name] for name in ("focus", "negative") if name in self.settings}
+        return told | ({"mask": free.readings[0]} if free.readings else {})
 
 
 def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = None, seed: int = 0) -> Mask:

@@ -1,4 +1,4 @@
-import { h, mount, pictures } from "../lab.js";
+import { KEYS, h, mount, pictures } from "../lab.js";
 
 const TITLE = "Injection dial";
 const STEP = 0.05;
@@ -9,7 +9,7 @@ const RECORDED = "This page has no kernel: the recorded strengths can be compare
 function build(model, data, body) {
   const [[source], release] = pictures([data.source]);
   const dial = h("input", {
-    type: "range", min: 0, max: data.most, step: STEP, "aria-label": "strength γ",
+    ...KEYS, type: "range", min: 0, max: data.most, step: STEP, "aria-label": "strength γ",
     oninput: () => turn(Number(dial.value), false), onchange: () => turn(Number(dial.value), true),
   });
   const value = h("output", { class: "lab-number" });
@@ -64,8 +64,12 @@ function build(model, data, body) {
     const [strength, shown] = [model.get("strength"), nearest()];
     dial.value = strength;
     value.textContent = `γ = ${strength.toFixed(2)}, ℰ = log γ = ${strength > 0 ? Math.log(strength).toFixed(2).replace("-", "−") : "−∞"}`;
-    tabs.forEach((tab, index) => tab.setAttribute("aria-pressed", FORMS[index][0] === model.get("bias_text")));
-    now.note.textContent = shown ? `γ = ${shown.strength}, L1 to the source ${shown.l1.toFixed(3)}` : "";
+    tabs.forEach((tab, index) => {
+      tab.setAttribute("aria-pressed", FORMS[index][0] === model.get("bias_text"));
+      tab.disabled = !model.get("live") && !model.get("results").some((result) => result.bias_text === FORMS[index][0]);
+    });
+    now.note.textContent = shown ? `γ = ${shown.strength}, L1 to the source ${shown.l1.toFixed(3)}` : "not made";
+    now.image.hidden = !shown;
     if (shown) now.image.src = urls[made().indexOf(shown)];
     [...strip.children].forEach((frame, index) =>
       frame.setAttribute("aria-current", made()[index] === shown ? "step" : "false"),

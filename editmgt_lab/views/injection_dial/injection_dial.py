@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...editor import Editor
-from ...images import Picture
+from ...errors import SettingError
+from ...images import Picture, load_image
+from ...inputs import check_texts
 from ...results import EditResult
 from ...settings import Settings
 from ..figures import panels_figure
@@ -31,7 +33,8 @@ def injection_dial(
 ) -> InjectionDial:
     """Open the dial on a picture and an instruction; settings: as in `Editor.edit`, the same for every strength.
 
-    Nothing is held unless they say so: held tokens would be the source's at any strength.
+    Nothing is held unless they say so: held tokens would be the source's at any strength. Raises ImageError, TextError
+    and SettingError, also for what the dial itself chooses.
     """
     return InjectionDial(editor, image, instruction, strengths, settings)
 
@@ -49,8 +52,19 @@ class InjectionDial(LabWidget):
     def __init__(
         self, editor: Editor, image: Picture, instruction: str, strengths: Sequence[float], settings: dict[str, Any]
     ):
+        if taken := {"strength", "on_step"} & settings.keys():
+            raise SettingError(
+                f"the dial chooses {' and '.join(sorted(taken))} itself",
+                expected="other settings of Editor.edit",
+                fix="pass strengths=[…] for the γ to begin with",
+            )
+        several = strengths if isinstance(strengths, Iterable) else [strengths]
+        strengths = [Settings.choose(editor.defaults, 1, strength=each, seed=0).strength for each in several]
+        if not strengths:
+            raise SettingError("no strength", expected="one γ or more to begin with", fix="leave strengths out")
+        check_texts([instruction])
+        self.editor, self.image, self.instruction = editor, load_image(image), instruction
         super().__init__(bias_text=editor.defaults.bias_text)
-        self.editor, self.image, self.instruction = editor, image, instruction
         self.settings = {"seed": 0, "hold_threshold": 0} | settings
         self.source: Image.Image | None = None
         self.edits: dict[tuple[float, bool], EditResult] = {}
@@ -120,6 +134,8 @@ class InjectionDial(LabWidget):
 
     def described(self) -> dict[str, Any]:
         """The instruction and the settings that all strengths share, the seed among them; of a mask how it was read."""
-        told = {"instruction": self.instruction} | self.settings
-        readings = next(iter(self.edits.values())).readings
-        return told | ({"mask": readings[0]} if readings else {})
+        first = next(iter(self.edits.values()))
+        told = {"instruction": self.instruction} | asdict(first.settings)
+        del told["strength"], told["bias_text"]
+        told |= {name: self.settings[name] for name in ("focus", "negative") if name in self.settings}
+        return told | ({"mask": first.readings[0]} if first.readings else {})

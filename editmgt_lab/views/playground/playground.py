@@ -43,10 +43,11 @@ def playground(
     *,
     hold_threshold: float | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Playground:
-    """Open the playground on a picture, on a finished edit of one picture, which it then shows at once, or, with
-    neither, on a scene of the drawn world. Raises ImageError and SettingError."""
+    """Open the playground on a picture, on a finished edit of one picture, or, with neither, on a scene of the drawn
+    world. A finished edit is shown at once, and made anew where anything else is asked for; None is what it had, else
+    the model's own default, and a seed of 0. Raises ImageError and SettingError."""
     return Playground(editor, image, instruction, hold_threshold=hold_threshold, steps=steps, seed=seed)
 
 
@@ -57,7 +58,8 @@ class Playground(Saves, widgets.VBox):
 
     Every edit has a ticket: a threading.Event that is set once the edit is no longer wanted. `pending` is the newest
     edit's Future; what goes wrong is shown in `message`, and the pictures stay. `result` is the newest finished edit
-    of the picture, which is what is saved, and what the views of `tabs` are opened on.
+    of the picture, which is what is saved, and what the views of `tabs` are opened on. others: of the finished edit it
+    was opened on, what no control shows; the mask goes with its picture, the focus words with its instruction.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Playground(Saves, widgets.VBox):
         *,
         hold_threshold: float | None = None,
         steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         result = image if isinstance(image, EditResult) else None
         if result is not None:
@@ -79,10 +81,11 @@ class Playground(Saves, widgets.VBox):
                     fix="pass result.image, to edit what was made",
                 )
             image, instruction = result.sources[0], instruction or result.instructions[0]
-            steps, seed = result.settings.steps, result.settings.seeds[0]
-            hold_threshold = result.settings.hold_threshold if hold_threshold is None else hold_threshold
-        chosen = Settings.choose(editor.defaults, 1, hold_threshold=hold_threshold, steps=steps, seed=seed)
-        self.others = {} if result is None else result.call()
+        self.others = {"seed": 0} if result is None else result.call()
+        asked = {"hold_threshold": hold_threshold, "steps": steps, "seed": seed}
+        of_the_edit = {name: self.others.get(name) for name in asked}
+        asked = of_the_edit | {name: value for name, value in asked.items() if value is not None}
+        chosen = Settings.choose(editor.defaults, 1, **asked)
         self.editor, self.step_count = editor, chosen.steps
         self.ticket, self.pending = threading.Event(), Future()
         self.pending.set_result(None)
@@ -96,8 +99,12 @@ class Playground(Saves, widgets.VBox):
         self._put(load_image(image))
         if result is not None:
             self.result, self.edited, self.heat = result, result.images[0], result.heat[0].numpy()
-            self.held = result.settings.hold_threshold, result.held[0].numpy()
+            self.held = result.settings.hold_threshold, result.kept[0].numpy()
             self.tabs.show(result)
+            if instruction != result.instructions[0]:
+                self._reworded()
+            elif asked != of_the_edit:
+                self.run()
         elif instruction:
             self.run()
         self.redraw()
@@ -123,7 +130,7 @@ class Playground(Saves, widgets.VBox):
         self.pictures = {name: widgets.Image(format="png", layout={"width": "100%"}) for name in names}
         self.captions = {name: widgets.HTML() for name in self.pictures}
 
-        self.instruction.observe(lambda _: self.run(), "value")
+        self.instruction.observe(lambda _: self._reworded(), "value")
         self.seed.observe(lambda _: self.run(), "value")
         self.hold_threshold.observe(self._moved, "value")
         self.run_button.on_click(lambda _: self.run())
@@ -150,11 +157,11 @@ class Playground(Saves, widgets.VBox):
             with self._changing:
                 self._put(image, sample)
                 self.others.pop("mask", None)  # which was of the picture before
+                self._say("")
+                self._rest()
         except LabError as error:
             self._say(str(error), wrong=True)
             return False
-        self._say("")
-        self._rest()
         self.tabs.show(None)
         self.redraw()
         if sample is not None and sample.instruction != self.instruction.value:
@@ -174,14 +181,17 @@ class Playground(Saves, widgets.VBox):
 
     def run(self, pause: float = 0) -> Future:
         """Ask for the edit that the controls describe, after a rest of `pause` seconds; older requests are dropped."""
-        self.ticket.set()
-        self.ticket = ticket = threading.Event()
-        instruction = self.instruction.value
-        chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
-        self.progress.layout.visibility, self.cancel_button.disabled = "visible", False
-        settings = self.others | chosen
-        self.pending = TURNS.submit(lambda give_way: self._edit(give_way, ticket, instruction, settings), ticket, pause)
-        return self.pending
+        with self._changing:  # so that an edit which ends right now does not end this one's show
+            self.ticket.set()
+            self.ticket = ticket = threading.Event()
+            instruction = self.instruction.value
+            chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
+            self.progress.layout.visibility, self.cancel_button.disabled = "visible", False
+            settings = self.others | chosen
+            self.pending = TURNS.submit(
+                lambda give_way: self._edit(give_way, ticket, instruction, settings), ticket, pause
+            )
+            return self.pending
 
     def cancel(self) -> None:
         """Stop before the next decoding step; the pictures stay as they are."""
@@ -189,6 +199,10 @@ class Playground(Saves, widgets.VBox):
             self.ticket.set()
             self._say("cancelled")
             self._rest()
+
+    def _reworded(self) -> None:
+        self.others.pop("focus", None)  # whose words were those of the instruction before
+        self.run()
 
     def _moved(self, _: Any) -> None:
         self.redraw("held")
@@ -211,12 +225,13 @@ class Playground(Saves, widgets.VBox):
             nonlocal drawn
             if not ticket.is_set():
                 give_way()
-            if ticket.is_set():
-                raise Cancelled
-            self.progress.value = step.index + 1
+            with self._changing:
+                if ticket.is_set():
+                    raise Cancelled
+                self.progress.value = step.index + 1
             if time.monotonic() - drawn >= FRAME:
                 heat = map_to_hold_by(self.editor.defaults.hold_by, step.heat, step.heat_so_far)
-                self._take(step.preview(), heat, (settings["hold_threshold"], step.held), ticket)
+                self._take(step.preview(), heat, (settings["hold_threshold"], step.kept), ticket)
                 drawn = time.monotonic()
 
         try:
@@ -225,13 +240,15 @@ class Playground(Saves, widgets.VBox):
                     return
                 self._say("working …")
             self._finish(self.editor.edit(self.image, instruction, on_step=on_step, **settings), ticket)
+            wrong = ""
         except Cancelled:
             return
         except Exception as error:  # nobody sees what a worker raises
+            wrong = told(error)
+        with self._changing:
             if not ticket.is_set():
-                self._say(told(error), wrong=True)
-        finally:
-            if not ticket.is_set():
+                if wrong:
+                    self._say(wrong, wrong=True)
                 self._rest()
 
     def _take(self, edited: Image.Image, heat: Tensor, held: tuple[float, Tensor], ticket: threading.Event) -> None:
@@ -243,7 +260,7 @@ class Playground(Saves, widgets.VBox):
 
     def _finish(self, result: EditResult, ticket: threading.Event) -> None:
         with self._changing:
-            self._take(result.images[0], result.heat, (result.settings.hold_threshold, result.held), ticket)
+            self._take(result.images[0], result.heat, (result.settings.hold_threshold, result.kept), ticket)
             self._say("")
             self.result = result
             known = self.truth is not None and self.truth.instruction == result.instruction

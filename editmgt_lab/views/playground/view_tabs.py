@@ -11,6 +11,7 @@ from ...editor import Editor
 from ...results import EditResult
 from ...world import EditSample
 from ..attention_explorer import attention_explorer
+from ..cells import cared_for, parts_of
 from ..decode_player import decode_player
 from ..hold_studio import hold_studio
 from ..injection_dial import injection_dial
@@ -29,7 +30,8 @@ class ViewTabs(widgets.Tab):
         self.editor, self.result, self.truth = editor, None, None
         self.views: dict[str, LabWidget] = {}
         self._changing = threading.RLock()  # an edit may finish in its thread while a tab is opened
-        self.places = {title: widgets.VBox([widgets.HTML(EMPTY)]) for title in VIEWS}
+        self._hints = {title: widgets.HTML(EMPTY) for title in VIEWS}
+        self.places = {title: widgets.VBox([hint]) for title, hint in self._hints.items()}
         super().__init__([first, *self.places.values()], titles=(FIRST, *VIEWS), selected_index=0)
 
     def show(self, result: EditResult | None, truth: EditSample | None = None) -> None:
@@ -39,11 +41,10 @@ class ViewTabs(widgets.Tab):
         """
         with self._changing:
             self.result, self.truth = result, truth
-            for title, view in self.views.items():
-                view.cancel()
-                self.places[title].children = [widgets.HTML(EMPTY)]
+            views, self.views = self.views, {}
+            for title, view in views.items():
+                self.places[title].children = [self._hints[title]]
                 view.close()
-            self.views = {}
             self.make()
 
     def make(self) -> None:
@@ -51,8 +52,16 @@ class ViewTabs(widgets.Tab):
         title = (FIRST, *VIEWS)[self.selected_index or 0]
         with self._changing:
             if title != FIRST and title not in self.views and self.result is not None:
-                self.views[title] = self._view(title)
+                with cared_for():
+                    self.views[title] = self._view(title)
                 self.places[title].children = [self.views[title]]
+
+    def close(self) -> None:
+        """The hints too, which are nowhere while a view is in their place."""
+        for hint in self._hints.values():
+            for part in (*parts_of(hint), hint):
+                part.close()
+        super().close()
 
     def _view(self, title: str) -> LabWidget:
         editor, result = self.editor, self.result

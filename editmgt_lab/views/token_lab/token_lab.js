@@ -8,20 +8,22 @@ const RECORDED = "This page has no kernel: the recorded changes can be undone an
 
 function build(model, data, body) {
   const [rows, columns] = data.grid;
-  const [order, counts, patches] = [unpack(data.order), unpack(data.counts), unpack(data.patches)];
+  const [order, patches] = [unpack(data.order), unpack(data.patches)];
   const [colours, palette] = [unpack(data.colours), heatColours(data.palette, ALPHA)];
   const side = patches.shape[1];
   const [[picture], release] = pictures([data.picture]);
   let [overCell, overCode, tokens, decoded, releaseDecoded] = [null, null, [], [], () => {}];
 
   const state = () => model.get("states")[Math.min(model.get("at"), model.get("states").length - 1)];
+  const usedIn = (code) => [...tokens.keys()].filter((cell) => tokens[cell] === code);
+  const times = (count) => (count === 1 ? "once" : `${count} times`);
   const read = (cell) => `${place(cell, columns)}, code ${tokens[cell]}`;
   const common = { rows, columns, ratio: data.ratio, read, hover: (cell) => ((overCell = cell), tell()), pick };
   const panels = ["picture", "tokens", "decoded", "difference"].map((title) => new Panel({ title, ...common }));
   const book = new Panel({
     title: "codebook, in order of use", rows: Math.ceil(order.length / WIDE), columns: WIDE, gap: 2,
     ratio: WIDE / Math.ceil(order.length / WIDE),
-    read: (index) => (index < order.length ? `code ${order[index]}, used ${counts[order[index]]} times` : "empty"),
+    read: (index) => (index < order.length ? `code ${order[index]}, used ${times(usedIn(order[index]).length)}` : "empty"),
     hover: (index) => ((overCode = index === null || index >= order.length ? null : order[index]), tell()),
     pick: put,
   });
@@ -76,7 +78,7 @@ function build(model, data, body) {
     const picked = model.get("cell");
     const cell = overCell ?? picked;
     const code = overCode ?? (cell < 0 ? null : tokens[cell]);
-    const same = [...tokens.keys()].filter((other) => other !== cell && tokens[other] === code);
+    const same = usedIn(code).filter((other) => overCode !== null || other !== cell);
     const marks = same.map((other) => ({ cell: other, kind: "same" }));
     if (picked >= 0) marks.push({ cell: picked, kind: "picked" });
     if (overCell !== null) marks.push({ cell: overCell, kind: "here" });

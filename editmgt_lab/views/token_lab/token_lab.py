@@ -15,6 +15,7 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...basics.checks import check_number
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import Picture, fit
@@ -62,15 +63,10 @@ class TokenLab(LabWidget):
         """Put another code in a cell of the state on the page, beside the page, after the swaps asked for before it;
         later states are forgotten."""
         rows, columns = self._shape()
-        if not (0 <= row < rows and 0 <= column < columns and 0 <= code < self.editor.vq.config.num_vq_embeddings):
-            raise SettingError(
-                f"code {code} at row {row}, column {column}",
-                expected=f"a row below {rows}, a column below {columns}, "
-                f"a code below {self.editor.vq.config.num_vq_embeddings}",
-                fix="count from 0",
-            )
+        for value, name, count in ((row, "row", rows), (column, "column", columns), (code, "code", len(self.counts))):
+            check_number(value, name, 0, count - 1, "count from 0", whole=True)
         done = Future()
-        self._asked.append(((row, column, code), done))
+        self._asked.append(((int(row), int(column), int(code)), done))
         self.begin(self._swap_all).add_done_callback(lambda _: self._answer())
         return done
 
@@ -109,7 +105,6 @@ class TokenLab(LabWidget):
             "ratio": picture.width / picture.height,
             "picture": png(picture),
             "order": packed(np.argsort(-counts, kind="stable").astype(np.int32)),
-            "counts": packed(counts.astype(np.int32)),
             "patches": packed(patches),
             "colours": packed(code_colours_8bit(editor)),
             "palette": heat_colours(),

@@ -20,7 +20,7 @@ from editmgt_lab.crisp.engine.keys import described, key_of
 from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
-from editmgt_lab.errors import DiskError, SettingError
+from editmgt_lab.errors import DiskError, EndpointError, SettingError
 from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
 
 
@@ -85,14 +85,20 @@ class Says(Operator):
     def run(self, row):
         if row["n"] == 3:
             raise ValueError("half a pair \ud83d")
+        if row["n"] == 4:
+            raise Drop(Verdict("too far", float("nan"), 1.0, "px"))
         return {"text": "\ud83d" if row["n"] == 1 else "🔵", "count": 2**40 if row["n"] == 2 else row["n"]}
 
 
 def test_a_value_that_no_table_takes_costs_its_row(tmp_path):
-    store, table = Store(tmp_path), pa.table({"id": ["a", "b", "c", "d"], "n": [0, 1, 2, 3]})
+    store, table = Store(tmp_path), pa.table({"id": ["a", "b", "c", "d", "e"], "n": [0, 1, 2, 3, 4]})
     shards = Stage("said", (Says(),)).run([Rows("k", table, {})], store, progress=False)
     assert [(row["id"], row["text"]) for row in rows_of(store, shards)] == [("a", "🔵")]
-    problems = {row["id"]: row["problem"] for row in rows_of(store, shards, dropped=True)}
+    dropped = rows_of(store, shards, dropped=True)
+    problems = {row["id"]: row["problem"] for row in dropped}
+    assert problems["e"].startswith("too far: nan px")
+    (verdict,) = json.loads(dropped[-1]["verdicts"], parse_constant=pytest.fail)
+    assert verdict["value"] is None is verdict["by"] and verdict["bound"] == 1
     assert "UnicodeEncodeError" in problems["b"] and "in says" in problems["c"] and "pair \\ud83d" in problems["d"]
 
 
@@ -162,6 +168,99 @@ def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
     assert rows_of(store, again) == kept
     done = {int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("1 ")}
     assert done == {*range(11, 16), *range(21, 26)}
+
+
+@dataclass(frozen=True)
+class Asks(Operator):
+    """Somebody who answers otherwise every time, and never about some rows."""
+
+    name: ClassVar[str] = "asks"
+    takes: ClassVar[tuple[str, ...]] = ("id",)
+    gives: ClassVar[dict] = {"answer": pa.string(), "picture_id": pa.string(), "picture": pa.binary()}
+    run_number: str = field(compare=False)
+    never: tuple[str, ...] = field(default=(), compare=False)
+
+    def run(self, row):
+        if row["id"] in self.never:
+            raise EndpointError("nobody there", expected="a server", fix="start it")
+        return {"answer": self.run_number, "picture_id": row["id"], "picture": self.run_number.encode()}
+
+
+@dataclass(frozen=True)
+class Repeats(Operator):
+    name: ClassVar[str] = "repeats"
+    takes: ClassVar[tuple[str, ...]] = ("picture",)
+    gives: ClassVar[dict] = {"seen": pa.string()}
+
+    def run(self, row):
+        return {"seen": row["picture"].decode()}
+
+
+def asked(folder, *stages):
+    store, shards = Store(folder), [Rows("k", pa.table({"id": ["a", "b"]}), {})]
+    for stage in stages:
+        shards = stage.run(finished(shards, store) if stage is not stages[0] else shards, store, progress=False)
+    return store, shards
+
+
+@pytest.mark.parametrize("again", ["a row failed", "its file is missing", "killed before its entry was anew"])
+def test_what_hangs_on_a_shard_that_is_made_again_is_made_again_too(tmp_path, monkeypatch, again):
+    never = ("a",) if again == "a row failed" else ()
+    second, third = (Stage(name, (Repeats(),)) for name in ("second", "third"))
+
+    def run_all(number):
+        return asked(tmp_path, Stage("first", (Asks(number, never),), pictures=("picture",)), second, third)
+
+    run_all("one")
+    if not never:
+        (file,) = (path for path in (tmp_path / "first").glob("*.parquet") if "dropped" not in path.name)
+        file.unlink()
+    if again.startswith("killed"):
+        with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+            broken.setattr("editmgt_lab.crisp.engine.shards.write_text", raising(KeyboardInterrupt))
+            run_all("two")
+    for number in ("three", "four"):
+        store, shards = run_all(number)
+        rows = rows_of(store, shards, pictures=("picture",))
+        assert {row["id"] for row in rows} == {"a", "b"} - {*never}
+        assert all(row["seen"] == row["answer"] == row["picture"].decode() for row in rows)
+    assert {row["seen"] for row in rows} == ({"four"} if never else {"three"}), "a whole shard is not made again"
+
+
+def raising(error):
+    def raises(*_):
+        raise error
+
+    return raises
+
+
+@dataclass(frozen=True)
+class Parts(Asks):
+    """Rows of other names, which those that fail do not get."""
+
+    name: ClassVar[str] = "parts"
+    gives: ClassVar[dict] = {"id": pa.string(), "answer": pa.string()}
+    many: ClassVar[bool] = True
+
+    def run(self, row):
+        answer = super().run(row)["answer"]
+        return [{"id": f"{row['id']}/{i}", "answer": answer} for i in range(2)]
+
+
+def test_a_row_that_fails_where_rows_get_new_names_keeps_its_own(tmp_path):
+    keys = []
+    for never in ("a", "b"):
+        store, (shard,) = asked(tmp_path / never, Stage("first", (Parts("one", (never,)),)))
+        assert [row["id"] for row in store.rows(shard, dropped=True)] == [never] == [*shard.failed]
+        keys.append(next(finished([shard], store)).key)
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("name", ["{a,b}", "a\\b", "[1] *?"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    first, second = Stage("first", (Asks("one"),), pictures=("picture",)), Stage("second", (Repeats(),))
+    store, shards = asked(tmp_path / name, first, second)
+    assert [row["seen"] for row in rows_of(store, shards)] == ["one", "one"]
 
 
 def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path, server):
