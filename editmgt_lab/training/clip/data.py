@@ -69,7 +69,9 @@ def draw_batch(recipe: ClipRecipe, tokenizer: CLIPTokenizer, first: int) -> Batc
 
 
 def _without_sizes(scene: Scene) -> str:
-    return world.caption(replace(scene, items=tuple(replace(item, size="medium") for item in scene.items)))
+    return world.caption(
+        replace(scene, items=tuple(replace(item, size="medium", start=(0, 0)) for item in scene.items))
+    )
 
 
 def near_miss(scene: Scene, dice: random.Random) -> Scene:
