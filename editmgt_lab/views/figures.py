@@ -174,19 +174,17 @@ def consolidation_figure(
 @literal
 def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) -> Figure:
     """Stage 5 as a film strip: above, what is known after each step (masked, held or decided); below,
-    the picture as it stands. At most `most` of the steps, the first and the last among them.
-
-    steps: all of a decoding, since the earlier ones say which cells have the source's token (see source_shown).
-    Raises SettingError for none, and for a `most` below 2.
+    the picture as it stands. At most `most` of the steps, the first and the last among them. Raises SettingError for
+    none, and for a `most` below 2.
     """
     _check_some(steps)
     check_number(most, "most", 2, math.inf, "6 fit on a page", whole=True)
     chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
-    previews, source = [_pick(step.preview(), index) for step in chosen], source_shown(steps)
+    previews = [_pick(step.preview(), index) for step in chosen]
     figure = _figure(len(chosen), 2, previews[0].size[::-1], panel=2.0, above=0.5)
     axes = figure.subplots(2, len(chosen), squeeze=False)
     for step, preview, above, below in zip(chosen, previews, *axes, strict=True):
-        _show(above, state_colours(step, index, source), f"step {step.index + 1} of {steps[-1].index + 1}")
+        _show(above, state_colours(step, index), f"step {step.index + 1} of {steps[-1].index + 1}")
         _show(below, preview, f"{(~step.masked[index]).float().mean():.0%} known")
     names = {"masked": MASKED, "held: the source’s token": HELD, "decided": DECIDED}
     patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in names.items()]
@@ -247,27 +245,10 @@ def row_names(text: TextCondition, index: int = 0) -> list[str]:
     return names
 
 
-def source_shown(steps: Sequence[DecodeStep]) -> Tensor | None:
-    """The source's tokens as far as a released hold shows them, long [B, h, w], -1 elsewhere: those that competed where
-    it held, and those of a mask. None for another hold, under which every held cell has the source's token."""
-    competed = [step.held & step.confidence.isfinite() for step in steps]
-    if not any(cells.any() for cells in competed):  # what other holds hold never competes
-        return None
-    source = torch.full_like(steps[0].sampled, -1)
-    for step, cells in zip(steps, competed, strict=True):
-        source = torch.where(step.held if step.index == 0 else cells, step.sampled, source)
-    return source
-
-
-def state_colours(step: DecodeStep, index: int = 0, source: Tensor | None = None) -> np.ndarray:
-    """[h, w, 3] uint8: grey where a token is masked, blue where it is held, light where it is decided.
-
-    source: [B, h, w], the source's tokens: a held cell with another one is decided; None: all held cells have theirs.
-    """
-    masked, held = step.masked[index], step.held[index]
-    held = held if source is None else held & (step.sampled[index] == source[index])
-    masked, held = masked.numpy()[..., None], held.numpy()[..., None]
-    return np.where(masked, np.uint8(MASKED), np.where(held, np.uint8(HELD), np.uint8(DECIDED)))
+def state_colours(step: DecodeStep, index: int = 0) -> np.ndarray:
+    """[h, w, 3] uint8: grey where a token is masked, blue where it is really held, light where it is decided."""
+    masked, kept = (each[index].numpy()[..., None] for each in (step.masked, step.kept))
+    return np.where(masked, np.uint8(MASKED), np.where(kept, np.uint8(HELD), np.uint8(DECIDED)))
 
 
 def _check_some(*lists: Sequence) -> None:

@@ -139,7 +139,7 @@ def record(
         with listening as (maps, keep), _listen(editor, chosen) as latest:
             for step in _steps(editor, image, instruction, chosen, text):
                 keep(step.index)
-                found.append(_taken_down(step, latest(), before, source_tokens))
+                found.append(_taken_down(step, latest(), before))
                 previews.append(step.preview() if step.single else step.preview()[0])
                 before = step
                 progress(step.index + 1, chosen.steps, title)
@@ -240,14 +240,11 @@ def _listen(editor: Editor, chosen: Settings) -> Iterator[Callable[[], Tensor]]:
         hook.remove()
 
 
-def _taken_down(
-    step: DecodeStep, probabilities: Tensor, before: DecodeStep | None, source: Tensor | None
-) -> dict[str, np.ndarray]:
-    """One step's arrays, each with the shape that Run states, without K. source: [h, w], its tokens."""
-    masked, held, sampled = step.masked[0], step.held[0], step.sampled[0]
-    held = held if source is None else held & (sampled == source)  # a released hold leaves what was decided before
+def _taken_down(step: DecodeStep, probabilities: Tensor, before: DecodeStep | None) -> dict[str, np.ndarray]:
+    """One step's arrays, each with the shape that Run states, without K."""
+    masked, kept, sampled = step.masked[0], step.kept[0], step.sampled[0]
     known = torch.zeros_like(masked) if before is None else ~before.masked[0]
-    states = torch.where(known, 3, 1).where(~held, 2).where(~masked, 0)
+    states = torch.where(known, 3, 1).where(~kept, 2).where(~masked, 0)
     top = probabilities.topk(min(TOP, probabilities.shape[-1]), dim=-1)
     taken = probabilities.gather(-1, sampled.to(probabilities.device)[..., None])[..., 0]
     fields = {
