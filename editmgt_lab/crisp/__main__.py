@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,9 +54,7 @@ def _finish(found: Run, folder: Path, findings: Findings | None) -> None:
     dataset, losers = publish(found, folder)
     told = statistics(dataset)
     write_text(dataset / "README.md", card(found, told, findings=findings and findings.table()))
-    numbers = summary(found, told, findings and findings.to_dict())
-    rounds = [{name: None if math.isnan(n) else n for name, n in each.items()} for each in numbers["rounds"]]
-    save_json(numbers | {"rounds": rounds}, folder / "crisp.json")
+    save_json(summary(found, told, findings and findings.to_dict()), folder / "crisp.json")
     for name, figure in (("funnel", funnel_figure(found)), ("statistics", told.figure())):
         save_figure(figure, folder / f"{name}.png", dpi=150)
     print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -125,6 +126,7 @@ def card(run: Run, statistics: Statistics, *, findings: str | None = None) -> st
 
 
 def summary(run: Run, statistics: Statistics, findings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All of it, ready for JSON."""
-    told = {"statistics": statistics.to_dict(), "funnel": funnel(run), "rounds": refinement(run)}
+    """All of it, ready for JSON: None for NaN."""
+    rounds = [{name: None if math.isnan(n) else n for name, n in each.items()} for each in refinement(run)]
+    told = {"statistics": statistics.to_dict(), "funnel": funnel(run), "rounds": rounds}
     return told | {"seconds": run.seconds()} | ({"truth": findings} if findings else {})
