@@ -20,6 +20,8 @@ from tests.support.tiny import save_tiny  # noqa: E402
 
 def pytest_collection_modifyitems(items):
     """Tests that run beside each other keep to their file, whose fixtures they share; notebooks go their own way."""
+    if addresses := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"every process would name these otherwise; give them ids: {addresses}")
     for item in items:
         file, _, name = item.nodeid.partition("::")
         item.add_marker(pytest.mark.xdist_group(name if file.endswith("test_notebooks.py") else file))

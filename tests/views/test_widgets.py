@@ -524,7 +524,7 @@ def test_a_page_shows_no_edit_of_another_bias(browser, opened, tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"strengths": []}, {"strengths": [-1]}, {"strengths": ["a"]}, {"strength": 2.0}, {"on_step": print},
               {"image": [Image.new("RGB", (32, 32))]}, {"image": "nope.png"}, {"instruction": " "}],
-    ids=str,
+    ids="-".join,
 )  # fmt: skip
 def test_a_dial_that_cannot_be_is_refused_and_leaves_nothing_open(editor, picture, wrong):
     before = len(_instances)
@@ -536,7 +536,7 @@ def test_a_dial_that_cannot_be_is_refused_and_leaves_nothing_open(editor, pictur
 @pytest.mark.parametrize(
     "wrong", [{"threshold": "a"}, {"threshold": 2}, {"hold_threshold": 0.1}, {"on_step": print}, {"instruction": ""},
               {"image": [Image.new("RGB", (32, 32))]}, {"image": "nope.png"}],
-    ids=str,
+    ids="-".join,
 )  # fmt: skip
 def test_a_studio_that_cannot_be_is_refused_and_leaves_nothing_open(editor, picture, wrong):
     before = len(_instances)
