@@ -188,7 +188,15 @@ def train(
     encoder = {"VQ model": fingerprint(vq.encoder, vq.quant_conv, vq.quantize)}  # its decoder changes no token
     run = stage("transformer", start=began, **encoder)
     run.load()  # before the tokens, which take long: it refuses the state of another run
-    data = token_cache(folder / "tokens", vq, text_encoder, recipe.pairs, recipe.image_size, other_code=other_code)
+    data = token_cache(
+        folder / "tokens",
+        vq,
+        text_encoder,
+        recipe.pairs,
+        recipe.image_size,
+        hard_share=recipe.hard_share,
+        other_code=other_code,
+    )
     if only == "tokens":
         return
     average = train_transformer(

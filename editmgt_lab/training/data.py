@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from ..errors import CheckpointError, TrainingError
 from ..images import to_tensor
 from ..text import TextEncoder
 from ..vq import VQModel
+from ..world.edits import is_related, paraphrases
 from .run import check_same
 from .tokenizer.local import encode, is_local
 from .windows import window_of
 
 SHARD = 500
+HARD = ("add", "motion")
+TRIES, TRIES_APART = 3, 10_000_000  # for an edit with an object beside its place
 MADE_OF = "made_of"  # in a shard's metadata
 SEES = 4  # tokens beyond its own that a token of a local VQ model depends on, at most
 
@@ -52,14 +56,25 @@ def picture_pairs(count: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(stack, dim=1), torch.cat(same)
 
 
-def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int) -> dict[str, Tensor]:
-    """Draw and tokenize the training edits of these seeds, the categories in turn; see `tokenize_edits`.
+def training_edit(seed: int, size: int, hard_share: float = 0.0) -> world.EditSample:
+    """An edit of the training split, the categories in turn: in the published proportions one pair in sixty is a
+    motion, and a small model does not learn it.
 
-    In the published proportions one pair in sixty is a motion, and a small model does not learn it.
+    hard_share: of the edits, so many are of HARD, most of them with a place that is named by the object right beside
+    it. To find an object and then the place beside it is learned last.
     """
-    categories = world.CATEGORIES
-    samples = [world.sample_edit(seed, category=categories[seed % len(categories)], size=size) for seed in seeds]
-    return tokenize_edits(vq, text, samples)
+    if seed % 100 >= 100 * hard_share:
+        return world.sample_edit(seed, category=world.CATEGORIES[seed % len(world.CATEGORIES)], size=size)
+    for attempt in range(TRIES):
+        sample = world.sample_edit(seed + attempt * TRIES_APART, category=HARD[seed % len(HARD)], size=size)
+        if beside := [text for text in paraphrases(sample) if is_related(text)]:
+            return replace(sample, instruction=beside[seed // len(HARD) % len(beside)])
+    return sample
+
+
+def token_shard(vq: VQModel, text: TextEncoder, seeds: range, size: int, hard_share: float = 0.0) -> dict[str, Tensor]:
+    """Draw and tokenize the training edits of these seeds; see `training_edit` and `tokenize_edits`."""
+    return tokenize_edits(vq, text, [training_edit(seed, size, hard_share) for seed in seeds])
 
 
 @torch.no_grad()
@@ -105,22 +120,30 @@ def encode_targets(vq: VQModel, samples: Sequence[world.EditSample], source: Ten
 
 
 def token_cache(
-    folder: Path, vq: VQModel, text: TextEncoder, pairs: int, size: int, *, other_code: bool = False
+    folder: Path,
+    vq: VQModel,
+    text: TextEncoder,
+    pairs: int,
+    size: int,
+    *,
+    hard_share: float = 0.0,
+    other_code: bool = False,
 ) -> dict[str, Tensor]:
     """So many edits of the training split, made once and kept in `folder`; resumable shard by shard.
 
-    A shard that another VQ model, tokenizer, size or code made is not used: CheckpointError. other_code: see
-    `run.check_same`.
+    hard_share: see `training_edit`. A shard that another VQ model, tokenizer, size, share or code made is not used:
+    CheckpointError. other_code: see `run.check_same`.
     """
     encoder = [vq.encoder, vq.quant_conv, vq.quantize]
     made_of = {"VQ model": fingerprint(encoder), "tokenizer": tokenizer_fingerprint(text), "size": size}
+    made_of["hard share"] = hard_share
     made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__)
     shards = []
     for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
         count = min(SHARD, pairs - start)
         path = folder / f"{start:07d}{'' if count == SHARD else f'-{count}'}.safetensors"
         if not path.exists():
-            shard = token_shard(vq, text, range(start, start + count), size)
+            shard = token_shard(vq, text, range(start, start + count), size, hard_share)
             with written_whole(path) as unfinished:
                 save_file(shard, unfinished, {MADE_OF: json.dumps(made_of)})
         kept, shard = _read_shard(path)

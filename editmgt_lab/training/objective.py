@@ -18,16 +18,40 @@ def mask_ratio(u: Tensor) -> Tensor:
 
 
 def hide(
-    tokens: Tensor, ratio: Tensor, mask_token_id: int, generator: torch.Generator | None = None
+    tokens: Tensor,
+    ratio: Tensor,
+    mask_token_id: int,
+    generator: torch.Generator | None = None,
+    late: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace a random share of each picture's tokens by the mask token. Only the target's: the source stays whole.
 
-    tokens: [B, h, w]; ratio: [B]. Returns new tokens and bool [B, h, w], True where hidden (at least one each).
+    tokens: [B, h, w]; ratio: [B]; late: bool [B, h, w], True for tokens that are revealed after all others. Returns new
+    tokens and bool [B, h, w], True where hidden (at least one each).
     """
     count = tokens[0].numel()
-    rank = torch.rand(len(tokens), count, device=tokens.device, generator=generator).argsort(dim=1).argsort(dim=1)
+    order = torch.rand(len(tokens), count, device=tokens.device, generator=generator)
+    if late is not None:
+        order = order - late.flatten(1).float()  # the lowest are hidden longest
+    rank = order.argsort(dim=1).argsort(dim=1)
     hidden = (rank < (ratio * count).ceil().clamp(min=1)[:, None]).view_as(tokens)
     return tokens.masked_fill(hidden, mask_token_id), hidden
+
+
+def revealed_late(changed: Tensor, share: float) -> Tensor:
+    """What decoding would leave to the last, for a random `share` of the edits: bool [B, h, w] → the same.
+
+    Decoding reveals what it is sure of first, which is what an edit leaves alone. In the end only the edit's place is
+    hidden, in a picture that shows nothing but the source. Hidden tokens strewn evenly never look like that, and a
+    network that learned from those alone takes such a picture for finished: it answers "as in the source".
+
+    The place is that of this edit, up to four tokens wider, and, so that what is hidden does not say where the edit is,
+    that of the batch's next one.
+    """
+    reach = int(torch.randint(5, ()))
+    wide = F.max_pool2d(changed[:, None].float(), 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
+    chosen = torch.rand(len(changed), device=changed.device) < share
+    return (wide | wide.roll(1, dims=0)) & chosen[:, None, None]
 
 
 def drop_conditions(instructions: Sequence[str], share: float, generator: torch.Generator | None = None) -> list[str]:

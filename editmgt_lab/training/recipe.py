@@ -54,6 +54,7 @@ class Recipe:
     decoder_muon_learning_rate: float = 0.004
 
     pairs: int = 56_000
+    hard_share: float = 0.0  # of the pairs: additions and motions, beside another object where there is one
     window: int = 0  # tokens along the side of the windows that are learned first; 0: whole pictures from the start
     window_samples: int = 0
     samples: int = 500_000  # windows and whole pictures together
@@ -62,6 +63,7 @@ class Recipe:
     look_reach: float = 0.05  # of the mean squared distance between codes: so near, two look much the same
     reading_weight: float = 0.5  # of what stands where, against the same
     asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
+    late_share: float = 0.5  # of the edits whose place is hidden to the last, as decoding leaves it
     batch: int = 16
     whole_batch: int = 0  # of whole pictures after windows; 0: as many as of windows
     adam_learning_rate: float = 4e-4

@@ -21,7 +21,8 @@ from ..errors import CheckpointError
 
 CHECKPOINT_SECONDS = 120.0  # at most this much work is lost when a run is killed
 # Numbers of a recipe that are shares of 1, and those by which something is divided.
-SHARES = ("asked_share", "average_decay", "caption_share", "cool_down", "text_dropout", "warm_up", "without_sizes")
+SHARES = ("asked_share", "average_decay", "caption_share", "cool_down", "hard_share", "late_share", "text_dropout")
+SHARES += ("warm_up", "without_sizes")
 DIVISORS, LEAST = ("asked_share", "cool_down", "look_reach", "warm_up"), 1e-6
 
 

@@ -20,7 +20,17 @@ from ..basics.dtypes import has_bfloat16
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from .data import batches
-from .objective import ask, by_token, edit_weights, hide, mask_ratio, nearest_codes, step_index, token_losses
+from .objective import (
+    ask,
+    by_token,
+    edit_weights,
+    hide,
+    mask_ratio,
+    nearest_codes,
+    revealed_late,
+    step_index,
+    token_losses,
+)
 from .optimizer import load_all, make_optimizers, step_all
 from .reading import SceneReader
 from .recipe import Recipe
@@ -90,8 +100,9 @@ def training_loss(
 
     transformer = model["transformer"]
     u = torch.rand(len(ids), device=ids.device)
-    tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1)
-    changed = source != target if editing else torch.zeros_like(hidden)
+    changed = source != target if editing else torch.zeros_like(target, dtype=torch.bool)
+    late = revealed_late(changed, recipe.late_share)
+    tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1, late=late)
     counts = ask(hidden, changed, recipe.asked_share)
     asked = counts > 0
     micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import world
-from ..world.edits import RELATIONS
+from ..world.edits import is_related
 from ..world.scenes import GRID, PARTS
 
 ANYWHERE, NOWHERE = -1, -2  # windows of an edit of the whole picture, and of one that no window shows
@@ -33,7 +33,7 @@ def window_of(sample: world.EditSample, window: int = GRID // 2) -> int:
     if sample.category in ("background", "style"):
         return ANYWHERE
     before, after = sample.source_scene.items, sample.target_scene.items
-    if sample.category == "add" and any(f"{beside} the" in sample.instruction for beside in RELATIONS.values()):
+    if sample.category == "add" and is_related(sample.instruction):
         return NOWHERE
     changed = [item.box for item in before if item not in after]
     changed += [item.box for item in after if item not in before and not (changed and sample.category == "motion")]

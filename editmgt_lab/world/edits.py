@@ -203,6 +203,11 @@ def relations(scene: Scene, place: str, moved: str | None = None) -> list[str]:
     ]
 
 
+def is_related(instruction: str) -> bool:
+    """Whether it names a place by an object beside it: "above the car"."""
+    return any(f"{relation} the" in instruction for relation in RELATIONS.values())
+
+
 def fill(phrasing: str, words: dict[str, str]) -> str:
     """Put the words into a phrasing, with "an" before a vowel."""
     text = phrasing.format(**words).split()

@@ -319,7 +319,7 @@ def test_tokens_of_another_vq_model_are_not_trained_on(editor, tmp_path, monkeyp
         return token_cache(tmp_path, which.vq, which.text_encoder, 2, RECIPE.image_size)["source"]
 
     monkeypatch.setattr(
-        "editmgt_lab.training.data.token_shard", lambda vq, text, seeds, size: {"source": torch.zeros(2, 8, 8)}
+        "editmgt_lab.training.data.token_shard", lambda vq, text, seeds, size, share: {"source": torch.zeros(2, 8, 8)}
     )
     assert torch.equal(cache(editor), cache(copy.deepcopy(editor)))
     with pytest.raises(CheckpointError, match="VQ model"):

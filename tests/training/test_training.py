@@ -16,7 +16,7 @@ from editmgt_lab import world
 from editmgt_lab.errors import CheckpointError, TrainingError
 from editmgt_lab.training.__main__ import check, main
 from editmgt_lab.training.build import build_text_encoder, save_editor
-from editmgt_lab.training.data import batches, picture_pairs, pictures, token_cache, token_shard
+from editmgt_lab.training.data import batches, picture_pairs, pictures, token_cache, token_shard, training_edit
 from editmgt_lab.training.objective import (
     ask,
     code_likeness,
@@ -24,6 +24,7 @@ from editmgt_lab.training.objective import (
     hide,
     mask_ratio,
     nearest_codes,
+    revealed_late,
     step_index,
     token_losses,
 )
@@ -38,6 +39,7 @@ from editmgt_lab.training.tokenizer.vq import train_vq
 from editmgt_lab.training.transformer import train_transformer, training_loss
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 from editmgt_lab.vq import VQModel
+from editmgt_lab.world.edits import is_related
 
 SMALL = replace(
     TINY,
@@ -78,6 +80,34 @@ def test_hide_masks_the_share_it_is_told_and_changes_nothing_else():
     assert torch.equal(hidden_tokens == 99, hidden)
     assert torch.equal(hidden_tokens[~hidden], tokens[~hidden])
     assert torch.equal(tokens, before)
+
+
+def test_what_is_revealed_late_is_hidden_before_all_others():
+    late = torch.zeros(2, 8, 8, dtype=torch.bool)
+    late[0, 2:4, 2:4] = True
+    _, hidden = hide(torch.zeros(2, 8, 8, dtype=torch.long), torch.tensor([2 / 64, 2 / 64]), 99, late=late)
+    assert hidden.flatten(1).sum(1).tolist() == [2, 2] and late[hidden][:2].all(), "so few are all of the place"
+    _, hidden = hide(torch.zeros(2, 8, 8, dtype=torch.long), torch.tensor([0.5, 0.5]), 99, late=late)
+    assert hidden[0][late[0]].all() and hidden.flatten(1).sum(1).tolist() == [32, 32]
+
+
+def test_the_place_of_an_edit_is_late_and_so_is_that_of_another():
+    torch.manual_seed(0)
+    changed = torch.zeros(3, 8, 8, dtype=torch.bool)
+    changed[0, :2, :2] = changed[1, 6:, 6:] = True
+    late = revealed_late(changed, 1.0)
+    assert late[0][changed[0]].all() and late[1][changed[1] | changed[0]].all() and late[2][changed[1]].all()
+    assert not revealed_late(changed, 0.0).any()
+    shares = [revealed_late(changed, 0.5).flatten(1).any(dim=1) for _ in range(100)]
+    assert 100 < torch.stack(shares).sum() < 200, "of the edits, not of the tokens"
+
+
+def test_hard_edits_name_the_object_beside_their_place():
+    edits = [training_edit(seed, 64, 0.4) for seed in range(100)]
+    assert {edit.category for edit in edits[:40]} == {"add", "motion"}
+    assert sum(is_related(edit.instruction) for edit in edits[:40]) > 20
+    for seed, edit in enumerate(edits[40:], 40):
+        assert edit.instruction == training_edit(seed, 64).instruction, "the others are what they are without"
 
 
 def test_mask_ratio_falls_from_all_to_none():
