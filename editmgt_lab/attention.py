@@ -191,9 +191,9 @@ class CapturedAttention:
 
     def _nothing_yet(self) -> SettingError:
         return SettingError(
-            "no forward pass has run inside capture_attention",
+            "no forward pass of this thread has run inside capture_attention",
             expected="a call of the transformer before its maps are asked for",
-            fix="call the transformer inside the with block",
+            fix="call the transformer inside the with block, in the thread that opened it",
         )
 
 
@@ -232,7 +232,8 @@ def capture_attention(
     pictures: slice = slice(None),
     mapped: str = "image",
 ) -> Iterator[CapturedAttention]:
-    """Record the text → image attention of `blocks` in every forward pass inside the context; the newest pass wins.
+    """Record the text → image attention of `blocks` in every forward pass inside the context, of the thread that opened
+    it; the newest pass wins.
 
     blocks: numbered through, multi-modal first. keys: "all" is the attention that the model used, a softmax over text,
     image and source; "generated" is the released code's, a softmax over text and image only. Contexts can be nested;
@@ -242,7 +243,7 @@ def capture_attention(
     looks in the source instead, "both" the sum of the two, of passes that have a source: what is removed can be found
     in the source alone, what is added in the image alone.
 
-    Raises SettingError for a wrong block, keys, heads or mapped.
+    Raises SettingError for a wrong transformer, block, keys, heads or mapped.
     """
     blocks = check_blocks(transformer, blocks)
     for name, value, known in (
@@ -301,6 +302,9 @@ def capture_memory(
 
 
 def check_blocks(transformer: nn.Module, blocks: int | Sequence[int]) -> list[int]:
+    if not hasattr(transformer, "blocks"):
+        told = f"the transformer is a {type(transformer).__name__}"
+        raise SettingError(told, expected="a MaskedGenerativeTransformer", fix="pass editor.transformer")
     blocks, total = list(dict.fromkeys(whole_numbers(blocks, "blocks"))), len(transformer.blocks)
     if not blocks or not all(0 <= block < total for block in blocks):
         raise SettingError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .basics.depth import check_depth
+from .basics.devices import choose_device
 from .basics.dtypes import Dtype, choose_dtype
 from .basics.folders import check_plain, files_in, write_text, written_into
 from .basics.offload import STORED_DTYPES, Stored
@@ -198,9 +199,10 @@ def load_module(
 ) -> Module:
     """A module in evaluation mode, built from the folder's config.json (on the meta device) and given its weights.
 
-    See load_into for device and dtype. Raises CheckpointError, SettingError for a dtype that is none, and what `build`
-    says of a configuration.
+    See load_into for device and dtype. Raises CheckpointError, SettingError for a device or dtype that is none, and
+    what `build` says of a configuration.
     """
+    device = None if device is None else choose_device(device)
     config = read_config(folder)
     check_depth(config, stored(folder), Path(folder))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isqrt
+from math import isqrt, prod
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from einops import reduce
 from torch import Tensor
 
 from .attention import CapturedAttention
+from .basics.checks import whole_numbers
 from .errors import SettingError, ShapeError, TextError
 
 SIGMA = 1.5  # of the Gaussian, in positions
@@ -42,8 +43,8 @@ def consolidate(
     [0, 1], on the token grid for captured maps and on the position grid for plain tensors. Every picture spans 0…1
     before it is smoothed, however little its attention varies: a global edit, too, has places near 0.
 
-    Raises TextError if a picture has no rows to go by, ShapeError for maps that do not fit each other, SettingError for
-    a grid beside captured maps.
+    Raises TextError if a picture has no rows to go by, ShapeError for maps that do not fit each other or the grid,
+    SettingError for a grid of no whole numbers or beside captured maps.
     """
     padding = token_grid = None
     if isinstance(maps, CapturedAttention):
@@ -60,15 +61,15 @@ def consolidate(
         maps = list(maps.unbind(1)) if maps.ndim == 5 else [maps]
     check_maps(maps)
     batch, _, length, positions = maps[0].shape
-    rows, columns = grid or square(positions)
-    if rows * columns != positions:
+    grid = square(positions) if grid is None else whole_numbers(grid, "grid")
+    if len(grid) != 2 or min(grid) < 1 or prod(grid) != positions:
         raise ShapeError(
-            f"grid {rows}×{columns} for maps over {positions} positions",
-            expected=f"rows · columns = {positions}",
+            f"grid {grid} for maps over {positions} positions",
+            expected=f"(rows, columns), rows · columns = {positions}",
             fix="pass the position grid",
         )
     chosen = choose_rows(words, padding, batch, length)
-    return to_heat(mean_attention(maps, chosen).unflatten(1, (rows, columns)), smooth=smooth, token_grid=token_grid)
+    return to_heat(mean_attention(maps, chosen).unflatten(1, grid), smooth=smooth, token_grid=token_grid)
 
 
 def mean_attention(maps: Sequence[Tensor], words: Tensor) -> Tensor:
@@ -105,11 +106,11 @@ def smooth_heat(heat: Tensor) -> Tensor:
     A Gaussian is mixed with the raw map by the local variance; above its 90th percentile the raw map keeps 70%; the
     result has the raw map's range.
     """
-    if not isinstance(heat, Tensor) or heat.ndim < 2 or not heat.is_floating_point():
+    if not isinstance(heat, Tensor) or heat.ndim < 2 or not heat.is_floating_point() or not heat.numel():
         found = f"{heat.dtype} {list(heat.shape)}" if isinstance(heat, Tensor) else f"a {type(heat).__name__}"
         raise ShapeError(
             f"heat is {found}",
-            expected="a floating tensor [..., h, w]",
+            expected="a floating tensor [..., h, w], not empty",
             fix="reshape it to its grid; torch.from_numpy takes an array",
         )
     raw = heat if heat.dtype == torch.float64 else heat.float()
@@ -126,11 +127,11 @@ def smooth_heat(heat: Tensor) -> Tensor:
 
 
 def stretch(heat: Tensor) -> Tensor:
-    """Every picture [..., h, w] to 0…1; one that varies by no more than rounding becomes zeros."""
+    """Every picture [..., h, w] to 0…1; one that varies no more than by rounding becomes zeros, one with NaN NaN."""
     low, high = heat.amin((-2, -1), keepdim=True), heat.amax((-2, -1), keepdim=True)
     rounding = 8 * torch.finfo(heat.dtype).eps * torch.maximum(low.abs(), high.abs())
-    varies = high - low > rounding
-    return torch.where(varies, (heat - low) / torch.where(varies, high - low, 1), 0)
+    flat = high - low <= rounding
+    return torch.where(flat, 0, (heat - low) / torch.where(flat, 1, high - low))
 
 
 def mirrored(size: int, reach: int, device: torch.device) -> Tensor:
@@ -204,6 +205,12 @@ def row_numbers(words: Words) -> Tensor:
 
 
 def check_maps(maps: Sequence[Tensor]) -> None:
+    if not isinstance(maps, Sequence) or not all(isinstance(each, Tensor) for each in maps):
+        raise ShapeError(
+            f"maps are a {type(maps).__name__}" + (" of other things" if isinstance(maps, Sequence) else ""),
+            expected="what capture_attention gave, or tensors [B, heads, L, N]",
+            fix="torch.as_tensor takes lists and arrays",
+        )
     if not maps:
         raise SettingError("no maps", expected="at least one block's map", fix="capture a block")
     shapes = [(m.shape[0], *m.shape[2:]) for m in maps if m.ndim == 4]

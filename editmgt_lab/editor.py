@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from .consolidation import choose_rows, mean_attention, to_heat
 from .decoding import RegionHoldSampler, guide, map_to_hold_by, refuse_nan
 from .errors import CheckpointError, SettingError, ShapeError
 from .images import Fitted, MaskPicture, Picture, square_side, to_images, to_tensor
-from .inputs import Task, asked_like, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
+from .inputs import Task, asked_like, check_on_step, check_texts, fit_batch, free_cells, is_list, listed, paired, spread
 from .results import DecodeStep, EditResult
 from .settings import Defaults, Settings
 from .text import Focus, TextCondition, TextEncoder, find_rows
@@ -71,9 +70,12 @@ class Editor:
             )
 
     def with_defaults(self, **changed: Any) -> Editor:
-        """The same networks with other defaults: fields of `settings.Defaults`, of which a call can override some."""
+        """The same networks with other defaults: fields of `settings.Defaults`, of which a call can override some.
+
+        Raises SettingError for a name that is none of them.
+        """
         other = copy.copy(self)
-        other.defaults = replace(self.defaults, **changed)
+        other.defaults = self.defaults.changed(changed)
         return other
 
     @property
@@ -93,7 +95,7 @@ class Editor:
         instruction: str | Sequence[str],
         *,
         focus: Focus | None = None,
-        negative: str | Sequence[str] = "",
+        negative: str | Sequence[str] | None = "",
         mask: MaskPicture | Sequence[MaskPicture] | None = None,
         **settings: Any,
     ) -> Task:
@@ -103,8 +105,9 @@ class Editor:
         batch = len(texts)
         chosen = Settings.choose(self.defaults, batch, **settings)
         check_blocks(self.transformer, chosen.blocks)
-        negatives = spread(negative, batch, "negative texts")
-        check_texts(negatives, may_be_blank=True)
+        side = square_side(self.defaults.image_size, self.multiple) // self.vq.config.factor
+        negatives = spread("" if negative is None else negative, batch, "negative texts")
+        check_texts(negatives, "negative text", may_be_blank=True)
         if chosen.guidance_scale == 1 and any(text.strip() for text in negatives):
             raise SettingError(
                 "a negative text, and guidance_scale is 1: nothing would read it",
@@ -123,7 +126,6 @@ class Editor:
         with self.watch("reading the text", 1):
             text = self.text_encoder([*negatives, *texts] if chosen.guidance_scale > 1 else texts).to(self.device)
         padding = None if chosen.heat_padding or text.padding is None else text.padding[-batch:]
-        side = square_side(self.defaults.image_size, self.multiple) // self.vq.config.factor
         shape = (batch, side, side) if source is None else source.shape
         start = torch.full(shape, self.mask_token_id, device=self.device)
         fixed = torch.zeros_like(start, dtype=torch.bool) if free is None else ~free
@@ -154,7 +156,8 @@ class Editor:
         guidance_scale: 1 (off) or more; the unguided half has the `negative` text, which 1 refuses, and the source.
         temperature: of the noise on the confidence, in the first and the last step; token_temperature: of the draw of
         tokens, 1 as the network says, less is surer.
-        seed: for every picture alike, or one for each; a picture's result does not depend on the others of its batch.
+        seed: for every picture alike, or one for each; a picture's random numbers do not depend on the others of its
+        batch, nor does its result, but for rounding, which in half precision can change some tokens.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
         heat_from: the picture in which the text's attention is mapped, "image" (masked at first), "source" or "both";
         with a strength of 0 nothing looks at the source, and it is the image.
@@ -168,6 +171,7 @@ class Editor:
 
         Raises ImageError, TextError or SettingError before any network runs.
         """
+        check_on_step(on_step)
         return self._finish(self.prepare(*asked, **options), on_step)
 
     @asked_like(prepare)
@@ -223,7 +227,7 @@ class Editor:
         return fit_batch(pictures, masks, pixels=self.defaults.image_size, multiple=self.multiple)
 
     def _encode(self, fitted: Sequence[Fitted]) -> Tensor:
-        return self.vq.encode(to_tensor([each.source for each in fitted]).to(self.vq.quant_conv.weight))
+        return self.vq.encode(to_tensor([each.source for each in fitted]).to(self.device))
 
     @torch.no_grad()
     def decode(self, task: Task) -> Iterator[DecodeStep]:

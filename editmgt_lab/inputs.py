@@ -87,25 +87,35 @@ def spread(value: Any, count: int, name: str, others: str = "pictures") -> list:
     return list(value)
 
 
-def check_texts(texts: Sequence[Any], *, may_be_blank: bool = False) -> None:
+def check_texts(texts: Sequence[Any], name: str = "instruction", *, may_be_blank: bool = False) -> None:
     """Raises TextError for what is no text, or has no words, and for none at all."""
     if not texts:
         raise TextError("no text", expected="one text or a list of them", fix="pass one")
     for text in texts:
         if not isinstance(text, str):
-            problem = f"an instruction is a {type(text).__name__}"
+            problem = f"{'an' if name[0] in 'aeiou' else 'a'} {name} is a {type(text).__name__}"
         elif not text.strip() and not may_be_blank:
-            problem = "the instruction is empty" if not text else "the instruction is blank"
+            problem = f"the {name} is {'blank' if text else 'empty'}"
         elif len(text) > MOST_LETTERS:
-            problem = f"the instruction has {len(text):,} characters"
+            problem = f"the {name} has {len(text):,} characters"
         elif any("\ud800" <= letter <= "\udfff" for letter in text):
-            problem = f"the instruction has half a letter in it: {text[:60]!r}"
+            problem = f"the {name} has half a letter in it: {text[:60]!r}"
         else:
             continue
         raise TextError(
             problem,
             expected=f"a text of at most {MOST_LETTERS:,} characters",
-            fix='say what to change, such as "make the ball blue"',
+            fix="leave it out, or pass words" if may_be_blank else 'say what to change, such as "make the ball blue"',
+        )
+
+
+def check_on_step(on_step: Any) -> None:
+    """Raises SettingError for what cannot be called after a step."""
+    if on_step is not None and not callable(on_step):
+        raise SettingError(
+            f"on_step is a {type(on_step).__name__}",
+            expected="a function that takes a DecodeStep, or None",
+            fix="pass the function itself, not what it returns",
         )
 
 

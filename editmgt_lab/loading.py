@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .basics.checks import check_switch
+from .basics.devices import choose_device
 from .basics.dtypes import Dtype, choose_dtype, has_bfloat16
 from .basics.offload import main_dtype
 from .basics.sizes import LARGE, in_bytes
@@ -17,7 +18,7 @@ from .checkpoints import read_json, resolve, stored
 from .editor import Editor
 from .errors import SettingError
 from .plain_text import say
-from .settings import Defaults, choose_device
+from .settings import Defaults
 from .text import load_text_encoder
 from .transformer import MaskedGenerativeTransformer
 from .vq import VQModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature
 from numbers import Integral
@@ -81,6 +81,12 @@ class Defaults:
                 fix="correct it, or remove the file to use the released model's defaults",
             )
         return replace(defaults, blocks=tuple(blocks))
+
+    def changed(self, values: Mapping[str, Any]) -> Defaults:
+        """These with other values. Raises SettingError for a name that is no field."""
+        for name in values:
+            check_name(name, "default", [field.name for field in fields(self)])
+        return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of lab.json."""
@@ -189,20 +195,6 @@ class Settings:
         of_the_model = {field.name for field in fields(Defaults)} - signature(Settings.choose).parameters.keys()
         mine = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: mine[name] for name in mine if name not in {"seeds", *of_the_model}} | {"seed": self.seeds}
-
-
-def choose_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the fastest one here. Raises SettingError if it cannot be used."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except Exception as error:  # every backend has its own kind
-        raise SettingError(
-            f"device {str(device)!r} cannot be used: {error}",
-            expected="'cuda', 'mps' or 'cpu', as this computer has them",
-            fix="leave it out to take the fastest one here",
-        ) from error
 
 
 def _seeds(seed: Any, pictures: int) -> tuple[int, ...]:

@@ -221,12 +221,11 @@ class VQModel(nn.Module):
 
     def latents(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] → latents before quantisation [B, C, h, w]. Raises ShapeError."""
-        self._check_pictures(images)
-        return self.quant_conv(self.encoder(images))
+        return self.quant_conv(self.encoder(self._checked(images)))
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] → tokens [B, h, w]. Raises ShapeError, and SettingError where no numbers come out."""
-        self._check_pictures(images)
+        images = self._checked(images)
         return self.quantize.nearest(in_numbers(nn.Sequential(self.encoder, self.quant_conv), images))
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -246,17 +245,20 @@ class VQModel(nn.Module):
                 expected=f"whole numbers [B, h, w] in [0, {size - 1}], from 1 to {MOST_TOKENS:,} of them.",
                 fix="Replace mask tokens by codes before decoding.",
             )
-        codes = self.quantize(tokens)
+        codes = self.quantize(tokens.long())
         return in_numbers(nn.Sequential(self.post_quant_conv, self.decoder), codes).clamp(0, 1)
 
-    def _check_pictures(self, images: Tensor) -> None:
-        factor = self.config.factor
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels or any(s % factor for s in images.shape[2:]):
+    def _checked(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in the dtype of the weights."""
+        factor, shape = self.config.factor, images.shape
+        whole = images.is_floating_point() and images.numel() > 0
+        if not whole or len(shape) != 4 or shape[1] != self.config.in_channels or any(s % factor for s in shape[2:]):
             raise ShapeError(
-                f"The pictures have shape {list(images.shape)}.",
-                expected=f"[B, {self.config.in_channels}, H, W] with H and W a multiple of {factor}.",
-                fix="Bring pictures to the grid with `editmgt_lab.images.fit` first.",
+                f"The pictures are {images.dtype} {list(shape)}.",
+                expected=f"floats [B, {self.config.in_channels}, H, W] with H and W a multiple of {factor}.",
+                fix="Bring pictures to the grid with `editmgt_lab.images.fit` first, then `to_tensor`.",
             )
+        return images.to(self.quant_conv.weight.dtype)
 
 
 def in_numbers(network: nn.Module, x: Tensor) -> Tensor:

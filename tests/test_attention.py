@@ -381,6 +381,9 @@ def test_capture_errors(transformer):
     for wrong in ([BLOCKS], [-1], []):
         with pytest.raises(SettingError), capture_attention(transformer, blocks=wrong):
             pass
+    with pytest.raises(SettingError, match="is a Linear(?s:.*)editor.transformer"):
+        with capture_attention(torch.nn.Linear(1, 1), blocks=[0]):
+            pass
     with pytest.raises(SettingError, match="generated"), capture_attention(transformer, blocks=[0], keys="image"):
         pass
     with pytest.raises(SettingError, match="heads is 'all'"), capture_attention(transformer, [0], heads="all"):

@@ -108,7 +108,7 @@ def test_instructions(asleep, picture, instruction, problem):
 
 def test_other_texts(asleep, picture):
     refused(asleep, TextError, "102 text tokens", picture(), INSTRUCTION, negative="the ball " * 50)
-    refused(asleep, TextError, "an instruction is a int", picture(), INSTRUCTION, negative=3)
+    refused(asleep, TextError, "a negative text is a int", picture(), INSTRUCTION, negative=3)
 
 
 @pytest.mark.parametrize("focus", ["cat", ["ball", "cat"]])
@@ -155,13 +155,36 @@ def test_a_mask_token_is_no_picture(editor):
             editor.detokenize(tokens)
 
 
+def test_what_is_called_after_a_step(asleep, picture):
+    for on_step in (3, "print"):
+        with pytest.raises(SettingError, match="on_step is a"):
+            asleep.edit(picture(), INSTRUCTION, on_step=on_step)
+
+
+def test_defaults_that_there_are_none_of(editor):
+    with pytest.raises(SettingError, match="unknown default 'foo'(?s:.*)image_size"):
+        editor.with_defaults(foo=1)
+
+
+def test_a_square_smaller_than_a_cell(asleep, picture):
+    tiny = asleep.with_defaults(image_size=2)
+    refused(tiny, SettingError, "image_size is 2 px", picture(), INSTRUCTION)
+    with pytest.raises(SettingError, match="image_size is 2 px"):
+        tiny.generate(INSTRUCTION)
+
+
+def test_attention_is_captured_from_a_transformer(editor):
+    with pytest.raises(SettingError, match="is a Editor(?s:.*)editor.transformer"), lab.capture_attention(editor, [0]):
+        pass
+
+
 def test_text_to_image_has_nothing_to_paste(editor):
     with pytest.raises(SettingError, match="no source"):
         editor.generate("a ball", steps=1).pasted()
 
 
 def test_a_device_that_is_not_there(tiny_folder):
-    for device in ("nonsense", "cuda:99", 3.5):
+    for device in ("nonsense", "cuda:99", "meta", 3.5):
         with pytest.raises(SettingError, match=f"device '{device}' cannot be used"):
             lab.load(tiny_folder, device=device)
 

@@ -93,13 +93,17 @@ def test_it_is_not_the_whole_pass_once_something_else_has_changed(editor, scene)
     assert not torch.allclose(found[3], whole, atol=1e-3) and torch.equal(found[1], whole)
 
 
-def test_refreshing_every_step_is_the_plain_edit(editor, picture):
-    pictures = [picture(seed=seed) for seed in range(3)]
-    plain = editor.edit(pictures, INSTRUCTIONS, **SETTINGS)
-    exact = editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=1)
-    for each in (exact, editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=2)):
-        assert each.tokens.max() < CODES
-    assert torch.equal(exact.tokens, plain.tokens) and torch.equal(exact.heat, plain.heat)
+def test_a_cache_refreshed_in_every_step_gives_the_plain_edit(editor, picture, monkeypatch):
+    def edit(refresh_every):
+        pictures = [picture(seed=seed) for seed in range(3)]
+        return editor.edit(pictures, INSTRUCTIONS, **SETTINGS, refresh_every=refresh_every)
+
+    plain, cached, exact = edit(1), edit(2), FeatureCache(refresh_every=1)  # the plain edit has no cache
+    assert cached.tokens.max() < CODES and not torch.equal(cached.heat, plain.heat)
+    monkeypatch.setattr("editmgt_lab.editor.FeatureCache", lambda refresh_every: exact)
+    refreshed = edit(2)
+    assert exact.passes == SETTINGS["steps"], "or it was not asked"
+    assert torch.equal(refreshed.tokens, plain.tokens) and torch.equal(refreshed.heat, plain.heat)
 
 
 def test_a_picture_does_not_depend_on_the_others_of_its_batch(editor, picture):

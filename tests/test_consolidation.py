@@ -198,3 +198,27 @@ def test_captured_maps_have_their_own_grid():
 def test_heat_that_is_no_tensor():
     with pytest.raises(ShapeError, match="heat is a ndarray"):
         smooth_heat(np.zeros((3, 3)))
+
+
+def test_maps_that_are_no_numbers_stay_none(maps):
+    maps[1][0, 2, 3, 4] = torch.nan
+    for smooth in (False, True):
+        heat = consolidate(maps, smooth=smooth, grid=(3, 4))
+        assert heat[0].isnan().all() and heat[1].isfinite().all() and heat[1].max() > 0.5
+
+
+@pytest.mark.parametrize("grid", [4, (4, 4, 1), (3.0, 4), "34", (-3, -4), ()])
+def test_a_grid_that_is_none(maps, grid):
+    with pytest.raises((SettingError, ShapeError), match="grid"):
+        consolidate(maps, grid=grid)
+
+
+@pytest.mark.parametrize("thing", [[[1]], np.ones((1, 2, 3, 4)), 3, "maps", None])
+def test_maps_that_are_none(thing):
+    with pytest.raises(ShapeError, match="maps are a (list|ndarray|int|str|NoneType)"):
+        consolidate(thing)
+
+
+def test_an_empty_heat_map():
+    with pytest.raises(ShapeError, match=r"\[0, 4, 4\]"):
+        smooth_heat(torch.rand(0, 4, 4))

@@ -81,6 +81,20 @@ def test_every_order_keeps_to_the_schedule_and_the_hold(order):
     assert sum(torch.equal(masked[order], other) for other in masked.values()) == 1
 
 
+@pytest.mark.parametrize("hold", HOLDS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_places_of_equal_priority_keep_to_the_schedule(order, hold):
+    _, tokens, source, heat = scene()
+    sure = 40.0 * torch.nn.functional.one_hot(source.flip(0), CODEBOOK).movedim(-1, 1)  # each probability is 0 or 1
+    settings = {"order": order, "hold": hold, "temperature": (0.0, 0.0), "token_temperature": 0.01}
+    sampler, given = RegionHoldSampler(MASK, STEPS, **settings), {"heat": heat, "hold_threshold": 0.4, "source": source}
+    for index in range(STEPS):
+        decision = sampler.decide(sure, tokens, index, **given, generator=torch.Generator().manual_seed(0))
+        tokens, ratio = decision.tokens, math.cos(math.pi / 2 * (index + 1) / STEPS) if index < STEPS - 1 else 0
+        places = (~decision.held | (hold == "released")).sum(dim=(1, 2)).tolist()
+        assert decision.masked.sum(dim=(1, 2)).tolist() == [math.floor(n * ratio) for n in places]
+
+
 def test_halton_ranks_are_the_sequence_by_hand():
     # (1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9), (5/8, 7/9), (3/8, 2/9) … after (0, 0), in 2 × 3 cells
     visited = [(0, 0), (1, 1), (0, 2), (1, 0), (0, 1), (1, 2)]
@@ -299,6 +313,8 @@ def test_setting_errors():
         {"draw": "straws"},
         {"revise": -0.1},
         {"revise": math.nan},
+        {"mask_token_id": "a"},
+        {"mask_token_id": -1},
         {"temperature": (-1.0, 0.0)},
         {"temperature": math.nan},
         {"temperature": (1.0,)},
@@ -311,7 +327,7 @@ def test_setting_errors():
         {"token_temperature": math.inf},
     ):
         with pytest.raises(SettingError):
-            RegionHoldSampler(MASK, **{"steps": STEPS} | settings)
+            RegionHoldSampler(**{"mask_token_id": MASK, "steps": STEPS} | settings)
     sampler = RegionHoldSampler(MASK, STEPS)
     logits, tokens, source, heat = scene()
     for index in (-1, STEPS, 1.5, "0", None):
@@ -320,6 +336,8 @@ def test_setting_errors():
     for hold_threshold in (-0.1, 1.1, math.nan, "0.2"):
         with pytest.raises(SettingError, match="hold_threshold"):
             sampler.step(logits[0], tokens, 0, heat=heat, source=source, hold_threshold=hold_threshold)
+    with pytest.raises(SettingError, match="5, which is a code"):
+        RegionHoldSampler(5, STEPS).step(logits[0], tokens, 0)
     with pytest.raises(SettingError, match="heat and source is missing"):
         sampler.step(logits[0], tokens, 0, hold_threshold=0.2)
     with pytest.raises(SettingError, match="generators"):
@@ -342,6 +360,19 @@ def test_shape_errors():
         sampler.step(logits[0], tokens.float(), 0)
     with pytest.raises(ShapeError, match="source tokens are torch.float32"):
         sampler.step(logits[0], tokens, 0, **hold | {"source": source.float()})
+    for wrong in (source - 1, source + 1, torch.full_like(source, MASK - 1)):  # the last: another mask token
+        with pytest.raises(ShapeError, match=r"^tokens hold (-1|16|19)(?s:.*)from 0 to 15"):
+            sampler.step(logits[0], wrong, 0)
+        with pytest.raises(ShapeError, match="source tokens hold"):
+            sampler.step(logits[0], tokens, 0, **hold | {"source": wrong})
+    for name, thing in (("heat", heat.numpy()), ("source", source.tolist())):
+        with pytest.raises(ShapeError, match=f"{name}.*: a (ndarray|list)"):
+            sampler.step(logits[0], tokens, 0, **hold | {name: thing})
+    for thing in (None, logits[0].numpy()):
+        with pytest.raises(ShapeError, match="logits: a"):
+            sampler.step(thing, tokens, 0)
+    with pytest.raises(ShapeError, match=r"tokens \[0, 5, 8\]"):
+        sampler.step(logits[0, :0], tokens[:0], 0)
     for fixed in (heat[:, 1:] > 0.5, heat[0] > 0.5, (heat > 0.5).long()):
         with pytest.raises(ShapeError, match="fixed"):
             sampler.decide(logits[0], tokens, 0, fixed=fixed)

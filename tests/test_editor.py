@@ -439,7 +439,7 @@ def test_a_finished_edit_is_repeated_with_its_focus_and_its_negative_text(editor
     settings = SETTINGS | {"hold_threshold": 0.5, "guidance_scale": 9.0, "seed": 5}
     asked = {"focus": focus, "negative": ["a hat", ""], **settings}
     result = editor.edit([picture()] * 2, "make the purple ball blue", **asked)
-    for without in ({"focus": None}, {"negative": ""}):
+    for without in ({"focus": None}, {"negative": ""}, {"negative": None}):
         other = editor.edit(picture(), "make the purple ball blue", **result.call() | without)
         same = [torch.equal(getattr(other, name)[0], getattr(result, name)[0]) for name in ("tokens", "mean_heat")]
         assert not all(same), f"{without} changes nothing"

@@ -1,9 +1,11 @@
 """Stage 2: padding, words and their rows, for CLIP alone and for CLIP with a language model."""
 
+import copy
 import json
 import shutil
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -248,11 +250,12 @@ def test_clip_reads_the_beginning_where_a_language_model_reads_it_all(both):
 def test_offloaded_it_says_the_same_and_holds_one_layer_at_most(both_folder, both, monkeypatch):
     away = load_text_encoder(both_folder, architecture="CLIP_Gemma2", offload=True)
     assert (away.width, away.pooled_width, away.clip_length) == (both.width, both.pooled_width, both.clip_length)
-    held, linear = [], torch.nn.functional.linear
+    held, seen, linear = [], [], torch.nn.functional.linear
 
-    def spy(*inputs, **others):
-        held.append(sum(each.nbytes for each in away.parameters() if not each.is_meta))
-        return linear(*inputs, **others)
+    def spy(x, *weights):
+        seen.extend(weakref.ref(each) for each in weights if each is not None)
+        held.append(sum(each().nbytes for each in seen if each() is not None))
+        return linear(x, *weights)
 
     looked_up, embedding = [], torch.nn.functional.embedding
 
@@ -310,6 +313,33 @@ def test_files_that_are_gone_after_loading(both_folder, tmp_path):
         away([INSTRUCTION])
     shutil.move(tmp_path / "elsewhere", tmp_path / "llm_encoder")
     assert away([INSTRUCTION]).tokens.isfinite().all()
+
+
+@torch.no_grad()
+def test_offloaded_it_reads_on_after_an_interrupt_and_as_a_copy(both_folder, both, monkeypatch):
+    away = load_text_encoder(both_folder, architecture="CLIP_Gemma2", offload=True)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            away([INSTRUCTION])
+    assert all(each.is_meta for each in away.parameters())
+    read = []
+    for encoder in (away, copy.deepcopy(away)):
+        other = threading.Thread(target=lambda e=encoder: read.append(e([INSTRUCTION]).pooled), daemon=True)
+        other.start()
+        other.join(timeout=60)
+        read.append(encoder([INSTRUCTION]).pooled if not other.is_alive() else None)
+    assert len(read) == 4 and all(torch.equal(each, both([INSTRUCTION]).pooled) for each in read)
+
+
+def test_a_device_that_is_not_there(both_folder):
+    for device in ("cuba", "meta"):
+        with pytest.raises(SettingError, match=f"device '{device}' cannot be used"):
+            load_text_encoder(both_folder, device=device)
 
 
 def test_offloaded_weights_have_no_fingerprint(both_folder):

@@ -78,6 +78,22 @@ def test_a_token_is_its_nearest_code(vq):
     assert torch.equal(vq.quantize.nearest(latents)[0], distances.argmin(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int32])
+@torch.no_grad()
+def test_tokens_may_be_kept_small(vq, dtype):
+    tokens = torch.arange(32).view(1, 4, 8)
+    assert torch.equal(vq.decode(tokens.to(dtype)), vq.decode(tokens))
+
+
+@torch.no_grad()
+def test_pictures_of_another_precision(vq):
+    pictures = torch.rand(1, 3, 16, 16)
+    assert torch.equal(vq.encode(pictures.double()), vq.encode(pictures))
+    vq.bfloat16()
+    assert torch.equal(vq.encode(pictures), vq.encode(pictures.bfloat16()))
+    assert vq.latents(pictures).dtype == torch.bfloat16
+
+
 @torch.no_grad()
 def test_half_precision(vq):
     half = VQModel(RECIPE.vq).to(torch.bfloat16)
@@ -123,10 +139,12 @@ def test_what_is_no_number_is_no_token_and_no_picture(vq, dtype):
         vq.encode(pictures.to(dtype))
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16), (1, 3, 18, 16)])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16), (1, 3, 18, 16), (1, 3, 0, 0)])
 def test_pictures_off_the_grid(vq, shape):
     with pytest.raises(ShapeError, match="multiple of 4"):
         vq.encode(torch.zeros(shape))
+    with pytest.raises(ShapeError, match="torch.uint8"):
+        vq.latents(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
@@ -155,3 +173,9 @@ def test_weights_of_another_shape(tiny_folder, tmp_path):
 
 def test_the_factor_follows_the_levels():
     assert VQConfig().factor == 16 and replace(RECIPE.vq, block_out_channels=(8, 8)).factor == 2
+
+
+def test_a_device_that_is_not_there(tiny_folder):
+    for device in ("cuba", "cuda:99", "meta"):
+        with pytest.raises(SettingError, match=f"device '{device}' cannot be used"):
+            VQModel.from_pretrained(tiny_folder / "vqvae", device=device)

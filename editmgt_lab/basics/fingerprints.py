@@ -75,8 +75,11 @@ def tokenizer_fingerprint(text_encoder: Any) -> str:
 def code_fingerprint(*modules: str) -> dict[str, str]:
     """Which code runs: that of the stages and of the rooms in which these modules lie, and the libraries' versions.
 
-    modules: names such as `__name__`. Comments and empty lines do not count.
+    modules: names such as `Run.__module__`; `__name__` is none in a file that is run itself. Comments and empty lines
+    do not count.
     """
+    if strangers := [name for name in modules if name.split(".")[0] != PACKAGE.name]:
+        raise ValueError(f"{strangers} lie in no room of {PACKAGE.name}")
     rooms = sorted({*STAGES, *(parts[1] for parts in (name.split(".") for name in modules) if len(parts) > 2)})
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {"editmgt_lab": _sources(tuple(rooms)), "python": ".".join(platform.python_version_tuple()[:2])} | versions

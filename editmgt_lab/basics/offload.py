@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -72,44 +72,33 @@ def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], d
         if isinstance(layer, nn.Embedding):
             layer.padding_idx = None  # for gradients alone, and no longer a row's number
         if own:
-            reader = Reader(own, device, dict(layer.named_parameters(recurse=False)))
-            layer.register_forward_pre_hook(reader.read)
-            layer.register_forward_hook(reader.drop, always_call=True)
+            layer.forward = Reader(layer, own, device)
         for name, buffer in layer.named_buffers(recurse=False):
             setattr(layer, name, buffer.to(device))
     return module
 
 
 class Reader:
-    """One layer's hooks. places: of each parameter, by its name: the file, and the name there; empty: what stands in
-    the layer for them, on the meta device."""
+    """In place of a layer's `forward`: runs a copy of it that has its weights, so that the layer itself never holds
+    any, whoever else runs it meanwhile or ends a pass half-way.
 
-    def __init__(self, places: Mapping[str, tuple[Path, str]], device: torch.device, empty: Mapping[str, nn.Parameter]):
-        self.places, self.device, self.empty = places, device, empty
-        self.free, self.thread = threading.Lock(), 0  # a widget and a cell may use one network at a time
+    places: of each parameter, by its name: the file, and the name there.
+    """
 
-    def read(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def __init__(self, layer: nn.Module, places: Mapping[str, tuple[Path, str]], device: torch.device):
+        self.layer, self.places, self.device = layer, places, device
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         rows = None
-        if isinstance(layer, nn.Embedding):
+        if isinstance(self.layer, nn.Embedding):
             rows, where = inputs[0].unique(return_inverse=True)
             inputs = (where, *inputs[1:])
-        weights = {
-            name: self._stored(*place, rows).to(self.device, self.empty[name].dtype)
+        whole = copy.copy(self.layer)
+        whole._parameters = self.layer._parameters | {
+            name: nn.Parameter(self._stored(*place, rows).to(self.device, getattr(self.layer, name).dtype), False)
             for name, place in self.places.items()
         }
-        self.free.acquire()
-        self.thread = threading.get_ident()
-        for name, weight in weights.items():
-            setattr(layer, name, nn.Parameter(weight, requires_grad=False))
-        return inputs
-
-    def drop(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self.thread != threading.get_ident():
-            return
-        for name, parameter in self.empty.items():
-            setattr(layer, name, parameter)
-        self.thread = 0
-        self.free.release()
+        return type(whole).forward(whole, *inputs, **options)
 
     def _stored(self, file: Path, name: str, rows: Tensor | None) -> Tensor:
         try:

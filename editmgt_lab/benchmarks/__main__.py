@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", default=source, help="a folder, a hub name, or none [%(default)s]")
     parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
-    parser.add_argument("--anew", action="store_true", help="forget all that lies in the folder and begin again")
+    parser.add_argument("--anew", action="store_true", help="forget what runs wrote into the folder, and begin again")
     parser.add_argument("--output", type=Path, help="folder to save to [outputs/benchmarks/NAME]")
     options = parser.parse_args(arguments)
     card = _run(options)

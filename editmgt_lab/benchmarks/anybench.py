@@ -29,6 +29,7 @@ from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
 from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.measured import ALL
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 
@@ -38,12 +39,11 @@ RESULTS = "edit_result.json"
 class AnyBench:
     """split: of the hub's files; the zip is one split."""
 
-    name, hub, masks, clip = "anybench", "Bin1117/AnyEdit", False, CLIP_SOURCE
+    name, hub, masks, clip, headline = "anybench", "Bin1117/AnyEdit", False, CLIP_SOURCE, ALL
     plan = (
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("L1", TARGET), ("L2", TARGET), ("DINO", TARGET),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("L1", "source"),
     )  # fmt: skip
-    about = "types that want a reference picture (visual_*) are skipped"
 
     def __init__(self, split: str | None = None):
         self.split = split or "validation"
@@ -77,6 +77,9 @@ class AnyBench:
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
         return by_group(rows)
+
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        return "types that want a reference picture (visual_*) are skipped"
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         """Nothing: sources and targets are in the data set."""

@@ -66,8 +66,8 @@ class Benchmark(Protocol):
     """What `run` needs of a benchmark.
 
     name, hub: of the data set there (None where it has none); plan: its authors' measures and what they compare with,
-    then ours; masks: whether rows come with masks; clip: the CLIP that measures where no other is named; about: what is
-    to be said under the table.
+    then ours; masks: whether rows come with masks; clip: the CLIP that measures where no other is named; headline: the
+    group that stands for it, `ALL` where each finished row counts once.
     """
 
     name: str
@@ -75,13 +75,16 @@ class Benchmark(Protocol):
     plan: Plan
     masks: bool
     clip: str
-    about: str
+    headline: str
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         """All rows, in order, bad ones included. Raises DataError for data that is none of this benchmark."""
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
         """Which of the finished rows (as in rows.jsonl) are averaged together."""
+
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """What is to be said under the table of these rows, finished or skipped."""
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         """Write what the authors' scripts need beside the outputs, such as source or ground truth."""
@@ -100,7 +103,7 @@ def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 def folder_name(answer: str) -> str:
     """Of an answer's name, without what a file system or a script could stumble over."""
-    return re.sub(r"[^\w.-]+", "_", answer).strip("_")
+    return re.sub(r"[^\w.-]+", "_", answer).strip("._")
 
 
 def save_picture(picture: Image.Image, path: Path, made_of: str | None = None) -> None:

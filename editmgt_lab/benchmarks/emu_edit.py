@@ -23,6 +23,7 @@ from typing import Any
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows, text_or_none
 from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.measured import ALL
 from ..metrics.measures import SOURCE, TARGET_CAPTION, Measure
 from .edits import Row, by_group
 
@@ -30,12 +31,11 @@ from .edits import Row, by_group
 class EmuEdit:
     """split: "test" or "validation", as the files are named."""
 
-    name, hub, masks, clip = "emu-edit", "facebook/emu_edit_test_set", False, CLIP_SOURCE
+    name, hub, masks, clip, headline = "emu-edit", "facebook/emu_edit_test_set", False, CLIP_SOURCE, ALL
     plan = (
         ("CLIP-dir", "captions"), ("CLIP-I", SOURCE), ("CLIP-T", TARGET_CAPTION), ("L1", SOURCE), ("DINO", SOURCE),
         ("DINOv2", SOURCE), ("LPIPS", SOURCE),
     )  # fmt: skip
-    about = "there is no target: all but CLIP-T and CLIP-dir compare with the source, so copying it scores best"
 
     def __init__(self, split: str | None = None):
         self.split = split or "test"
@@ -60,6 +60,9 @@ class EmuEdit:
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
         return by_group(rows)
+
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        return "there is no target: all but CLIP-T and CLIP-dir compare with the source, so copying it scores best"
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         """Nothing: sources are in the data set."""

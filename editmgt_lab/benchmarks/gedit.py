@@ -26,6 +26,7 @@ from ..basics.folders import is_stray, write_text, written_whole
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
 from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.measured import ALL
 from ..metrics.measures import SOURCE, Measure
 from .edits import Row, by_group, folder_name, save_picture
 
@@ -43,12 +44,11 @@ SEMANTIC, QUALITY = "VIEScore semantic, source", "VIEScore quality, source"
 class GEdit:
     """split: of the files; the hub has "train" alone, and its arrow files do not name it."""
 
-    name, hub, masks, clip = "gedit", "stepfun-ai/GEdit-Bench", False, CLIP_SOURCE
+    name, hub, masks, clip, headline = "gedit", "stepfun-ai/GEdit-Bench", False, CLIP_SOURCE, ALL
     plan = (
         ("VIEScore semantic", SOURCE), ("VIEScore quality", SOURCE), ("VIEScore overall", SOURCE), ("L1", SOURCE),
         ("LPIPS", SOURCE),
     )  # fmt: skip
-    about = "the published average is the mean of the tasks' means: results.txt has each, gedit.txt their mean"
 
     def __init__(self, split: str | None = None):
         self.split = split
@@ -73,9 +73,13 @@ class GEdit:
         shared = [index for index, row in enumerate(rows) if row["extra"]["intersection"]]
         return by_group(rows) | ({"intersection": shared} if shared else {})
 
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        return "the published average is the mean of the tasks' means: results.txt has each, gedit.txt their mean"
+
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         for answer in (path for path in folder.iterdir() if not is_stray(path.name) and (path / row.file).exists()):
-            save_picture(opened.source, (answer / row.file).with_name(f"{row.key}_SRCIMG.png"))
+            output = answer / row.file
+            save_picture(opened.source, output.with_name(f"{output.stem}_SRCIMG.png"))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
         judges = [each.backbone for each in measures if each.key == SEMANTIC]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from ..basics.fingerprints import differences, fingerprint
 from ..basics.folders import append_line, remove, write_text
 from ..data.tables import read_json_file
 from ..errors import DataError, SettingError
+from .edits import folder_name
+
+SETTINGS = "settings.json"
+BESIDE = ("shown", "csv", "ground_truth", "gedit.txt")  # what runs write beside the answers' pictures
 
 
 class Journal:
@@ -34,7 +39,7 @@ class Journal:
         anew: bool = False,
     ):
         self.file, self.rows = folder / "rows.jsonl", {}
-        kept = folder / "settings.json"
+        kept = folder / SETTINGS
         record = {"edits": edits, "measures": measures}
         text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, default=fingerprint) + "\n"
         now = json.loads(text)
@@ -85,6 +90,22 @@ class Journal:
                     expected="one JSON object with a key in each line",
                     fix="remove that line: its row will be done again",
                 ) from error
+
+
+def forget(folder: Path, answers: Iterable[str]) -> None:
+    """Remove what runs wrote into a folder beside the journal, for these answers and those that settings.json names.
+
+    A run that begins anew and is stopped would else be gone on with by the old pictures. Where no run was begun,
+    nothing is removed. Raises DiskError.
+    """
+    kept = folder / SETTINGS
+    if not kept.exists():
+        return
+    names = {*map(folder_name, answers)}
+    with suppress(DataError, KeyError, TypeError):  # a damaged record names none
+        names |= {*map(folder_name, read_json_file(kept)["edits"]["answers"])}
+    for name in names - {""} | {*BESIDE}:
+        remove(folder / name)
 
 
 def _storable(value: Any) -> Any:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,11 @@ ALL_TURNS, FINAL_TURN = "all turns", "final turn"
 class MagicBrush:
     """split: of the hub's files, "dev" or "train"; the zip is one split."""
 
-    name, hub, masks, clip = "magicbrush", "osunlp/MagicBrush", True, CLIP_SOURCE
+    name, hub, masks, clip, headline = "magicbrush", "osunlp/MagicBrush", True, CLIP_SOURCE, ALL_TURNS
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("CLIP-I", TARGET), ("DINO", TARGET), ("CLIP-T", TARGET_CAPTION),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("SSIM", TARGET), ("PSNR", TARGET), ("L1", "source"),
     )  # fmt: skip
-    about = "all turns: from the true picture; final turn: the last one, from the editor's own outputs"
 
     def __init__(self, split: str | None = None):
         self.split = split or "dev"
@@ -55,37 +56,20 @@ class MagicBrush:
         folder = Path(data).expanduser()
         sessions = files_in(folder, "edit_sessions.json")
         turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))
-        last: dict[str, Row] = {}
-        for image, turn, fields in turns:
-            name = f"{image}_1" if turn == 1 else f"{image}_inde_{turn}"
-            extra = {"image": image, "turn": turn}
-            whole = {"group": ALL_TURNS, "wants_target": True, "read_mask": edit_region, "extra": extra}
-            single = Row(key=name, file=f"{image}/{name}.png", **whole, **fields)
-            yield single
-            own = single
-            if turn > 1:
-                before = last.get(image)
-                lost = (
-                    None if before and before.extra["turn"] == turn - 1 else f"turn {turn - 1} does not come before it"
-                )
-                name = f"{image}_iter_{turn}"
-                after = before.key if before else None
-                problem = fields.get("problem") or lost
-                own = Row(
-                    key=name, file=f"{image}/{name}.png", after=after, **whole, **(fields | {"problem": problem})
-                )  # fmt: skip
-                yield own
-            last = {image: own}  # the turns of a picture follow each other
+        for image, session in groupby(turns, key=itemgetter(0)):  # the turns of a picture follow each other
+            yield from _session(image, [(turn, fields) for _, turn, fields in session])
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-        final: dict[str, int] = {}
-        for index, row in enumerate(rows):
-            image, turn = row["extra"]["image"], row["extra"]["turn"]
-            own = turn == 1 or "_iter_" in row["key"]
-            if own and turn >= rows[final.get(image, index)]["extra"]["turn"]:
-                final[image] = index
         each = [index for index, row in enumerate(rows) if "_iter_" not in row["key"]]
-        return {ALL_TURNS: each, FINAL_TURN: sorted(final.values())}
+        return {ALL_TURNS: each, FINAL_TURN: [index for index, row in enumerate(rows) if _is_final(row)]}
+
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        final = {row["extra"]["image"] for row in rows if "scores" in row and _is_final(row)}
+        without = len({row["extra"]["image"] for row in rows} - final)
+        return (
+            "all turns: from the true picture; final turn: the last one, from the editor's own outputs; "
+            f"{without} sessions have none, since a turn of theirs was skipped or lies beyond this run's rows"
+        )
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         image, turn = row.extra["image"], row.extra["turn"]
@@ -100,6 +84,30 @@ class MagicBrush:
 
     def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
         """Nothing: the script reads pictures only."""
+
+
+def _session(image: str, turns: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[Row]:
+    """The rows of one picture's turns: each from the truth, and each later one from the editor's own output."""
+    last, before = max(turn for turn, _ in turns), None
+    for turn, fields in turns:
+        name = f"{image}_1" if turn == 1 else f"{image}_inde_{turn}"
+        extra = {"image": image, "turn": turn, "turns": last}
+        whole = {"group": ALL_TURNS, "wants_target": True, "read_mask": edit_region, "extra": extra}
+        own = Row(key=name, file=f"{image}/{name}.png", **whole, **fields)
+        yield own
+        if turn > 1:
+            lost = None if before and before.extra["turn"] == turn - 1 else f"turn {turn - 1} does not come before it"
+            name = f"{image}_iter_{turn}"
+            fields = fields | {"problem": fields.get("problem") or lost}
+            own = Row(key=name, file=f"{image}/{name}.png", after=before and before.key, **whole, **fields)
+            yield own
+        before = own
+
+
+def _is_final(row: Mapping[str, Any]) -> bool:
+    """Whether a row is the last turn of its session, from the editor's own outputs."""
+    turn = row["extra"]["turn"]
+    return turn == row["extra"]["turns"] and (turn == 1 or "_iter_" in row["key"])
 
 
 def _on_the_hub(table: Iterator[dict[str, Any]]) -> Iterator[tuple[str, int, dict[str, Any]]]:

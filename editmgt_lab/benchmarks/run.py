@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +21,7 @@ from ..basics.checks import check_number
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint, function_fingerprint
 from ..data.rows import Opened, Report
 from ..editor import Editor
-from ..errors import DataError, DiskError, LabError, SettingError
+from ..errors import DataError, ImageError, SettingError, TextError
 from ..images import load_image
 from ..metrics.measured import MeasuredCard, Shown
 from ..metrics.measures import (
@@ -33,8 +34,9 @@ from ..metrics.measures import (
     evaluate_comparison,
 )
 from ..metrics.scorecard import COPY, NO_HOLD
+from ..settings import Settings
 from .edits import Benchmark, Row, folder_name, made_of, open_row, row_fingerprint, save_picture
-from .journal import Journal
+from .journal import Journal, forget
 
 Answer: TypeAlias = Callable[[Image.Image, str, int], Image.Image]  # source, instruction, number of the row → output
 MOST_REASONS, MOST_SHOWN = 10, 8
@@ -51,8 +53,10 @@ def editor_answers(
     """*No hold* and the hold at λ (None: the model's own), of an editor; row i decodes with seed + i.
 
     options: others of `Editor.edit`. Outputs have the size of their source; what the grid cuts off comes from it.
+    Raises SettingError for one out of range.
     """
-    own = editor.defaults.hold_threshold if hold_threshold is None else hold_threshold
+    known = {name: value for name, value in options.items() if name in signature(Settings.choose).parameters}
+    own = Settings.choose(editor.defaults, 1, hold_threshold=hold_threshold, seed=seed, **known).hold_threshold
     weights = editor_fingerprint(editor)
 
     def at(threshold: float) -> Answer:
@@ -85,27 +89,29 @@ def run(
     data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
     depend on, so that a folder is not gone on with by others; count: rows at most (None: all); tools: None takes the
     benchmark's own CLIP and the published DINO; rescore: measure the pictures that are there again, with other networks
-    perhaps; anew: forget all that lies in the folder. seed: of the bootstrap. The card is of this run's rows alone: the
-    folder may have more, of a run with a larger count or of more data.
+    perhaps; anew: forget all that runs wrote into the folder. seed: of the bootstrap. The card is of this run's rows
+    alone: the folder may have more, of a run with a larger count or of more data.
 
     One table is of one model: beside the settings the folder keeps a fingerprint of what makes its numbers, of every
     answer (see `function_fingerprint`; editors of the lab say their weights), network, row and the code, and a run that
     differs in any of them is refused.
 
     Each answer's pictures lie in a folder of its name, in the layout of the benchmark's own scripts. rows.jsonl has a
-    line for each row; bad rows are in it with their reason, and counted, and done again once they are other rows.
-    Raises DataError for data that cannot be read or is not what it was, SettingError for a folder begun otherwise; an
-    answer's error other than a LabError stops the run.
+    line for each row; bad rows are in it with their reason, and counted, and done again once they are other rows: those
+    with an ImageError, a TextError or a DataError of their own or of an answer. Any other error of an answer stops the
+    run, which can go on later. Raises DataError for data that cannot be read or is not what it was, SettingError for a
+    folder begun otherwise.
     """
     if count is not None:
         check_number(count, "count", 1, sys.maxsize, "leave it out for all rows", whole=True)
     answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
     tools = tools or Tools(clip=benchmark.clip)
     measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
-    if len({folder_name(name) for name in answers}) < len(answers):
+    folders = {folder_name(name) for name in answers}
+    if len(folders) < len(answers) or "" in folders:
         raise SettingError(
-            f"two of the answers {', '.join(answers)} would have one folder for their pictures",
-            expected="names that differ in letters or digits",
+            f"the answers {', '.join(answers)} would not each have a folder of its own for their pictures",
+            expected="names with letters or digits, in which they differ",
             fix="rename one",
         )
     edits = {
@@ -116,6 +122,8 @@ def run(
     }
     measured = {each.key: each.describe() for each in measures}
     measured |= {"networks": tools.fingerprints(), "code": code_fingerprint(__name__, Measure.__module__)}
+    if anew:
+        forget(folder, answers)
     journal = Journal(folder, edits, measured, afresh=rescore, anew=anew)
     with tqdm(desc=benchmark.name, unit="row", total=count, disable=not progress) as bar:
         marks: dict[str, str] = {}
@@ -151,6 +159,7 @@ def make_card(
         answers=answers,
         scored=[row["scores"] for row in done],
         groups=benchmark.groups(done),
+        headline=benchmark.headline,
         absent=absent,
         notes=list(_notes(benchmark, rows)),
         shown=list(_shown(done, answers, folder)),
@@ -186,9 +195,7 @@ def _do(
                 output, source, row.instruction, opened.target, opened.mask, row.source_caption, row.target_caption
             )
             line["scores"][name], line["failed"][name] = evaluate_comparison(measures, comparison)
-    except DiskError:  # no row's fault
-        raise
-    except LabError as error:
+    except (ImageError, TextError, DataError) as error:  # any other is no row's fault
         return {name: line[name] for name in ("key", "group", "file", "extra")} | {"skipped": error.problem}
     line["cut"] = _cut(row, measures, tools)
     benchmark.keep(row, opened, folder)
@@ -259,7 +266,7 @@ def _once(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _notes(benchmark: Benchmark, rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield benchmark.about
+    yield benchmark.about(rows)
     report = Report(rows=len(rows))
     for row in rows:
         if "skipped" in row:

@@ -10,6 +10,7 @@ from typing import Any
 from ..data.rows import Opened
 from ..errors import SettingError
 from ..metrics.backbones import TINY
+from ..metrics.measured import ALL
 from ..metrics.measures import SOURCE, TARGET, TARGET_CAPTION, Measure
 from ..world import sample_edit
 from .edits import Row, by_group
@@ -20,13 +21,12 @@ LONGEST = 20  # digits; a longer number is none of edits
 class SmallWorld:
     """split: "train", "validation" or "test"; the edits 0, 1, 2 … of it, as many as are asked for."""
 
-    name, hub, masks, clip = "small-world", None, True, TINY
+    name, hub, masks, clip, headline = "small-world", None, True, TINY, ALL
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("PSNR", TARGET), ("SSIM", TARGET), ("L1", SOURCE), ("LPIPS", TARGET),
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("CLIP-dir", "captions"), ("DINO", TARGET), ("DINOv2", TARGET),
         ("VIEScore semantic", SOURCE), ("VIEScore quality", SOURCE), ("VIEScore overall", SOURCE),
     )  # fmt: skip
-    about = "the target is the drawing itself, so the tokenizer's loss counts against every answer but the copy"
 
     def __init__(self, split: str | None = None):
         self.split = split or "test"
@@ -54,6 +54,9 @@ class SmallWorld:
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
         return by_group(rows)
+
+    def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        return "the target is the drawing itself, so the tokenizer's loss counts against every answer but the copy"
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         """Nothing: it can be drawn again."""

@@ -102,9 +102,17 @@ class PairReader:
             check_number(limit, "limit", 1, math.inf, "leave it out for all pairs", whole=True)
         self.source, self.limit, self.report = os.fspath(source), limit, Report()
         self._folder = Path(os.path.expanduser(source))
+        if self._folder.name == EDITS and self._folder.is_file():
+            self._folder = self._folder.parent
         self._home = self._folder.parent if os.path.isfile(self._folder) else self._folder
         self._plain = schema in (None, "folder") and os.path.isfile(self._folder / EDITS)
         if self._plain:
+            if split is not None:
+                raise SettingError(
+                    f"split {split!r} of {self.source}, whose pairs are in one {EDITS}",
+                    expected="no split",
+                    fix="leave it out, or keep each split in a folder of its own",
+                )
             self.tables = [Table(EDITS, str(self._folder / EDITS), file_stamp(self._folder / EDITS))]
         else:
             tables = tables_of(source, split)

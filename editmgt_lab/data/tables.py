@@ -108,7 +108,10 @@ def absent_files(names: Iterable[str]) -> tuple[int, str | None]:
     for (before, after), numbers in groups.items():
         total = re.match(r"-of-(\d+)", after)
         known = set(map(int, numbers))
-        wanted = range(int(total[1])) if total else range(min(known), max(known) + 1)
+        wanted = range(min(known), max(known) + 1)
+        if total:
+            first = int(0 not in known and int(total[1]) in known)  # some count from 1
+            wanted = range(first, int(total[1]) + first)
         absent = wanted.stop - wanted.start - sum(each in wanted for each in known)
         if 0 < absent <= MOST_ABSENT:
             number = next(each for each in wanted if each not in known)

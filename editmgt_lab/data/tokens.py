@@ -61,8 +61,9 @@ class TokenPairs:
         return len(self.instructions)
 
     def subset(self, indices: Sequence[int] | Tensor) -> TokenPairs:
-        """The pairs of these indices, in their order."""
-        chosen = torch.as_tensor(indices, dtype=torch.long)
+        """The pairs of these indices, in their order; or those where a bool [n] is True."""
+        chosen = torch.as_tensor(indices)
+        chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen.long()
         return TokenPairs(
             self.source[chosen],
             self.target[chosen],

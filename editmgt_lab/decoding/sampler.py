@@ -109,6 +109,7 @@ class RegionHoldSampler:
         draw: str = "race",
         revise: float = 0.0,
     ):
+        check_number(mask_token_id, "mask_token_id", 0, math.inf, "editor.mask_token_id is the model's", whole=True)
         check_number(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         for name, value, known in (
             ("schedule", schedule, SCHEDULES), ("hold", hold, HOLDS), ("order", order, ORDERS), ("draw", draw, DRAWS)
@@ -158,8 +159,8 @@ class RegionHoldSampler:
         one for each picture. No input is changed.
 
         Raises SettingError for a setting out of range, a hold without heat and source or logits or heat that are no
-        numbers, ShapeError for tensors that do not fit each other. Values are looked at on the CPU alone (see
-        `may_look`).
+        numbers, ShapeError for tensors that do not fit each other and for ids that there are none of. Values are looked
+        at on the CPU alone (see `may_look`).
         """
         self.check_inputs(logits, tokens, index, heat, hold_threshold, source, fixed)
         scores = rearrange(logits, "b codebook h w -> b (h w) codebook").float() / self.token_temperature
@@ -191,18 +192,19 @@ class RegionHoldSampler:
         if index < self.steps - 1:
             places = (~committed).sum(dim=1, keepdim=True)
             doubted = ~unknown & ~committed & ~settled & (chosen < self.revise)
-            kept = (priority >= self.cut(priority, competing, places, index)) & ~doubted
-            after = sampled.where(kept, self.mask_token_id)
+            rank = priority.argsort(dim=1, stable=True).argsort(dim=1)  # each place its own, also where they tie
+            again = competing & (rank < self.count_masked(competing, places, index)) | doubted
+            after = sampled.where(~again, self.mask_token_id)
 
         fields = (after, sampled, priority, held, after == self.mask_token_id)
         return Decision(*(field.reshape(tokens.shape) for field in fields))
 
-    def cut(self, priority: Tensor, competing: Tensor, places: Tensor, index: int) -> Tensor:
-        """The priority [B, 1] below which tokens are masked again; places [B, 1]: how many the schedule runs over."""
+    def count_masked(self, competing: Tensor, places: Tensor, index: int) -> Tensor:
+        """How many tokens [B, 1] are masked again. competing: bool [B, N]; places [B, 1]: those in the schedule."""
         progress = torch.tensor((index + 1) / self.steps)
         count = (places * self.schedule(progress)).floor().long()
         count = torch.minimum(count, competing.sum(dim=1, keepdim=True) - 1).clamp(min=1)
-        return priority.sort(dim=1).values.gather(1, count.clamp(max=priority.shape[1] - 1))
+        return count.clamp(max=competing.shape[1] - 1)
 
     def check_inputs(
         self,
@@ -216,6 +218,12 @@ class RegionHoldSampler:
     ) -> None:
         check_number(index, "step index", 0, self.steps - 1, "count up, one call for each step", whole=True)
         check_number(hold_threshold, "hold_threshold", 0, 1, "0 holds nothing")
+        given = {"logits": logits, "tokens": tokens, "heat": heat, "source tokens": source, "fixed": fixed}
+        for name, value in given.items():
+            if not isinstance(value, Tensor) and (value is not None or name in ("logits", "tokens")):
+                raise ShapeError(
+                    f"{name}: a {type(value).__name__}", expected="a tensor", fix="torch.as_tensor takes an array"
+                )
         if hold_threshold > 0 and (heat is None or source is None):
             missing = " and ".join(name for name, value in (("heat", heat), ("source", source)) if value is None)
             raise SettingError(
@@ -223,11 +231,18 @@ class RegionHoldSampler:
                 expected="heat map and source tokens, to know where and what to hold",
                 fix="pass both, or hold_threshold=0",
             )
-        if tokens.ndim != 3 or logits.ndim != 4 or (len(logits), *logits.shape[2:]) != tuple(tokens.shape):
+        if tokens.ndim != 3 or 0 in tokens.shape or logits.shape[:1] + logits.shape[2:] != tokens.shape:
             raise ShapeError(
                 f"logits {list(logits.shape)} for tokens {list(tokens.shape)}",
                 expected="[B, codebook, h, w] and [B, h, w]",
                 fix="pass the transformer's output for these tokens",
+            )
+        codes = logits.shape[1]
+        if self.mask_token_id < codes:
+            raise SettingError(
+                f"mask_token_id is {self.mask_token_id}, which is a code of the codebook",
+                expected=f"{codes} or more",
+                fix="editor.mask_token_id is the model's",
             )
         for name, ids in (("tokens", tokens), ("source tokens", source)):
             if ids is not None and ids.is_floating_point():
@@ -242,12 +257,9 @@ class RegionHoldSampler:
         if fixed is not None and fixed.dtype != torch.bool:
             raise ShapeError(f"fixed is {fixed.dtype}", expected="bool [B, h, w]", fix="True is a token that stays")
         flat = (len(tokens), tokens[0].numel())
-        if hold_threshold > 0 and may_look(source) and int(source.max()) >= logits.shape[1]:
-            raise ShapeError(
-                f"source holds token {int(source.max())}",
-                expected=f"ids below the codebook's {logits.shape[1]}, no mask token",
-                fix="pass the tokens of the source picture",
-            )
+        check_ids("tokens", tokens.where(tokens != self.mask_token_id, 0), codes, "pass the model's own mask_token_id")
+        if hold_threshold > 0:
+            check_ids("source tokens", source, codes, "pass those of the source picture, none of them masked")
         if heat is not None and heat.shape not in (tokens.shape, flat):
             raise ShapeError(
                 f"heat {list(heat.shape)} for tokens {list(tokens.shape)}",
@@ -258,5 +270,12 @@ class RegionHoldSampler:
             raise SettingError(
                 "the heat map's values are not numbers",
                 expected="heat in [0, 1]",
-                fix="look at what made it, or pass hold_threshold=0",
+                fix='load the model with dtype="float32", or look at what made the map',
             )
+
+
+def check_ids(name: str, ids: Tensor, codes: int, fix: str) -> None:
+    """Raises ShapeError for ids that are no codes of the codebook; they are looked at on the CPU alone."""
+    low, high = map(int, ids.aminmax()) if may_look(ids) else (0, 0)
+    if low < 0 or high >= codes:
+        raise ShapeError(f"{name} hold {low if low < 0 else high}", expected=f"ids from 0 to {codes - 1}", fix=fix)

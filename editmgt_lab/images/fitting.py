@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..basics.checks import check_number
 from ..errors import ImageError, SettingError, ShapeError
 from .masks import Box, Mask, MaskPicture, fit_mask, read_mask
 from .opening import Picture, load_image, open_picture, px
@@ -33,9 +34,9 @@ class Geometry:
         """Whether nothing was cropped."""
         return self.crop == (0, 0, *self.original)
 
-    def paste_back(self, edited: Image.Image, original: Picture) -> Image.Image:
-        """`original`, at its full size, with `edited` resized into the part that was kept."""
-        whole = load_image(original)
+    def paste_back(self, edited: Picture, original: Picture) -> Image.Image:
+        """`original`, at its full size, with `edited` resized into the part that was kept. Raises ImageError."""
+        whole, edit = load_image(original), load_image(edited)
         if whole.size != self.original:
             raise ImageError(
                 f"this picture is {px(whole.size)}, another one than was fitted",
@@ -43,7 +44,7 @@ class Geometry:
                 fix="pass the picture that fit() was given",
             )
         left, top, right, bottom = self.crop
-        whole.paste(edited.convert("RGB").resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
+        whole.paste(edit.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
         return whole
 
 
@@ -60,7 +61,8 @@ class Fitted:
 
 
 def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, Geometry]:
-    """Fits a picture to the model's grid: about pixels² of area, both sides a multiple of `multiple`.
+    """Fits a picture to the model's grid: about pixels² of area, both sides a multiple of `multiple`. A very narrow one
+    has more or less, from a third to twice that, as its short side is few cells, and whole ones.
 
     picture: whatever load_image takes; pixels: the side in px of the model's square (1024 for the released model);
     multiple: px per cell of the transformer's grid (twice the tokenizer's factor). The aspect ratio is kept: a centre
@@ -158,6 +160,7 @@ def to_images(tensor: Tensor) -> list[Image.Image]:
 
 def square_side(pixels: int, multiple: int) -> int:
     """Px along the side of a square picture on the grid, whole cells. Raises SettingError where that is not one."""
+    check_number(pixels, "image_size", 1, math.inf, "the side of the model's square in px")
     cells = round(pixels / multiple)
     if cells < 1:
         raise SettingError(
@@ -175,7 +178,7 @@ def _plan(original: tuple[int, int], pixels: int, multiple: int) -> Geometry:
     if cells < 1:
         raise ImageError(
             f"a picture of {px(original)} is too narrow",
-            expected=f"a long side at most {(pixels // multiple) ** 2} times the short one",
+            expected=f"a long side at most {(square_side(pixels, multiple) // multiple) ** 2} times the short one",
             fix="crop the picture to the part to edit",
         )
     if width % multiple == height % multiple == 0 and abs(short / multiple - cells) < 1:  # as rounding leaves it

@@ -29,8 +29,9 @@ def load_image(picture: Picture) -> Image.Image:
 
     Takes a PIL image, a path, the bytes of a picture file, or an array [H, W] or [H, W, 1 | 3 | 4] (uint8 or uint16
     at full range, bool, or floats in [0, 1], of which up to 0.25 beyond is clipped). Grey, palette, CMYK and 16-bit
-    pictures are converted, and colours by the picture's profile; of an animation the first frame is taken. More than 64
-    million pixels are refused from the header, before anything is decoded. Raises ImageError.
+    pictures are converted, and colours by the picture's profile; of an animation the first frame is taken, of an opened
+    one the frame that it stands at. More than 64 million pixels are refused from the header, before anything is
+    decoded. Raises ImageError.
     """
     image = to_srgb(open_picture(picture))
     if image.mode == "RGBA":

@@ -30,7 +30,7 @@ TINY = "tiny"
 CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ROUNDING = 1e-5  # so far apart are unit vectors of one picture at most that was embedded in two batches
-CROP = 224  # px; also where a network was built for more
+CROP = 224  # px, of DINOv2, which was built for more and takes pictures of any size; the others take their own alone
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device
         place = clip_folder(source)
         model = _pretrained(CLIPModel, place, device)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    crop = min(CROP, model.config.vision_config.image_size)
+    crop = model.config.vision_config.image_size
     return TextBackbone(
         name="tiny CLIP" if source == TINY else _name(source),
         preprocessing=Preprocessing(crop, crop, CLIP_STATISTICS),
@@ -128,7 +128,7 @@ def load_dino(source: str | os.PathLike[str] = DINO_SOURCE, device: torch.device
         from transformers import ViTModel
 
         model = _pretrained(ViTModel, source, device, add_pooling_layer=False)
-    return _class_token(source, model, device)
+    return _class_token(source, model, device, model.config.image_size)
 
 
 def load_dinov2(source: str | os.PathLike[str] = DINOV2_SOURCE, device: torch.device | str = "cpu") -> Backbone:
@@ -137,7 +137,7 @@ def load_dinov2(source: str | os.PathLike[str] = DINOV2_SOURCE, device: torch.de
         from transformers import Dinov2Model
 
         model = _pretrained(Dinov2Model, source, device)
-    return _class_token(source, model, device)
+    return _class_token(source, model, device, min(CROP, model.config.image_size))
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -159,8 +159,7 @@ def direction(source: Tensor, output: Tensor, before: Tensor, after: Tensor) -> 
     return cosine(way, words) if way.norm() >= ROUNDING else 0.0
 
 
-def _class_token(source: Any, model: Any, device: torch.device | str) -> Backbone:
-    crop = min(CROP, model.config.image_size)
+def _class_token(source: Any, model: Any, device: torch.device | str, crop: int) -> Backbone:
     return Backbone(
         name=_name(source),
         preprocessing=Preprocessing(round(crop * 8 / 7), crop, IMAGENET_STATISTICS),  # 256 px for 224

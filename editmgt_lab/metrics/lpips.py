@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,13 +115,18 @@ def convert(backbone: Path, lins: Path, folder: Path) -> None:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Tensor]:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles fail in every way there is
         raise CheckpointError(
             f"{file} cannot be read: {error}", expected="a PyTorch file of tensors", fix="download it again"
         ) from error
+    if isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+        return found
+    raise CheckpointError(
+        f"{file} holds no named tensors", expected="a PyTorch file, name → tensor", fix="take the published file"
+    )
 
 
 @command

@@ -38,7 +38,8 @@ class MeasuredCard:
 
     title: of what; measures: in the order of the table; groups: which edits are averaged together; scored: one for each
     edit; absent: measure → why it is left out; notes: what else is to be said (rows that were skipped, captions that
-    were cut); shown: edits for the page of pictures.
+    were cut); shown: edits for the page of pictures; headline: the group that stands first and is drawn, `ALL`, or one
+    of `groups` where an edit may count more than once: then no number is of all.
     """
 
     title: str
@@ -50,6 +51,7 @@ class MeasuredCard:
     notes: Sequence[str] = ()
     shown: Sequence[Shown] = ()
     seed: int = 0
+    headline: str = ALL
 
     def values(self, answer: str, key: str, group: str = ALL) -> list[float]:
         """One measure of one answer, edit by edit, without those that have none."""
@@ -67,7 +69,7 @@ class MeasuredCard:
                 answer: {each.key: _summary(self.values(answer, each.key, group), self.seed) for each in self.measures}
                 for answer in self.answers
             }
-            for group in (ALL, *self.groups)
+            for group in dict.fromkeys((self.headline, *self.groups))
         }
 
     def table(self) -> str:
@@ -106,14 +108,14 @@ class MeasuredCard:
 
     @literal
     def figure(self) -> Figure:
-        """A panel for each measure: mean and interval of every answer over all edits."""
-        found = self.summary()[ALL]
+        """A panel for each measure: mean and interval of every answer over the edits of the headline's group."""
+        found = self.summary()[self.headline]
         panels = [each for each in self.measures if any(found[answer][each.key]["count"] for answer in self.answers)]
         columns = min(3, max(1, len(panels)))
         rows = math.ceil(len(panels) / columns) or 1
         height = rows * (0.8 + 0.28 * len(self.answers)) + 0.8
         figure = Figure(figsize=(4.4 * columns, height), layout="constrained")
-        figure.suptitle(self.title)
+        figure.suptitle(self.title if self.headline == ALL else f"{self.title}, {self.headline}")
         grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         places = range(len(self.answers))
         for axes, each in zip(grid, panels, strict=False):

@@ -95,10 +95,11 @@ class ScoreCard:
         }
 
     def holds(self) -> dict[str, dict[str, Any]]:
-        """What each hold did, against no hold: row → leakage_ratio and success_lost (points), by group.
+        """What each hold did, against no hold: row → leakage_ratio, leakage_edits and success_lost (points), by group.
 
         leakage_ratio: mean leakage with hold by that without, of the local categories, with low and high; None where
-        nothing leaked. success_lost: group → mean, low, high and count, of the differences edit by edit.
+        nothing leaked, or no edit has a leakage; leakage_edits: how many have. success_lost: group → mean, low, high
+        and count, of the differences edit by edit.
         """
         seed, without = self.settings["seed"], self.rows[NO_HOLD]
         compared = {}
@@ -113,7 +114,7 @@ class ScoreCard:
                 group: summary([100 * (pairs[i][1].success - pairs[i][0].success) for i in places], seed)
                 for group, places in self.groups.items()
             }
-            compared[row] = {"leakage_ratio": ratio, "success_lost": lost}
+            compared[row] = {"leakage_ratio": ratio, "leakage_edits": len(known), "success_lost": lost}
         return compared
 
     def agreement(self) -> dict[str, dict[str, float | None]]:
@@ -162,7 +163,8 @@ class ScoreCard:
             notes.append("no row with hold: λ is 0")
         for row, compared in self.holds().items():
             ratio, lost = compared["leakage_ratio"], compared["success_lost"]
-            text = "nothing leaked" if ratio is None else "leakage × " + cell(ratio | {"count": 1}, 1, 2)
+            unknown = "nothing leaked" if compared["leakage_edits"] else "leakage not measured"
+            text = unknown if ratio is None else "leakage × " + cell(ratio | {"count": 1}, 1, 2)
             losses = [f"{cell(lost[group], 1, 1)} {group}" for group in (OVERALL, LOCAL) if group in lost]
             notes.append(
                 f"{row}, against no hold: {text} in local categories; success lost, points: {', '.join(losses)}"

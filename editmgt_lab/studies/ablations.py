@@ -116,8 +116,11 @@ def groups_of_blocks(editor: Editor) -> dict[str, list[int]]:
 
 
 def consolidated_or_not(editor: Editor, by_blocks: dict[str, Trial]) -> list[Trial]:
-    """The single-modal blocks together, and, edit by edit, the mean of what each of them alone comes to."""
+    """The single-modal blocks together, and, edit by edit, the mean of what each of them alone comes to; nothing where
+    there are none."""
     first, total = len(editor.transformer.transformer_blocks), len(editor.transformer.blocks)
+    if first == total:
+        return []
     together, alone = by_blocks["single-modal"], [by_blocks[f"{block} alone"] for block in range(first, total)]
     means = {name: np.mean([each.values[name] for each in alone], axis=0).tolist() for name in COLUMNS}
     seconds = sum(each.seconds for each in alone) / len(alone)
@@ -179,7 +182,7 @@ def save(trials: Sequence[Trial], settings: dict[str, Any], folder: Path) -> lis
     saved = {"settings": settings, "trials": [trial.to_dict() for trial in trials]}
     save_json(saved, paths[0])
     write_text(paths[1], report(trials) + "\n")
-    for setting in TITLES:
+    for setting in dict.fromkeys(trial.setting for trial in trials):
         paths.append(folder / f"{setting}.png")
         save_figure(picture([trial for trial in trials if trial.setting == setting]), paths[-1], dpi=130)
     return paths

@@ -24,12 +24,12 @@ from ..loading import load
 from ..metrics.report import save_json
 from ..metrics.truth import picture_size
 from ..text import TextCondition
-from .speed import DEFAULT, FAST, Way
+from .speed import FAST, USUAL, Way
 
 GUIDANCE_SCALE = 3.0  # every one above 1 costs the same
 EDIT_BAR, CAPTURE_BAR = 2.0, 0.10  # seconds of one edit on two cores; what capture may add to a step
-FAST_BAR = 0.5  # the fast way's time over the default's, which makes as good edits: see the study of speed
-USUAL_EDIT, FAST_EDIT = f"by default ({DEFAULT})", f"the fast way ({FAST})"
+FAST_BAR = 0.5  # the fast way's time over the usual one's, which makes as good edits: see the study of speed
+USUAL_EDIT, FAST_EDIT = f"the usual way ({USUAL})", f"the fast way ({FAST})"
 PLAIN, CAPTURED, HEAT = "step without capture", "step, all blocks captured", "step, captured and consolidated"
 
 
@@ -37,10 +37,11 @@ def bench(model: str = "tiny", *, steps: int = 12, repetitions: int = 9, progres
     """Time a model on one picture of the small world, on this computer.
 
     Every measure runs once to warm up, then `repetitions` times in turn with all others, since the computer's speed
-    wanders. Returns computer (what it ran on), settings, seconds (measure → median), capture_cost and
-    capture_and_heat_cost (median over the rounds of the step's time with by that without, less 1), ways (edit by
-    default, and in the fast way → median), fast_share (the one's time by the other's, median over the rounds), and
-    capture_bytes (what the maps of one guided step take).
+    wanders. Steps, and the edit with all blocks captured, are pushed by guidance, in `steps` steps; the ways have steps
+    of their own and the model's guidance. Returns computer (what it ran on), settings, seconds (measure → median),
+    capture_cost and capture_and_heat_cost (median over the rounds of the step's time with by that without, less 1),
+    ways (edit in the usual way, and in the fast one → median), fast_share (the one's time by the other's, median over
+    the rounds), and capture_bytes (what the maps of one guided step take).
 
     Raises SettingError for less than one repetition, CheckpointError for a model that cannot be loaded.
     """
@@ -59,7 +60,7 @@ def bench(model: str = "tiny", *, steps: int = 12, repetitions: int = 9, progres
     def edit_as(way: Way) -> Callable[[], object]:
         return lambda: way.editor(editor).edit(sample.source, sample.instruction, seed=0, **way.options())
 
-    ways = {USUAL_EDIT: edit_as(DEFAULT), FAST_EDIT: edit_as(FAST)}
+    ways = {USUAL_EDIT: edit_as(USUAL), FAST_EDIT: edit_as(FAST)}
     measures: dict[str, Callable[[], object]] = {
         "load": lambda: load(model),
         "tokenize": lambda: editor.tokenize(sample.source).cpu(),
@@ -69,14 +70,21 @@ def bench(model: str = "tiny", *, steps: int = 12, repetitions: int = 9, progres
         CAPTURED: lambda: decode(editor, tokens, text, steps, blocks),
         HEAT: lambda: decode(editor, tokens, text, steps, blocks, heat=True),
         **ways,
-        f"edit, {steps} steps, all blocks captured": edit,
+        f"edit, {steps} steps, guidance scale {GUIDANCE_SCALE:g}, all blocks captured": edit,
     }
     times = in_turn(measures, repetitions, progress)
     for name in (PLAIN, CAPTURED, HEAT):
         times[name] = [seconds / steps for seconds in times[name]]
     return {
         "computer": computer(editor),
-        "settings": {"model": model, "picture": f"{size}×{size} px", "steps": steps, "repetitions": repetitions},
+        "settings": {
+            "model": model,
+            "picture": f"{size}×{size} px",
+            "steps": steps,
+            "guidance_scale": GUIDANCE_SCALE,
+            "guidance_scale_of_the_ways": editor.defaults.guidance_scale,
+            "repetitions": repetitions,
+        },
         "seconds": {name: median(values) for name, values in times.items() if name not in ways},
         "ways": {name: median(times[name]) for name in ways},
         "capture_cost": cost(times[CAPTURED], times[PLAIN]),
@@ -163,15 +171,15 @@ def report(result: dict[str, Any]) -> str:
     """The result of `bench` as plain text."""
     width = max(map(len, result["seconds"]))
     lines = [", ".join(f"{name} {value}" for name, value in result[part].items()) for part in ("computer", "settings")]
-    lines.append(f"capture of all blocks keeps {result['capture_bytes'] / 2**20:.2f} MiB a step")
+    lines.append(f"capture of all blocks keeps {result['capture_bytes'] / 2**20:.2f} MiB a guided step")
     lines += ["", *(f"{name:<{width}}  {1000 * value:9.1f} ms" for name, value in result["seconds"].items()), ""]
     seconds = list(result["seconds"].values())[-1]
-    lines.append(f"one edit: {seconds:.2f} s, {against(seconds, EDIT_BAR)} {EDIT_BAR:g} s")
+    lines.append(f"one guided edit: {seconds:.2f} s, {against(seconds, EDIT_BAR)} {EDIT_BAR:g} s")
     for what, name in (("capture adds", "capture_cost"), ("capture and heat map add", "capture_and_heat_cost")):
         lines.append(f"{what} {result[name]:.1%} to a step, {against(result[name], CAPTURE_BAR)} {CAPTURE_BAR:.0%}")
     lines += [f"{name}: {1000 * value:.0f} ms" for name, value in result["ways"].items()]
     share = result["fast_share"]
-    lines.append(f"the fast way takes {share:.0%} of the default's time, {against(share, FAST_BAR)} {FAST_BAR:.0%}")
+    lines.append(f"the fast way takes {share:.0%} of the usual way's time, {against(share, FAST_BAR)} {FAST_BAR:.0%}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from ..basics.checks import check_counts
 from ..editor import Editor
 from ..errors import command
 from ..loading import load
-from ..metrics.arithmetic import summary
+from ..metrics.arithmetic import ratio_interval
 from ..metrics.judge import read_scene
 from ..metrics.report import align, cell, save_json
 from ..metrics.truth import picture_size
@@ -109,8 +109,16 @@ def compare(found: dict[str, tuple[str, str]], scene: Scene) -> dict[str, list[b
 
 
 def measures(verdicts: Sequence[dict[str, list[bool]]], seed: int = 0) -> dict[str, dict[str, float | None]]:
-    """Share of scenes (or of items) that are right: measure → mean, low and high (95% bootstrap interval), count."""
-    return {name: summary([float(value) for verdict in verdicts for value in verdict[name]], seed) for name in MEASURES}
+    """Share of scenes (or of items) that are right: measure → mean, low and high (95% bootstrap interval), count.
+
+    Scenes are resampled, whole, since the items of one depend on each other.
+    """
+    found = {}
+    for name in MEASURES:
+        right, asked = ([float(count(verdict[name])) for verdict in verdicts] for count in (sum, len))
+        low, high = ratio_interval(right, asked, seed)
+        found[name] = {"mean": sum(right) / sum(asked), "low": low, "high": high, "count": int(sum(asked))}
+    return found
 
 
 def report(result: dict[str, Any]) -> str:

@@ -84,12 +84,13 @@ def _embedded(embed: Any, things: Sequence[Any], at_once: int = 64) -> Tensor:
 
 
 def retrieval(seen: Seen) -> list[float]:
-    """1.0 for each target picture whose own caption agrees most, of POOL captions of different edits; else 0.0."""
-    found = []
+    """1.0 for each target picture whose own caption agrees most, or one that is equal to it, of POOL captions of
+    different edits; else 0.0."""
+    found, captions = [], [sample.target_caption for sample in seen.samples]
     for start in range(0, len(seen.after) - POOL + 1, POOL):
         part = slice(start, start + POOL)
-        best = (seen.pictures[TRUE][part] @ seen.after[part].T).argmax(1)
-        found += (best == torch.arange(POOL)).double().tolist()
+        best = (seen.pictures[TRUE][part] @ seen.after[part].T).argmax(1).tolist()
+        found += [float(captions[start + i] == own) for i, own in zip(best, captions[part], strict=True)]
     return found
 
 

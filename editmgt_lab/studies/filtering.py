@@ -81,7 +81,8 @@ def pipeline(folder: Path, scenes: int, size: int) -> tuple[Run, dict[str, Any]]
 
 def pairs_of(made: Run, truths: Mapping[str, Any]) -> dict[str, list[Pair]]:
     """way → pairs, as many of each. Unfiltered: the first candidate of every instruction that came to an edit, whoever
-    would have been picked; true: of the same instructions what should have come of them, where they make sense.
+    would have been picked; true: of these instructions, those that make sense, what should have come of them. Of each
+    the first ones, so that the true ones may be of instructions further on.
 
     Raises DataError where no edit passed.
     """

@@ -1,7 +1,7 @@
 """`python -m editmgt_lab.studies.gallery`: a page of edits, chosen by rule, failures beside successes.
 
-Of every category the first edits of a split are made without hold and as the model ships. Those that succeed and those
-that fail (score ≥ 5 and leakage ≤ 0.02, or not) are each put in order of their score; shown are those at equal
+Of every category the first edits of a split are made without hold and with the model's own. Those that succeed and
+those that fail (score ≥ 5 and leakage ≤ 0.02, or not) are each put in order of their score; shown are those at equal
 distances in that order, such as the middle one, or those at one and two thirds. So none is picked by hand, and none for
 being the best or the worst.
 """
@@ -29,7 +29,7 @@ from ..images import to_images, to_tensor
 from ..loading import load
 from ..metrics import report
 from ..metrics.truth import Scores, draw_truths
-from .options import add_decoding, measuring, which_model, with_own
+from .options import DECODING, add_decoding, measuring, which_model, with_own
 from .sweep import HEAT, Hold, sweep
 
 SIDE = 128  # px of a picture on the page
@@ -37,7 +37,7 @@ SIDE = 128  # px of a picture on the page
 
 @dataclass(frozen=True)
 class Shown:
-    """One edit. pictures: source, edit without hold, edit as the model ships, target; free, held: the edits' scores.
+    """One edit. pictures: source, edit without hold and with the model's own, target; free, held: the edits' scores.
 
     Source and target are as the tokenizer shows them.
     """
@@ -91,15 +91,16 @@ class Gallery:
     def title(self) -> str:
         settings = self.settings
         of = f", by {settings['model']} (weights {settings['weights']})" if "model" in settings else ""
-        split, steps, seed = (settings[name] for name in ("split", "steps", "seed"))
-        return f"Edits of the small world's {split} split, {steps} steps, seed {seed}{of}"
+        split, steps, guidance, temperature, seed = (settings[name] for name in ("split", *DECODING, "seed"))
+        decoded = f"{steps} steps, guidance scale {guidance:g}, token temperature {temperature:g}, seed {seed}"
+        return f"Edits of the small world's {split} split, {decoded}{of}"
 
     def html(self) -> str:
         """One page that needs no other file."""
         parts = []
         for category in self.edits:
             sides = []
-            for name, shown in zip(("done", "not done"), self.chosen(category), strict=True):
+            for name, shown in zip(("successes", "failures"), self.chosen(category), strict=True):
                 rows = "".join(map(self.html_row, shown)) or "<p>none</p>"
                 sides.append(f"<section><h3>{name}</h3>{rows}</section>")
             parts.append(f"<h2>{category}: {self.share(category)}</h2><div class=pair>{''.join(sides)}</div>")
@@ -170,7 +171,7 @@ def collect(
                         edits.setdefault(category, []).append(shown)
                 bar.update(len(truth.samples))
     settings = {"split": split, "count": count, "seed": seed, "hold_threshold": holds[1].threshold}
-    return Gallery(settings | with_own({"steps": options.get("steps")}, editor), edits, lines)
+    return Gallery(settings | with_own({name: options.get(name) for name in DECODING}, editor), edits, lines)
 
 
 def spread(ordered: Sequence[Shown], lines: int) -> list[Shown]:

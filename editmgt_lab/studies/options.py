@@ -11,6 +11,8 @@ from ..basics.fingerprints import weights_fingerprint
 from ..editor import Editor
 from ..world import SPLITS
 
+DECODING = ("steps", "guidance_scale", "token_temperature")
+
 
 def measuring(
     doc: str, *, count: int, counted: str, output: Path, split: str = "test", batch: int = 20

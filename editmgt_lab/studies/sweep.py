@@ -33,7 +33,9 @@ class Hold(NamedTuple):
 
     A random hold takes, in every step, what the hold by heat at the same λ holds, with the cells shuffled: the shuffle
     of a picture is one and the same for all steps and λ. So it holds the same number of cells in every step, and lets
-    go of them and takes up new ones in the same rhythm. Without a threshold (0) nothing is held, whatever the rule.
+    go of them and takes up new ones in the same rhythm. Where the hold is to agree with the network, what is shuffled
+    are the cells that λ offers, and the network may agree in fewer of them at random places. Without a threshold (0)
+    nothing is held, whatever the rule.
     """
 
     rule: str

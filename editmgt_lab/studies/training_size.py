@@ -100,7 +100,7 @@ def measure(
     picture = picture_size(editor)
     recipe = replace(RECIPE, image_size=picture, samples=samples)
     asked = {"split": split, "count": count, "seed": seed, "recipe": asdict(recipe)}
-    code = code_fingerprint(__name__, Run.__module__, draw_scene.__module__)
+    code = code_fingerprint(measuring.__module__, Run.__module__, Truth.__module__, draw_scene.__module__)
     asked |= {"editor": editor_fingerprint(editor), "code": code}
     journal = Journal(folder, asked, {}, anew=anew)
     if anew:

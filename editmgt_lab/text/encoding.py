@@ -165,7 +165,7 @@ class TextEncoder(nn.Module):
         for text in texts:
             if (count := token_count(tokenizer, text)) > length:
                 raise TextError(
-                    f"The instruction has {count} text tokens: {text[:60]!r}…",
+                    f"A text has {count} text tokens: {text[:60]!r}…",
                     expected=f"at most {length} text tokens.",
                     fix="Say it in fewer words; nothing is cut off silently.",
                 )
@@ -178,7 +178,7 @@ class TextEncoder(nn.Module):
         for text in texts:
             if (count := token_count(self.clip_tokenizer, text)) > self.clip_length:
                 warnings.warn(
-                    f"the instruction has {count} tokens for CLIP, which reads the first {self.clip_length} alone; the "
+                    f"a text has {count} tokens for CLIP, which reads the first {self.clip_length} alone; the "
                     f"language model reads all of it: {one_line(text[:60])!r}…",
                     stacklevel=2,
                 )

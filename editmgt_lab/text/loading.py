@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..basics.depth import check_depth
+from ..basics.devices import choose_device
 from ..basics.dtypes import Dtype, choose_dtype
 from ..basics.folders import check_texts_of
 from ..basics.offload import main_dtype, read_on_use
@@ -34,10 +35,11 @@ def load_text_encoder(
 
     architecture: the transformer's `text_encoder_architecture`: "CLIP" is CLIP alone, "CLIP_Gemma2" has the language
     model beside it. mask_padding: see TextEncoder. dtype: of the weights, see dtypes.choose_dtype; None is as stored;
-    tables of positions stay in float32. offload: hold no weights, but read each layer's from its file whenever it runs,
-    to `device`, and drop them after it. Raises CheckpointError, and SettingError for a dtype that is none.
+    buffers, such as rotary frequencies, stay in float32. offload: hold no weights, but read each layer's from its file
+    whenever it runs, to `device`, and drop them after it. Raises CheckpointError, and SettingError for a device or
+    dtype that is none.
     """
-    dtype = choose_dtype(dtype)
+    device, dtype = choose_device("cpu" if device is None else device), choose_dtype(dtype)
     from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
 
     if architecture not in ("CLIP", "CLIP_Gemma2"):
@@ -46,7 +48,7 @@ def load_text_encoder(
             expected="text_encoder_architecture 'CLIP' or 'CLIP_Gemma2'",
             fix="use a checkpoint of EditMGT or of this lab",
         )
-    folder, device = Path(folder), torch.device("cpu" if device is None else device)
+    folder = Path(folder)
 
     def network(kind: Any, part: str) -> nn.Module:
         if not offload:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from ..basics.checks import check_number
+from ..basics.devices import choose_device
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import remove
-from ..errors import TrainingError, command
+from ..errors import SettingError, TrainingError, command
 from ..loading import load
-from ..settings import choose_device
+from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from ..vq import VQModel
 from ..world import sample_edit
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
-from .recipe import RECIPES, Recipe
+from .recipe import RECIPES, SPARE_IDS, Recipe
 from .run import Run, check_numbers, option
 from .samples import sample_drawer
 from .start import start_from_codes
@@ -36,10 +37,27 @@ STAGES = ("vq", "decoder", "tokens", "transformer", "save")
 
 
 def check(recipe: Recipe) -> None:
-    """Raises SettingError for a number that is out of range, and for crops that no picture holds."""
+    """Raises SettingError for a number that is out of range, crops that no picture holds, more codes than there are,
+    and windows that an edit is not seen through."""
     check_numbers(recipe)
+    check_number(recipe.codes, "--codes", 0, recipe.vq.num_vq_embeddings, "0 keeps all of the VQ model's")
+    if recipe.window:
+        half = recipe.image_size // recipe.vq.factor // 2
+        check_number(recipe.window, "--window", half, half, f"{half} is half of a picture; 0 shows whole ones")
+        check_number(recipe.window_samples, "--window-samples", 0, recipe.samples, "they count among --samples")
     for name in ("vq_crop", "decoder_crop"):
         check_number(getattr(recipe, name), option(name), 0, recipe.image_size, "crops are cut out of the pictures")
+
+
+def check_words(words: TextEncoder, recipe: Recipe) -> None:
+    """Raises SettingError for a text encoder of another width than the transformer's."""
+    ours = recipe.transformer.joint_attention_dim, recipe.transformer.pooled_projection_dim
+    if (words.width, words.pooled_width) != ours:
+        raise SettingError(
+            f"--words has texts {words.width} and {words.pooled_width} wide",
+            expected=f"{ours[0]} and {ours[1]}, as the recipe's transformer reads them",
+            fix="name an editor that this recipe made, or leave it out",
+        )
 
 
 def make_vq(
@@ -128,7 +146,7 @@ def train(
         name: {each: numbers.pop(each) for each in [*numbers] if each.startswith(name)}
         for name in ("vq", "tune", "decoder")
     }
-    code = code_fingerprint(__name__, sample_edit.__module__)
+    code = code_fingerprint(Run.__module__, sample_edit.__module__)
 
     def stage(name: str, **made_of: Any) -> Run:
         about = of_stage.get(name, numbers) | {"image_size": recipe.image_size}
@@ -147,11 +165,15 @@ def train(
     began: Any = "nothing"
     if editor is not None:
         began = fingerprint(editor.transformer, editor.text_encoder, tokenizer_fingerprint(editor.text_encoder))
+    named = None if words is None else load(words, device=device, dtype=torch.float32).text_encoder
+    if named is not None and editor is None:
+        began = {"words": fingerprint(named, tokenizer_fingerprint(named))}
+        check_words(named, recipe)
     given = editor or (load(tokenizer, device=device, dtype=torch.float32) if tokenizer is not None else None)
     vq = None if given is None else given.vq
     if only == "vq" or given is None:
         vq = make_vq(recipe, stage, device, start=vq, trains=only in (None, "vq"), seed=seed)
-    if only == "decoder" or given is None:
+    if only == "decoder" or (given is None and only != "vq"):
         train_decoder(
             vq,
             lambda: picture_pairs(recipe.decoder_pairs, recipe.image_size),
@@ -173,20 +195,21 @@ def train(
     if editor is not None:
         text_encoder, transformer = editor.text_encoder, editor.transformer
     else:
-        named = None if words is None else load(words, device=device, dtype=torch.float32).text_encoder
         text_encoder = named or build_text_encoder(recipe).to(device)
-        transformer = MaskedGenerativeTransformer(recipe.transformer).to(device)
+        count, channels = codes.shape
+        sizes = {"codebook_size": count, "vocab_size": count + SPARE_IDS, "in_channels": channels}
+        transformer = MaskedGenerativeTransformer(replace(recipe.transformer, **sizes)).to(device)
         start_from_codes(transformer, codes, recipe.image_size // (2 * vq.config.factor))
+    encoder = {"VQ model": fingerprint(vq.encoder, vq.quant_conv, vq.quantize)}  # its decoder changes no token
+    run = stage("transformer", start=began, **encoder)
     if only == "save":
-        average = _state(Run(folder / "transformer"))["average"]
+        average = _state(run)["average"]
         for name, module in (("transformer", transformer), ("text_encoder", text_encoder)):
             own = {key.removeprefix(name + "."): value for key, value in average.items() if key.startswith(name + ".")}
             module.load_state_dict(own)
             module.half()
         save_editor(output, vq, text_encoder, transformer, recipe.image_size)
         return
-    encoder = {"VQ model": fingerprint(vq.encoder, vq.quant_conv, vq.quantize)}  # its decoder changes no token
-    run = stage("transformer", start=began, **encoder)
     run.load()  # before the tokens, which take long: it refuses the state of another run
     data = token_cache(
         folder / "tokens",
@@ -222,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where to resume from (default: ~/.cache/editmgt-lab/RECIPE)")
     parser.add_argument("--output", type=Path, help="where the editor goes (default: runs/RECIPE)")
     parser.add_argument("--only", choices=STAGES, help="this stage alone")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--start", help="an editor to go on from, instead of from nothing; give it a --folder of its own"
@@ -248,6 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizer=options.tokenizer,
         words=options.words,
         compiled=options.compiled,
+        seed=options.seed,
         anew=options.anew,
         other_code=options.other_code,
     )

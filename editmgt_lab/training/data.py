@@ -137,7 +137,7 @@ def token_cache(
     encoder = [vq.encoder, vq.quant_conv, vq.quantize]
     made_of = {"VQ model": fingerprint(encoder), "tokenizer": tokenizer_fingerprint(text), "size": size}
     made_of["hard share"] = hard_share
-    made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__)
+    made_of["code"] = code_fingerprint(__name__, world.sample_edit.__module__, keep_unchanged.__module__)
     shards = []
     for start in tqdm(range(0, pairs, SHARD), desc="training tokens", unit="shard"):
         count = min(SHARD, pairs - start)

@@ -46,7 +46,7 @@ def revealed_late(changed: Tensor, share: float) -> Tensor:
     network that learned from those alone takes such a picture for finished: it answers "as in the source".
 
     The place is that of this edit, up to four tokens wider, and, so that what is hidden does not say where the edit is,
-    that of the batch's next one.
+    that of another one of the batch.
     """
     reach = int(torch.randint(5, ()))
     wide = F.max_pool2d(changed[:, None].float(), 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0

@@ -32,8 +32,9 @@ from .windows import ANYWHERE, NOWHERE, corners, cut, window_of
 
 @torch.no_grad()
 def rebuilt(vq: VQModel, tokens: Tensor) -> Tensor:
-    """Tokens [n, h, w] → pictures [n, 3, H, W], a few at a time."""
-    return torch.cat([vq.decode(some) for some in tokens.split(2)])
+    """Tokens [n, h, w] → pictures [n, 3, H, W] on the CPU, a few at a time."""
+    device = vq.quant_conv.weight.device
+    return torch.cat([vq.decode(some.to(device)).cpu() for some in tokens.split(2)])
 
 
 def sharpness(pictures: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def sharpness(pictures: Tensor) -> Tensor:
 
 def tokenizer_figures(vq: VQModel, *, count: int, split: str, size: int) -> dict[str, float]:
     """PSNR in dB and sharpness, against the drawings, of `count` sources; and, of as many new backgrounds and as many
-    edits of all categories in turn, in how many the true target keeps to the limit of leakage, and its mean.
+    local edits of all categories in turn, in how many the true target keeps to the limit of leakage, and its mean.
     """
     drawn = [world.sample_edit(seed, split=split, size=size) for seed in range(count)]
     pictures = to_tensor([sample.source for sample in drawn])

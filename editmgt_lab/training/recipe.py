@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from ..transformer import TransformerConfig
 from ..vq import VQConfig
 
+SPARE_IDS = 64  # beyond the codes: the last is the mask token, as in the released weights
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,7 +31,7 @@ class Recipe:
         joint_attention_dim=128,
         pooled_projection_dim=128,
         axes_dims_rope=(4, 14, 14),
-        vocab_size=1088,
+        vocab_size=1024 + SPARE_IDS,
         codebook_size=1024,
         text_encoder_architecture="CLIP",
         connector_type=None,
@@ -65,7 +67,7 @@ class Recipe:
     asked_share: float = 1.0  # of the hidden tokens that an edit leaves alone, and of all hidden ones of a caption
     late_share: float = 0.5  # of the edits whose place is hidden to the last, as decoding leaves it
     batch: int = 16
-    whole_batch: int = 0  # of whole pictures after windows; 0: as many as of windows
+    whole_batch: int = 0  # of whole pictures; 0: as many as of windows
     adam_learning_rate: float = 4e-4
     muon_learning_rate: float = 0.004
     cool_down: float = 0.8  # the last share of the samples, over which the learning rates fall to zero
@@ -86,7 +88,7 @@ SMALL = replace(
         num_vq_embeddings=4096,
         norm_num_groups=1,
     ),
-    transformer=replace(TINY.transformer, in_channels=16, vocab_size=3072 + 64, codebook_size=3072),
+    transformer=replace(TINY.transformer, in_channels=16, vocab_size=3072 + SPARE_IDS, codebook_size=3072),
     codes=3072,
     vq_pictures=5000,
     vq_samples=42_000,

@@ -100,6 +100,8 @@ class Run:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+            if not isinstance(state, dict | None):
+                raise TypeError(f"a {type(state).__name__}")
         except Exception as error:  # a pickle that is refused, and files that are none, fail in many ways
             raise CheckpointError(
                 f"{path} cannot be read: {str(error).partition(chr(10))[0]}",
@@ -176,6 +178,6 @@ def _before(done: float, log: Path) -> Iterator[str]:
         try:
             if json.loads(line)["done"] >= done:
                 return
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             return
         yield line

@@ -36,18 +36,20 @@ def fill(
     token_temperature: float = 0.3,
     seed: int = 0,
 ) -> Tensor:
-    """Tokens [B, h, w] for instructions about `source` [B, h, w], or, without one, for captions; also in windows."""
+    """Tokens [B, h, w] on the CPU for instructions about `source` [B, h, w], or, without one, for captions; also in
+    windows."""
     transformer, text_encoder = model["transformer"], model["text_encoder"]
-    mask_token_id, count = transformer.config.vocab_size - 1, len(texts)
-    tokens, text = torch.full((count, *shape), mask_token_id), text_encoder(list(texts))
-    micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, AESTHETIC_SCORE]).expand(count, 5)
+    device, mask_token_id, count = next(transformer.parameters()).device, transformer.config.vocab_size - 1, len(texts)
+    tokens, text = torch.full((count, *shape), mask_token_id, device=device), text_encoder(list(texts))
+    micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, AESTHETIC_SCORE], device=device).expand(count, 5)
     sampler = RegionHoldSampler(mask_token_id, steps, token_temperature=token_temperature)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    source, origin = (None if each is None else each.to(device) for each in (source, origin))
     for index in range(steps):
-        timestep = torch.full((count,), steps - 1 - index)
+        timestep = torch.full((count,), steps - 1 - index, device=device)
         logits = transformer(tokens, text, timestep, source=source, micro_conditions=micro, origin=origin)
         tokens = sampler.step(logits.float(), tokens, index, generator=generator)
-    return tokens
+    return tokens.cpu()
 
 
 def sample_drawer(path: Path, vq: VQModel, recipe: Recipe) -> Callable[[nn.ModuleDict, int], None]:

@@ -146,11 +146,12 @@ def test_a_second_run_makes_nothing_and_another_bound_only_the_last_stage(made, 
 
 
 def test_pictures_added_behind_leave_the_shards_before_them(made, world, tmp_path):
-    more = tmp_path / "more"
-    draw(more, COUNT, split="validation", size=64, progress=False)
-    extra = Source(str(world / "pictures"), limit=64)
-    first = run(extra, plan(), world / "shards", until="curate", progress=False)
-    assert first.shards["curate"][0] == made.shards["curate"][0] and len(first.shards["curate"]) == 1
+    shutil.copytree(world / "pictures", tmp_path / "pictures")
+    more = draw(tmp_path, COUNT + 10, split="validation", size=64, progress=False)
+    found = run(Source(str(more)), plan(), world / "shards", until="curate", progress=False)
+    assert found.counts()["measure"]["came"] == COUNT + 10
+    (first, last), (kept, changed) = made.shards["curate"], found.shards["curate"]
+    assert kept == first and changed != last
 
 
 def test_a_picture_that_is_dropped_takes_none_with_it(tmp_path):

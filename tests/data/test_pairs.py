@@ -191,6 +191,13 @@ def test_a_plain_folder(plain):
     }
 
 
+def test_a_plain_folder_by_its_file_and_without_splits(plain):
+    named = PairReader(plain / "edits.jsonl")
+    assert [pair.instruction for pair in named] == [pair.instruction for pair in PairReader(plain)]
+    with pytest.raises(SettingError, match="split 'test' of .*, whose pairs are in one edits.jsonl"):
+        PairReader(plain, split="test")
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2500, "~no such user/x", "a\0b"])
 def test_a_name_that_no_folder_can_have_is_no_source(name):
     with pytest.raises(DataError, match="there is no data set"):
@@ -239,6 +246,8 @@ def test_sources_that_cannot_be_used(tmp_path, crisp, picture):
 def test_absent_files_are_told_by_the_numbers_of_the_others():
     assert absent_files(["d/train-00001-of-00003.parquet"]) == (2, "d/train-00000-of-00003.parquet")
     assert absent_files(["d/train-00000-of-00002.parquet", "d/train-00001-of-00002.parquet"]) == (0, None)
+    assert absent_files([f"d/x-{number}-of-00003.arrow" for number in ("00001", "00002", "00003")]) == (0, None)
+    assert absent_files(["d/x-00001-of-00003.arrow", "d/x-00003-of-00003.arrow"]) == (1, "d/x-00002-of-00003.arrow")
     assert absent_files(["add_07.parquet", "add_09.parquet", "style_3.parquet", "x.parquet"]) == (1, "add_08.parquet")
     assert absent_files(["a_9.parquet", "a_12.parquet", "b-2.arrow", "b-4.arrow"]) == (3, "a_10.parquet")
 
@@ -443,3 +452,11 @@ def test_kept_tokens_belong_to_their_model_and_data(editor, tiny_folder, crisp, 
     assert made(editor) == 4
     with pytest.raises(SettingError, match="not kept"):
         token_pairs(editor, [], folder=tmp_path / "kept")
+
+
+def test_a_subset_by_numbers_or_by_what_is_true():
+    tokens = torch.arange(4).view(4, 1, 1)
+    pairs = TokenPairs(tokens, tokens, list("abcd"))
+    assert pairs.subset([2, 0]).instructions == ["c", "a"]
+    chosen = pairs.subset(torch.tensor([False, False, True, True]))
+    assert chosen.instructions == ["c", "d"] and chosen.source.flatten().tolist() == [2, 3]

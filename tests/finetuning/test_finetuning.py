@@ -172,7 +172,7 @@ def test_two_processes_give_the_gradient_of_one(tiny_folder, tuned, in_float32, 
                "--main_process_port", str(free_port())]  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", *command, "-m", PROCESS, "gradients", tiny_folder, tmp_path / "g.pt"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     two = torch.load(tmp_path / "g.pt")

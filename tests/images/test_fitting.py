@@ -369,6 +369,8 @@ def test_what_was_fitted_stays_as_it_is(pixels, multiple):
 def test_a_square_smaller_than_a_cell_is_refused():
     with pytest.raises(SettingError, match="4 px, and a cell of the grid 16 px"):
         fit(gradient(), pixels=4, multiple=16)
+    with pytest.raises(SettingError, match="image_size is '64'"):
+        fit(gradient(), pixels="64", multiple=16)
     assert fit(gradient(60, 60), pixels=250, multiple=16)[0].size == (256, 256)
 
 
@@ -376,6 +378,12 @@ def test_a_square_smaller_than_a_cell_is_refused():
 def test_a_picture_too_narrow_for_the_grid(size):
     with pytest.raises(ImageError, match="too narrow"):
         fit(Image.new("RGB", size), pixels=64, multiple=8)
+
+
+def test_the_bound_that_is_said_is_the_one_that_is_kept():
+    assert fit(Image.new("RGB", (4, 1024 * 4)), pixels=1020, multiple=32)[0].size[0] == 32
+    with pytest.raises(ImageError, match="at most 1024 times"):
+        fit(Image.new("RGB", (4, 1025 * 4)), pixels=1020, multiple=32)
 
 
 def test_source_target_and_mask_line_up():
@@ -418,6 +426,8 @@ def test_an_edit_goes_back_where_it_was():
     assert np.array_equal(pixels, np.asarray(original))
     with pytest.raises(ImageError, match="another one"):
         geometry.paste_back(fitted, fitted)
+    with pytest.raises(ImageError, match="a list is not a picture"):
+        geometry.paste_back([fitted], original)
 
 
 def test_tensors_and_back():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import conv2d, max_pool2d, relu
-from transformers import AutoTokenizer, CLIPModel, Dinov2Model, ViTModel
+from transformers import AutoTokenizer, CLIPModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, JudgeError, SettingError, ShapeError
@@ -157,6 +158,10 @@ def test_lpips_against_a_forward_pass_by_hand(pair, network, tmp_path, monkeypat
         lpips.convert(tmp_path / "lins.pth", tmp_path / "lins.pth", tmp_path / "no")
     (tmp_path / "text.pth").write_text("no weights")
     assert lpips.main([files[0], str(tmp_path / "text.pth"), files[2]]) == 2
+    for number, other in enumerate((torch.zeros(1), {"features.0.weight": 3}, {0: torch.zeros(1)})):
+        torch.save(other, tmp_path / f"{number}.pth")
+        with pytest.raises(CheckpointError, match="holds no named tensors"):
+            lpips.convert(tmp_path / f"{number}.pth", tmp_path / "lins.pth", tmp_path / "no")
 
 
 def test_lpips_against_torchmetrics(pair, monkeypatch):
@@ -226,6 +231,19 @@ def test_dino_against_transformers(networks, sample, name, load, kind):
     with torch.no_grad():
         expected = model(pixel_values=tensor).last_hidden_state[0, 0]
     torch.testing.assert_close(backbone.embed([sample.source])[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_networks_for_larger_pictures_take_them_or_crop(networks, sample, tmp_path):
+    shutil.copytree(networks["clip"], tmp_path / "clip")
+    config = CLIPModel.from_pretrained(tmp_path / "clip").config
+    config.vision_config.image_size, config.vision_config.patch_size = 256, 64
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 256, "patch_size": 32}
+    ViTModel(ViTConfig(**small), add_pooling_layer=False).save_pretrained(tmp_path / "dino")
+    Dinov2Model(Dinov2Config(**small)).save_pretrained(tmp_path / "dinov2")
+    for name, load, crop in (("clip", load_clip, 256), ("dino", load_dino, 256), ("dinov2", load_dinov2, 224)):
+        backbone = load(tmp_path / name)
+        assert backbone.preprocessing.crop == crop and len(backbone.embed([sample.source])) == 1
 
 
 def test_a_network_that_is_not_there_or_of_another_kind_is_refused(networks, tmp_path):

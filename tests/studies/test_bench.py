@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from editmgt_lab import load
 from editmgt_lab.attention import capture_attention
 from editmgt_lab.studies import bench as bench_module
 
@@ -21,7 +22,11 @@ def test_bench_command(tiny_folder, tmp_path, capsys):
     assert result["capture_cost"] == pytest.approx(captured / step - 1)
     usual, fast = (result["ways"][name] for name in (bench_module.USUAL_EDIT, bench_module.FAST_EDIT))
     assert result["fast_share"] == pytest.approx(fast / usual) and fast > 0
-    assert bench_module.processor() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert bench_module.processor() in printed
+    guidance = bench_module.GUIDANCE_SCALE
+    assert result["settings"]["guidance_scale"] == guidance and f"2 steps, guidance scale {guidance:g}" in printed
+    assert result["settings"]["guidance_scale_of_the_ways"] == load(tiny_folder).defaults.guidance_scale
     assert bench_module.main(["--model", str(tmp_path / "nothing")]) == 2
 
 

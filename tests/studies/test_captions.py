@@ -87,6 +87,12 @@ def test_what_is_right_in_a_scene():
     assert shares["scenes"]["mean"] == 0.5 and set(shares) == set(MEASURES)
 
 
+def test_intervals_are_over_scenes_whose_items_depend_on_each_other():
+    verdicts = [dict.fromkeys(MEASURES, [right] * 4) | {"scenes": [right]} for right in [True] * 4 + [False] * 6]
+    shares = measures(verdicts)
+    assert shares["items"] == shares["scenes"] | {"count": 40}
+
+
 def test_check_of_captions(editor):
     result = check_captions(editor, count=3, steps=1, batch=2, progress=False)
     assert result["rows"][RENDERS]["scenes"]["count"] == 3 and result["settings"]["steps"] == 1

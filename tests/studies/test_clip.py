@@ -24,7 +24,7 @@ def made_up(count, right):
     where = torch.tensor(right)[:, None]
     targets, sources = torch.where(where, after, before), torch.where(where, before, after)
     pictures = {TRUE: targets, COPY: sources, NEAR: F.normalize(targets + before, dim=1), OTHER: targets.roll(1, 0)}
-    return Seen([], pictures, before, after)
+    return Seen([SimpleNamespace(target_caption=str(i)) for i in range(count)], pictures, before, after)
 
 
 def test_each_question_counts_what_it_asks(monkeypatch):
@@ -37,6 +37,15 @@ def test_each_question_counts_what_it_asks(monkeypatch):
     found = directions(seen)
     assert found[TRUE][0] == pytest.approx(1) and found[TRUE][6] == pytest.approx(-1) and set(found[COPY]) == {0}
     assert 0.5 < found[NEAR][0] < 0.99 and found[OTHER][2] < found[NEAR][2]
+
+
+def test_a_caption_of_the_same_words_is_found_as_well(monkeypatch):
+    monkeypatch.setattr(study, "POOL", 4)
+    seen = made_up(4, [True] * 4)
+    seen.after[2], seen.pictures[TRUE][2] = seen.after[0], seen.after[0]
+    assert retrieval(seen) == [1, 1, 0, 1], "another caption"
+    seen.samples[2] = seen.samples[0]
+    assert retrieval(seen) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [14, 16, 100, 1000])

@@ -169,6 +169,17 @@ def test_what_the_hold_does_against_no_hold():
     assert made_up({NO_HOLD: rows[NO_HOLD]}, ["add"] * 4).holds() == {}
 
 
+@pytest.mark.parametrize(
+    ("category", "edits", "said"),
+    [("style", 0, "leakage not measured in local"), ("add", 1, "nothing leaked in local")],
+)
+def test_no_local_edit_is_not_one_that_leaks_nothing(category, edits, said):
+    card = made_up({NO_HOLD: [(1.0, 0.0, ())], "hold 0.1, commit": [(1.0, 0.0, ())]}, [category])
+    compared = card.holds()["hold 0.1, commit"]
+    assert compared["leakage_ratio"] is None and compared["leakage_edits"] == edits
+    assert any(said in note for note in card.notes())
+
+
 def test_agreement_counts_edits_that_succeed_or_fail_in_both_phrasings():
     rows = {
         NO_HOLD: [(1.0, 0.0, ()), (0.0, 0.0, ()), (1.0, 0.0, ()), (math.nan, 0.0, ())],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from math import prod
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, LabError, SettingError
+from editmgt_lab.studies.full_size import __main__ as command
 from editmgt_lab.studies.full_size import build as building
 from editmgt_lab.studies.full_size import growth
 from editmgt_lab.studies.full_size.__main__ import main
@@ -120,10 +122,15 @@ def test_a_finished_one_is_not_written_again(folder, monkeypatch):
     assert build(folder, SMALL) == folder
 
 
-def test_other_sizes_are_built_anew(tmp_path):
+def test_other_sizes_are_built_anew_in_a_folder_of_its_own_alone(tmp_path):
     build(tmp_path / "it", SMALL, progress=False)
+    (tmp_path / "it" / "result.json").write_text("{}")
+    before = contents(tmp_path / "it")
     other = replace(SMALL, transformer=replace(SMALL.transformer, num_single_layers=3))
-    build(tmp_path / "it", other, progress=False)
+    with pytest.raises(CheckpointError, match="other sizes(?s:.*)name another"):
+        build(tmp_path / "it", other, progress=False)
+    assert contents(tmp_path / "it") == before
+    build(tmp_path / "it", other, own=True, progress=False)
     assert len(lab.load(tmp_path / "it").transformer.blocks) == 4
 
 
@@ -158,6 +165,24 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     assert "decoding, step by step" in said.err
     assert main([*options, "--size", "33"]) == 2
     assert main([*options, "--held", "1"]) == 2
+
+
+def test_options_are_looked_at_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    for wrong in (["--held", "2"], ["--size", "100"], ["--steps", "0"]):
+        assert main(["--folder", str(tmp_path / "new"), "--device", "cpu", *wrong]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_rebuilds_its_own_folder_and_no_named_one(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    monkeypatch.setattr(command, "build", lambda folder, sizes, own: asked.append((folder, own)))
+    monkeypatch.setattr(command, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(command, "report", lambda _: "")
+    monkeypatch.setattr(command.Path, "home", lambda: tmp_path)
+    assert main(["--device", "cpu"]) == main(["--device", "cpu", "--folder", str(tmp_path / "mine")]) == 0
+    assert asked == [(tmp_path / ".cache" / "editmgt-lab" / "full-size", True), (tmp_path / "mine", False)]
 
 
 def test_the_command_with_a_part_held(folder, tmp_path, monkeypatch, capsys):
@@ -272,8 +297,41 @@ def test_the_growth_command(tmp_path, monkeypatch, capsys):
 
 def test_a_process_that_is_ended_is_said(monkeypatch):
     def ended(*_):
-        raise BrokenProcessPool
+        raise BrokenProcessPool("it was terminated abruptly")
 
     monkeypatch.setattr(growth.ProcessPoolExecutor, "submit", ended)
-    with pytest.raises(SettingError, match="8² tokens was ended"):
+    with pytest.raises(SettingError, match="8² tokens could not be measured: it was terminated"):
         growth.measure(SMALL.transformer, [8], device=torch.device("cpu"), progress=False)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate"), MemoryError()]
+)
+def test_memory_that_runs_out_leaves_what_was_measured(monkeypatch, capsys, error):
+    def submit(pool, call, config, side, *_):
+        done = Future()
+        done.set_exception(error) if side > 16 else done.set_result(growth.Taken(side, 1.0, 1, 1.0))
+        return done
+
+    monkeypatch.setattr(growth.ProcessPoolExecutor, "submit", submit)
+    place = {"device": torch.device("cpu"), "progress": False}
+    assert [each.side for each in growth.measure(SMALL.transformer, [8, 16, 24, 32], **place)] == [8, 16]
+    assert f"24² tokens could not be measured: {str(error) or 'MemoryError'}" in capsys.readouterr().err
+    with pytest.raises(SettingError, match="24² tokens"):
+        growth.measure(SMALL.transformer, [24], **place)
+
+
+def test_what_the_libraries_take_once_is_no_part_of_a_pass(monkeypatch):
+    seen, forward = [], lab.MaskedGenerativeTransformer.forward
+    monkeypatch.setattr(
+        growth.Meter, "__call__", lambda *asked, call=growth.Meter.__call__: seen.append(0) or call(*asked)
+    )
+
+    def spy(self, tokens, *asked, **options):
+        if not tokens.is_meta:
+            seen.append(tokens.shape[-1])
+        return forward(self, tokens, *asked, **options)
+
+    monkeypatch.setattr(lab.MaskedGenerativeTransformer, "forward", spy)
+    growth.take(SMALL.transformer, 8, 2, torch.device("cpu"), torch.float32)
+    assert seen == [2, 0, 0, 8, 8]  # 0: the meter begins

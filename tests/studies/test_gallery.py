@@ -15,7 +15,8 @@ from editmgt_lab.images import to_tensor
 from editmgt_lab.metrics.truth import Scores
 from editmgt_lab.studies.gallery import Gallery, Shown, collect, main, spread
 
-SETTINGS = {"split": "made up", "count": 9, "seed": 0, "hold_threshold": 0.1, "steps": 1}
+SETTINGS = {"split": "made up", "count": 9, "seed": 0, "hold_threshold": 0.1, "steps": 1, "guidance_scale": 5.0,
+            "token_temperature": 0.5}  # fmt: skip
 
 
 def shown(number, score, leaked=0.0):
@@ -38,6 +39,7 @@ def test_successes_and_failures_are_put_in_order_of_their_score():
 def test_the_page_holds_every_picture_and_escapes_words():
     gallery = Gallery(SETTINGS, {"add": [shown(0, 6), shown(1, 1)], "remove": [shown(2, 1)]}, lines=2)
     page = gallery.html()
+    assert "1 steps, guidance scale 5, token temperature 0.5, seed 0</h1>" in page and "ships" not in page
     assert page.count("data:image/png;base64,") == 3 * 4 and "add &lt;1&gt; &amp; more" in page
     assert not re.search(r'(src|href)="(?!data:)', page) and "1 of 2 succeed" in page and "none" in page
     figure = gallery.figure()
@@ -45,12 +47,14 @@ def test_the_page_holds_every_picture_and_escapes_words():
 
 
 def test_the_edits_are_the_editors_own(editor):
-    gallery = collect(editor, split="validation", count=2, batch=2, seed=5, progress=False, steps=2)
+    asked = {"steps": 2, "guidance_scale": 2.0}
+    gallery = collect(editor, split="validation", count=2, batch=2, seed=5, progress=False, **asked)
+    assert gallery.settings.items() >= asked.items()
     assert set(gallery.edits) <= set(lab.world.CATEGORIES) and len(gallery.edits) >= 5
     for each in (gallery.edits["add"][-1], gallery.edits["style"][0]):
         sample = lab.world.sample_edit(each.number, split="validation", category=each.category, size=32)
         assert each.instruction == sample.instruction
-        options = {"seed": 5 + each.number, "steps": 2}
+        options = {"seed": 5 + each.number, **asked}
         for made, threshold in ((each.pictures[1], 0.0), (each.pictures[2], None)):
             plain = editor.edit(sample.source, sample.instruction, hold_threshold=threshold, **options).image
             assert (to_tensor(made) - to_tensor(plain)).abs().max() <= 2 / 255
@@ -70,7 +74,9 @@ def test_the_page_says_whose_edits_it_shows_in_the_models_own_steps(three_steps,
     assert main(["--model", str(three_steps), "--count", "1", "--output", str(tmp_path / "new")]) == 0
     page = (tmp_path / "new" / "gallery.html").read_text(encoding="utf-8")
     weights = weights_fingerprint(lab.load(three_steps))
-    assert f"3 steps, seed 0, by {three_steps} (weights {weights})" in page
+    own = lab.load(three_steps).defaults
+    decoded = f"guidance scale {own.guidance_scale:g}, token temperature {own.token_temperature:g}"
+    assert f"3 steps, {decoded}, seed 0, by {three_steps} (weights {weights})" in page
 
 
 def test_command(tiny_folder, tmp_path, capsys):

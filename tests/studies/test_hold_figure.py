@@ -258,12 +258,30 @@ def test_a_control_that_was_not_measured_holds_nothing():
 
 @pytest.mark.parametrize("missing", ["l1_outside", "score"])
 def test_nor_does_one_of_edits_without_an_outside_or_a_score(missing):
-    curves, names = falling(), ["little_hold", "random_hold"] + ["true_mask"] * (missing == "score")
+    curves, names = falling(), ["little_hold", "random_hold"]
+    names = ["spearman_score", *names, "true_mask"] if missing == "score" else names
     for values in curves.values.values():
         values[missing][:] = math.nan
     curves.values[HEAT]["loose"][:] = math.nan  # as of an edit of the whole picture
     assert [name for name, check in curves.checks().items() if [check["holds"], check["value"]] == [None] * 2] == names
     assert "nan" not in curves.table() and "– of all other cells free" in curves.table()
+
+
+def test_nothing_measured_fails_no_check():
+    curves = falling()
+    for values in curves.values.values():
+        for each in values.values():
+            each[:] = math.nan
+    assert [check["holds"] for check in curves.checks().values()] == [None] * 6 and "FAILS" not in curves.table()
+
+
+def test_a_random_hold_that_has_to_agree_is_said_to_hold_fewer_cells():
+    said = {}
+    for rule in ("released", "agree"):
+        curves = replace(falling(), settings=falling().settings | {"hold": rule})
+        said[rule] = controls_figure(curves).get_supxlabel().replace("\n", " ")
+    assert "the cells that the heat map holds in each step, shuffled. True" in said["released"]
+    assert "of the cells that λ offers in each step, shuffled, those where the network agrees" in said["agree"]
 
 
 def test_a_random_hold_of_edits_that_are_not_local_says_nothing_of_the_local_ones():

@@ -88,6 +88,13 @@ def test_sizes_are_nested_do_the_same_work_and_a_killed_run_goes_on(folder, tmp_
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [3, 2, 3], "0 pairs have none of their own"
 
 
+def test_other_code_of_the_metrics_is_not_gone_on_with(folder, tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(training_size, "code_fingerprint", lambda *modules: named.extend(modules) or {})
+    measure(str(folder), tmp_path, sizes=(0,), count=1)
+    assert {name.split(".")[1] for name in named} == {"studies", "training", "metrics", "world"}
+
+
 def test_command(folder, tmp_path, capsys):
     options = ["--model", str(folder), "--count", "2", "--output", str(tmp_path / "new")]
     assert main([*options, "--sizes", "0"]) == 0

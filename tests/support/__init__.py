@@ -1,6 +1,7 @@
 import os
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +18,21 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
         time.sleep(0.02)
+
+
+class WatchedLock:
+    """A re-entrant lock that tells when a thread meets it taken by another: that one then waits there."""
+
+    def __init__(self) -> None:
+        self.lock, self.contended = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.contended.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
 
 
 def free_port() -> int:

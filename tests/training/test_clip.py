@@ -77,7 +77,9 @@ def test_spoiling_is_small_and_each_pictures_own():
     made = spoiled(pictures)
     apart = (made - pictures).abs().mean((1, 2, 3))
     assert (apart > 0).all() and len(apart.unique()) == 4
-    assert (spoiled(torch.ones(2, 3, 16, 16)).mean() - 1).abs() < 0.05
+    assert apart.max() < 0.25, "blur does nothing worse to any picture than to one of noise"
+    white = torch.ones(16, 3, 16, 16)  # which blur leaves as it is
+    assert (spoiled(white) - white).abs().mean((1, 2, 3)).max() < 0.12
 
 
 def test_the_loss_asks_both_ways_and_nearly_right_captions_count():

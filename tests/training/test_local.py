@@ -92,7 +92,16 @@ def test_a_vq_model_that_is_not_local_is_left_alone():
         assert not any("forward" in module.__dict__ for module in vq.modules())
 
 
-def test_crops_are_whole_tokens_and_prefer_what_is_busy():
+def test_crops_are_whole_tokens():
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    pictures = torch.stack([rows, columns, torch.zeros_like(rows)])[None].to(torch.uint8)  # each pixel says its place
+    drawn = (255 * crops(pictures, 50, 16, 8, torch.Generator().manual_seed(0))).round().long()
+    corners = drawn[:, :2, 0, 0]
+    assert (corners % 8 == 0).all() and len(corners.unique(dim=0)) > 10
+    assert torch.equal(drawn[:, :2, -1, -1], corners + 15), "one piece of the picture"
+
+
+def test_crops_prefer_what_is_busy():
     pictures = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     pictures[..., 32:] = torch.randint(0, 255, (1, 3, 64, 32), dtype=torch.uint8)
     drawn = crops(pictures, 200, 16, 8, torch.Generator().manual_seed(0))

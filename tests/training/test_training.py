@@ -35,7 +35,7 @@ from editmgt_lab.training.run import Run, learning_rate_scale
 from editmgt_lab.training.start import start_from_codes
 from editmgt_lab.training.tokenizer.decoder import pair_loss, train_decoder
 from editmgt_lab.training.tokenizer.local import start_local
-from editmgt_lab.training.tokenizer.vq import train_vq
+from editmgt_lab.training.tokenizer.vq import CodebookAverage, train_vq
 from editmgt_lab.training.transformer import train_transformer, training_loss
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 from editmgt_lab.vq import VQModel
@@ -358,6 +358,29 @@ def test_a_log_has_each_sample_once_though_a_run_was_killed(tmp_path):
         resumed.log(done=done, loss=2.0)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"done": 20, "loss": 1.0}, {"done": 40, "loss": 2.0}, {"done": 60, "loss": 2.0}]
+
+
+@pytest.mark.parametrize("line", ["3", "[1]", '{"loss": 1}', '{"done": "x"}'])
+def test_a_line_that_is_none_of_a_log_ends_what_is_kept_of_it(tmp_path, line):
+    (tmp_path / "log.jsonl").write_text(f'{{"done": 20}}\n{line}\n{{"done": 30}}\n')
+    Run(tmp_path).log(done=40)
+    assert (tmp_path / "log.jsonl").read_text() == '{"done": 20}\n{"done": 40}\n'
+
+
+def test_a_state_that_is_none_is_said(tmp_path):
+    torch.save([1, 2], tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="cannot be read: a list"):
+        Run(tmp_path).load()
+
+
+def test_codes_that_nobody_uses_are_revived_by_as_many_latents_as_there_are():
+    torch.manual_seed(0)
+    book = torch.randn(100, 4)
+    average = CodebookAverage(book)
+    average.count.zero_()
+    latents = 9 + torch.randn(3, 4)
+    average.update(latents, torch.zeros(3, dtype=torch.long), revive=True)
+    assert (book > 5).all(dim=1).sum() == 3
 
 
 def test_the_loss_of_pairs_asks_for_likeness_where_they_are_the_same():

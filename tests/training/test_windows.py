@@ -20,7 +20,7 @@ from editmgt_lab.training.recipe import SMALL
 from editmgt_lab.training.run import Run
 from editmgt_lab.training.samples import sample_drawer
 from editmgt_lab.training.tokenizer.local import encode, start_local
-from editmgt_lab.training.transformer import train_transformer, windowed
+from editmgt_lab.training.transformer import train_transformer, training_loss, windowed
 from editmgt_lab.training.windows import ANYWHERE, NOWHERE, caption_windows, corners, cut, window_of
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 from editmgt_lab.vq import VQModel
@@ -119,7 +119,24 @@ def test_captions_are_learned_where_objects_are():
     assert chosen.argmax() == 2 and chosen.min() > 0
 
 
-def test_a_window_keeps_its_place():
+def test_a_window_stands_where_it_stands_in_the_whole_picture():
+    encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
+    text = encoder.encode_ids(encoder.tokenize(["make the fish blue"])[0]["input_ids"])
+    length, row, column = text.tokens.shape[1], 1, 5  # of the window's first position
+
+    def rotations(side, origin=None):
+        tokens = torch.zeros(1, 2 * side, 2 * side)
+        laid_out = transformer.layout(tokens, text, with_source=True, strength=1, bias_text=False, origin=origin)
+        words, pictures = laid_out.rotary.squeeze().tensor_split([length])
+        return words, pictures.unflatten(0, (2, side, side))  # image and source
+
+    words, whole = rotations(8)
+    same_words, window = rotations(3, torch.tensor([[row, column]]))
+    assert torch.equal(same_words, words)
+    assert torch.equal(window, whole[:, row : row + 3, column : column + 3])
+
+
+def test_it_counts_where_a_window_stands():
     torch.manual_seed(0)
     encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
     for parameter in transformer.parameters():
@@ -144,31 +161,44 @@ def test_only_the_nearest_codes_count():
     assert (few[1] >= every[1] - 0.01).all() and (few[1] <= few[0] + 0.01).all()
 
 
-def test_windows_first_then_whole_pictures_and_resumed(tmp_path, data, vq):
-    def run(folder, **changed):
+@pytest.fixture
+def train(data, vq, monkeypatch):
+    """A function that trains in a folder, or goes on there; the state is saved after every step."""
+    monkeypatch.setattr("editmgt_lab.training.run.CHECKPOINT_SECONDS", 0)
+
+    def train(folder, **options):
         torch.manual_seed(5)
         encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
-        shown = []
-        show = sample_drawer(folder / "samples.png", vq, RECIPE)
-        average = train_transformer(
-            transformer,
-            encoder,
-            data,
-            vq.quantize.embedding.weight,
-            Run(folder),
-            replace(RECIPE, **changed),
-            show=lambda average, window: (shown.append(window), show(average, window)),
-        )
-        return average.state_dict(), shown
+        codes = vq.quantize.embedding.weight
+        return train_transformer(transformer, encoder, data, codes, Run(folder), RECIPE, **options).state_dict()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("editmgt_lab.training.run.CHECKPOINT_SECONDS", 0)
-        whole, shown = run(tmp_path / "whole")
+    return train
+
+
+def test_windows_first_then_whole_pictures(tmp_path, train, vq):
+    shown, draw = [], sample_drawer(tmp_path / "samples.png", vq, RECIPE)
+    train(tmp_path, show=lambda average, window: (shown.append(window), draw(average, window)))
     assert shown == [16] * 4 + [0] * 5, "4 batches of windows, 4 of whole pictures, and the end"
-    assert (tmp_path / "whole" / "samples.png").stat().st_size > 1000
-    again, _ = run(tmp_path / "whole")
-    for name, value in whole.items():
-        assert torch.equal(value, again[name]), name
+    assert (tmp_path / "samples.png").stat().st_size > 1000
+
+
+def test_a_run_killed_at_any_time_ends_with_the_same_weights(tmp_path, train, monkeypatch):
+    whole = train(tmp_path / "whole")
+    for step, done in ((2, 4), (4, 12), (5, 16), (7, 20)):  # in windows, at their last, at the change, after it
+        folder, calls = tmp_path / f"killed at {step}", []
+
+        def killed(*args, step=step, calls=calls):
+            calls.append(args)
+            if len(calls) == step:
+                raise KeyboardInterrupt
+            return training_loss(*args)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("editmgt_lab.training.transformer.training_loss", killed)
+            train(folder)
+        assert Run(folder).load()["done"] == done
+        for name, value in train(folder).items():
+            assert torch.equal(value, whole[name]), f"{name}, killed at step {step}"
 
 
 @pytest.mark.parametrize("window", [16, 0])

@@ -8,7 +8,7 @@ import pytest
 
 from editmgt_lab import views
 from editmgt_lab.views.turns import TURNS, Turns
-from tests.support import PATIENCE, until
+from tests.support import PATIENCE, WatchedLock, until
 
 INSTRUCTION = "make the ball blue"
 
@@ -166,11 +166,12 @@ def test_a_work_that_ends_does_not_hide_the_one_that_begins(editor, picture):
     view = views.decode_player(editor, picture(), INSTRUCTION, steps=2)
     view.pending.result(PATIENCE)
     at_its_last_word, begun, go = threading.Event(), threading.Event(), threading.Event()
+    view._saying = lock = WatchedLock()
 
     def ends(change):
         if change.new == "" and not begun.is_set():
             at_its_last_word.set()
-            begun.wait(0.5)
+            until(lambda: lock.contended.is_set() or begun.is_set(), "the other to begin, or to wait for the last word")
 
     view.observe(ends, "message")
     before = view.begin(lambda progress: None)
@@ -178,10 +179,10 @@ def test_a_work_that_ends_does_not_hide_the_one_that_begins(editor, picture):
     view.begin(lambda progress: go.wait(PATIENCE))
     begun.set()
     before.result(PATIENCE)
-    assert view.busy
+    busy = view.busy
     go.set()
     view.pending.result(PATIENCE)
-    assert not view.busy
+    assert busy and not view.busy
 
 
 def test_an_edit_that_ends_does_not_hide_the_one_that_begins(editor, picture, monkeypatch):
@@ -189,11 +190,12 @@ def test_an_edit_that_ends_does_not_hide_the_one_that_begins(editor, picture, mo
     playground = views.playground(editor, picture(), INSTRUCTION, steps=2)
     playground.pending.result(PATIENCE)
     at_its_last_word, begun, go = threading.Event(), threading.Event(), threading.Event()
+    playground._changing = lock = WatchedLock()
 
     def ends(change):
         if change.new == 0 and not begun.is_set():
             at_its_last_word.set()
-            begun.wait(0.5)
+            until(lambda: lock.contended.is_set() or begun.is_set(), "the other to begin, or to wait for the last word")
 
     playground.progress.observe(ends, "value")
     before = playground.run()

@@ -21,7 +21,7 @@ from editmgt_lab.views.maps import in_bytes, quantise, restored
 from editmgt_lab.views.recording import STATES, code_patches, word_rows
 from editmgt_lab.views.turns import TURNS
 from editmgt_lab.views.widget import HERE, SHARED, source
-from tests.support import PATIENCE, until
+from tests.support import PATIENCE, WatchedLock, until
 from tests.support import browser as pages
 
 INSTRUCTION = "make the ball blue"
@@ -362,28 +362,15 @@ def test_cancel_stops_and_says_so(editor, picture):
 
 
 def test_a_work_says_nothing_after_it_was_cancelled(editor, picture):
-    gate, contended = Gate(editor), threading.Event()
-
-    class Lock:
-        def __init__(self):
-            self.lock = threading.RLock()
-
-        def __enter__(self):
-            if not self.lock.acquire(blocking=False):
-                contended.set()
-                self.lock.acquire()
-
-        def __exit__(self, *_):
-            self.lock.release()
-
+    gate, lock = Gate(editor), WatchedLock()
     player = views.decode_player(gate, picture(), INSTRUCTION, steps=5)
-    player._saying, cancelling = Lock(), threading.Thread(target=player.cancel)
+    player._saying, cancelling = lock, threading.Thread(target=player.cancel)
     assert gate.begun.wait(PATIENCE)
 
     def cancel(change):  # in the work, which has seen that it is wanted, and is about to say how far it is
         if not cancelling.ident:
             cancelling.start()
-            until(lambda: contended.is_set() or not cancelling.is_alive(), "the other thread")
+            until(lambda: lock.contended.is_set() or not cancelling.is_alive(), "the other thread")
 
     player.observe(cancel, "progress")
     gate.go.release(100)

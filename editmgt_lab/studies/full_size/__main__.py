@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
+from ...basics.devices import choose_device
 from ...basics.dtypes import choose_dtype
 from ...errors import command
 from ...metrics.report import save_figure, save_json
 from ...plain_text import say
-from ...settings import choose_device
 from . import growth
 from .build import build
 from .growth import SIDES
-from .measure import measure, report
+from .measure import check, measure, report
 from .parts import Sizes
 
 
@@ -42,9 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
     device, sizes, dtype = choose_device(options.device), Sizes.released(options.layers), choose_dtype(options.dtype)
     if options.growth is not None:
         return grow(sizes, options.growth or SIDES, options.steps, device, dtype, options.output)
+    check(sizes, options.size, options.steps, options.held)
     cached = "full-size" if options.layers is None else f"full-size-{options.layers}-layers"
     folder = options.folder or Path.home() / ".cache" / "editmgt-lab" / cached
-    build(folder, sizes)
+    build(folder, sizes, own=options.folder is None)
     result = measure(
         folder, sizes, size=options.size, steps=options.steps, device=device, dtype=dtype,
         offload=options.offload, held=options.held,

@@ -29,11 +29,12 @@ ROOM = 10**8  # bytes that the disk keeps free
 SEED = 0
 
 
-def build(folder: Path, sizes: Sizes, *, progress: bool = True) -> Path:
+def build(folder: Path, sizes: Sizes, *, own: bool = False, progress: bool = True) -> Path:
     """Write the checkpoint unless it is there; shards that a killed run left are kept. Returns the folder.
 
-    Weights are random with the spread of a fresh network, in bfloat16. Raises CheckpointError for a folder that holds
-    something else, and for a disk with too little room.
+    Weights are random with the spread of a fresh network, in bfloat16. own: whether the folder is this command's alone,
+    so that a checkpoint of other sizes in it may be removed. Raises CheckpointError for a folder that holds something
+    else, and for a disk with too little room.
     """
     plan = json.loads(json.dumps({"sizes": asdict(sizes), "shard": SHARD, "seed": SEED}))
     begun = (folder / PLAN).exists()
@@ -42,6 +43,10 @@ def build(folder: Path, sizes: Sizes, *, progress: bool = True) -> Path:
             f"{folder} holds something else", expected="a new folder, or one of this command", fix="name another one"
         )
     if begun and read_json(folder / PLAN) != plan:
+        if not own:
+            raise CheckpointError(
+                f"{folder} holds a checkpoint of other sizes", expected="these sizes", fix="name another, or remove it"
+            )
         remove(folder)
     if (folder / FINISHED).exists():
         return folder

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ...errors import SettingError
 from ...metrics.report import align
-from ...plain_text import literal
+from ...plain_text import literal, say
 from ...text import TextCondition
 from ...transformer import MaskedGenerativeTransformer, TransformerConfig
 from .floor import LANGUAGE_LENGTH, counted
@@ -54,8 +54,8 @@ def measure(
 ) -> list[Taken]:
     """Every side in a process of its own, since what a process has held it may not give back.
 
-    passes: of which the fastest counts. Raises SettingError for sides that do not rise or that the grid does not have,
-    and where a process is ended from outside.
+    passes: of which the fastest counts. Where memory runs out, it is said, and the sides before are returned. Raises
+    SettingError for sides that do not rise or that the grid does not have, and where memory lacks for the first one.
     """
     cell = 2 if config.downsample else 1
     if list(sides) != sorted({*sides}) or any(side < cell or side % cell for side in sides) or not sides or passes < 1:
@@ -69,12 +69,16 @@ def measure(
         with ProcessPoolExecutor(1, mp_context=fresh) as child:
             try:
                 taken.append(child.submit(take, config, side, passes, device, dtype).result())
-            except BrokenProcessPool as error:  # as where the system has no memory left
-                raise SettingError(
-                    f"the process that measured {side}² tokens was ended",
+            except (RuntimeError, MemoryError) as error:  # of torch's allocators, or the system ended the process
+                failed = SettingError(
+                    f"{side}² tokens could not be measured: {str(error) or type(error).__name__}",
                     expected="room in memory for one pass",
                     fix="take fewer --layers, or leave the largest sizes out",
-                ) from error
+                )
+                if not taken:
+                    raise failed from error
+                say(failed, file=sys.stderr)
+                break
     return taken
 
 
@@ -82,7 +86,7 @@ def measure(
 def take(config: TransformerConfig, side: int, passes: int, device: torch.device, dtype: torch.dtype) -> Taken:
     """Passes of a fresh network over side² tokens, in this process."""
 
-    def one(transformer: MaskedGenerativeTransformer) -> None:
+    def one(transformer: MaskedGenerativeTransformer, side: int) -> None:
         place = transformer.project_to_hidden.weight.device
         tokens = torch.zeros(1, side, side, dtype=torch.long, device=place)
         rows, pooled = (LANGUAGE_LENGTH, config.text_width), (config.pooled_projection_dim,)
@@ -90,18 +94,19 @@ def take(config: TransformerConfig, side: int, passes: int, device: torch.device
         transformer(tokens, text, torch.zeros(1, device=place), source=tokens)
 
     with torch.device("meta"):
-        flops = counted(lambda: one(MaskedGenerativeTransformer(config)))
+        flops = counted(lambda: one(MaskedGenerativeTransformer(config), side))
     torch.manual_seed(0)
     with torch.device(device):
         transformer = MaskedGenerativeTransformer(config).to(dtype).eval()
     clock, seconds = time.process_time if device.type == "cpu" else time.perf_counter, []
+    one(transformer, 2)  # what the libraries take once, for any size
     meter = Meter(device, progress=False)
     with meter("before", 1):
         pass
     with meter("passes", passes) as done:
         for _ in range(passes):
             began = clock()
-            one(transformer)
+            one(transformer, side)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(clock() - began)

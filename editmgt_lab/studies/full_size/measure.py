@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from ... import world
+from ...basics.checks import check_number
 from ...basics.progress import Tick, show
 from ...basics.sizes import bytes_of
-from ...decoding import DRAWS, RegionHoldSampler
+from ...decoding import DRAWS, MOST_STEPS, RegionHoldSampler
 from ...editor import Editor
 from ...errors import SettingError
 from ...loading import load
@@ -132,14 +133,10 @@ def measure(
 
     held: share of the picture, in whole rows of positions, that a mask holds for good: after the first step only the
     rest is computed, and these steps have no floor here.
-    Raises SettingError for a size that the grid does not have, and for a share that is not in [0, 1).
+    Raises what `check` raises.
     """
-    cell = 2 * sizes.vq.factor
-    if size < cell or size % cell:
-        raise SettingError(f"size is {size}", expected=f"a multiple of {cell} px", fix="1024 is the released size")
-    if not 0 <= held < 1:
-        raise SettingError(f"held is {held}", expected="a share of the picture in [0, 1)", fix="0.7, say")
-    rows = size // cell
+    check(sizes, size, steps, held)
+    rows = size // (2 * sizes.vq.factor)
     held = min(round(rows * held), rows - 1) / rows
     meter = Meter(device, progress=progress)
     with meter("loading", 1):
@@ -166,6 +163,16 @@ def measure(
         "deciding": {"tokens": (size // editor.vq.config.factor) ** 2, "seconds": deciding},
         "stages": [asdict(stage) for stage in meter.stages],
     }  # fmt: skip
+
+
+def check(sizes: Sizes, size: int, steps: int, held: float) -> None:
+    """Raises SettingError for a size that the grid does not have, no steps, and a share that is not in [0, 1)."""
+    cell = 2 * sizes.vq.factor
+    if size < cell or size % cell:
+        raise SettingError(f"size is {size}", expected=f"a multiple of {cell} px", fix="1024 is the released size")
+    check_number(steps, "steps", 1, MOST_STEPS, "2 is usual", whole=True)
+    if not 0 <= held < 1:
+        raise SettingError(f"held is {held}", expected="a share of the picture in [0, 1)", fix="0.7, say")
 
 
 def time_decision(editor: Editor, side: int, draw: str, repetitions: int = 3) -> float:

@@ -134,10 +134,10 @@ class LambdaCurves:
         for metric, least in MIN_SPEARMAN.items():
             ours = self.means(HEAT, metric)[[i for i, _ in shared]]
             value = spearman(ours, [PUBLISHED[metric][j] for _, j in shared])
-            checks[f"spearman_{metric}"] = verdict(value, f"≥ {least}", value >= least)
+            checks[f"spearman_{metric}"] = verdict(value, f"≥ {least}", value >= least, ours)
         l1 = self.means(HEAT, "l1")
         ratio = float(l1[-1] / l1[0]) if l1[0] else math.nan
-        checks["l1_ratio"] = verdict(ratio, f"≤ {MAX_L1_RATIO}", ratio <= MAX_L1_RATIO)
+        checks["l1_ratio"] = verdict(ratio, f"≤ {MAX_L1_RATIO}", ratio <= MAX_L1_RATIO, l1)
         wanted = f"some λ > 0 with ≥ {MIN_KEPT:.0%} of the best score and ≤ {MAX_LEAK_RATIO:.0%} of the L1 outside"
         ours, random = self.little_hold(HEAT), self.little_hold(RANDOM)
         checks["little_hold"] = {"value": ours, "wanted": wanted, "holds": None if ours is None else ours["holds"]}
@@ -242,8 +242,10 @@ def ranks(values: Sequence[float]) -> np.ndarray:
     return (np.cumsum(counts) - (counts + 1) / 2)[place]
 
 
-def verdict(value: float, wanted: str, holds: bool) -> dict[str, Any]:
-    return {"value": None if math.isnan(value) else value, "wanted": wanted, "holds": bool(holds)}
+def verdict(value: float, wanted: str, holds: bool, known: np.ndarray) -> dict[str, Any]:
+    """A check as `LambdaCurves.checks` has it. known: the curve that the value is of."""
+    holds = None if np.isnan(known).all() else bool(holds)
+    return {"value": None if math.isnan(value) else value, "wanted": wanted, "holds": holds}
 
 
 def little_hold_in_words(found: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """The λ figure, measured on the small world and held against the published one.
 
 Every edit is decoded without hold, held by its heat map at every λ, held by the true mask, and (some of the edits) held
-at random in as many cells. Pasting decodes nothing: it is the edit of λ = 0 with the source's pixels wherever that
-edit's own heat map is below λ.
+at random in as many cells (by the rule "agree": offered as many, see `Hold`). Pasting decodes nothing: it is the edit
+of λ = 0 with the source's pixels wherever that edit's own heat map is below λ.
 
 What is shared: all holds of an edit have its tokens, its text, its truth and the first pass through the network in
 common; λ = 0 is the first point of every curve; the true mask is the same at every λ > 0, so that one decoding stands

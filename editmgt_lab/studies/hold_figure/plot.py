@@ -144,6 +144,8 @@ def controls_figure(curves: LambdaCurves) -> Figure:
     trade.set_ylim(top=top)
     over_leak.legend(frameon=False, fontsize=12)
     shuffled = "the cells that the heat map holds in each step, shuffled" if measured.any() else "not measured"
+    if measured.any() and curves.settings["hold"] == "agree":
+        shuffled = "of the cells that λ offers in each step, shuffled, those where the network agrees, maybe fewer"
     text = (
         f"The same {shown.counted(HEAT)} edits ({curves.settings['split']} split) under every hold, with 95% bands. "
         f"Held at random: {shuffled}. True mask: the cells of the true "

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from ...basics.checks import check_number
 from ...basics.fingerprints import code_fingerprint
 from ...errors import SettingError, command
 from ...world import sample_edit
+from ...world.scenes import GRID
 from ..run import Run, check_numbers, option
 from .build import save_clip
 from .recipe import ClipRecipe
 from .train import train_clip
 
+LONGEST = 28  # text tokens of a caption: four objects with their sizes and colours, start and end
+
 
 def check(recipe: ClipRecipe) -> None:
-    """Raises SettingError for a number that is out of range, and for parts that do not fill their whole."""
+    """Raises SettingError for a number that is out of range, for parts that do not fill their whole, and for patches
+    that are no whole units of the world's grid."""
     check_numbers(recipe)
     for whole, part in (("width", "heads"), ("image_size", "patch")):
         if getattr(recipe, whole) % getattr(recipe, part):
@@ -27,6 +33,13 @@ def check(recipe: ClipRecipe) -> None:
                 expected="the second to divide the first",
                 fix=f"{getattr(ClipRecipe, whole)} and {getattr(ClipRecipe, part)} are usual",
             )
+    if GRID % (recipe.image_size // recipe.patch):
+        raise SettingError(
+            f"{recipe.image_size // recipe.patch} patches along a side",
+            expected=f"a number that divides {GRID}, the units along a side of the drawn world",
+            fix=f"take an --image-size of {GRID // 2} or {GRID} times --patch",
+        )
+    check_number(recipe.text_length, "--text-length", LONGEST, math.inf, "captions are so long", whole=True)
 
 
 @command
@@ -45,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = replace(ClipRecipe(), **{field.name: getattr(options, field.name) for field in numbers})
     check(recipe)
     made_of = {"recipe": asdict(recipe), "seed": options.seed}
-    made_of["code"] = code_fingerprint(__name__, sample_edit.__module__)
+    made_of["code"] = code_fingerprint(train_clip.__module__, sample_edit.__module__)
     run = Run(options.folder, made_of, other_code=options.other_code)
     if options.anew:
         run.clear()

@@ -39,7 +39,7 @@ class CodebookAverage:
         chosen = torch.bincount(indices, minlength=len(self.codebook)).to(latents.dtype)
         self.count.lerp_(chosen, 1 - self.decay)
         self.total.lerp_(torch.zeros_like(self.total).index_add_(0, indices, latents), 1 - self.decay)
-        dead = (self.count < 0.01).nonzero().flatten()[:64]
+        dead = (self.count < 0.01).nonzero().flatten()[: min(64, len(latents))]
         if revive and len(dead):
             error = (latents - self.codebook[indices]).square().sum(1)
             worst = torch.multinomial(error + 1e-8, len(dead))
