@@ -78,8 +78,9 @@ def code_fingerprint(*modules: str) -> dict[str, str]:
     modules: names such as `Run.__module__`; `__name__` is none in a file that is run itself. Comments and empty lines
     do not count.
     """
-    if strangers := [name for name in modules if name.split(".")[0] != PACKAGE.name]:
-        raise ValueError(f"{strangers} lie in no room of {PACKAGE.name}")
+    package = __name__.partition(".")[0]
+    if strangers := [name for name in modules if name.partition(".")[0] != package]:
+        raise ValueError(f"{strangers} lie in no room of {package}")
     rooms = sorted({*STAGES, *(parts[1] for parts in (name.split(".") for name in modules) if len(parts) > 2)})
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {"editmgt_lab": _sources(tuple(rooms)), "python": ".".join(platform.python_version_tuple()[:2])} | versions

@@ -143,6 +143,8 @@ def test_code_counts_but_not_its_comments(tmp_path, monkeypatch):
     assert (now(), now("editmgt_lab.room.way")) == (stages, room)
     (tmp_path / "room" / "way.py").write_text("y = 2\n")
     assert now() == stages and now("editmgt_lab.room.way") != room
+    with pytest.raises(ValueError, match="__main__"):
+        now("__main__")  # what __name__ is in a file that is run itself
     fingerprints._sources.cache_clear()
 
 
@@ -268,7 +270,7 @@ def test_no_two_answers_or_rows_share_a_picture(tmp_path):
     def same(source, instruction, number):
         return source
 
-    with pytest.raises(SettingError, match="one folder"):
+    with pytest.raises(SettingError, match="a folder of its own"):
         run(SmallWorld(), "1", {"mine 0.1": same, "mine_0.1": same}, tmp_path, tools=NONE, progress=False)
     card = run(Changing(row1={"file": "00000.png"}), "2", {"mine": same}, tmp_path, tools=NONE, progress=False)
     assert len(card.scored) == 1 and "would lie where that of 00000 lies" in card.table()

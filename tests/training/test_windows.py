@@ -233,10 +233,27 @@ def test_progress_says_where_no_window_shows_an_edit(tiny_folder, capsys):
     assert progress.main([str(tiny_folder), "--pictures", "1", "--count", "0"]) == 0, "a window is of edits"
 
 
-def test_sharpness_sees_blur():
-    picture = torch.zeros(1, 3, 16, 16)
-    picture[..., 8:] = 1
-    blurred = torch.nn.functional.avg_pool2d(picture, 3, 1, 1, count_include_pad=False)
-    noisy = picture + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert progress.sharpness(noisy) > progress.sharpness(picture)
-    assert progress.sharpness(blurred) <= progress.sharpness(picture) + 1e-6
+def test_sharpness_sees_lost_texture():
+    """The mean gradient of a single edge stays the same however wide it is blurred; what is fine goes."""
+    fine = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(fine, 3, 1, 1, count_include_pad=False)
+    assert progress.sharpness(blurred) < 0.5 * progress.sharpness(fine)
+    assert progress.sharpness(torch.full((1, 3, 16, 16), 0.5)) == 0
+
+
+@pytest.mark.parametrize("answer, share", [("source", 1.0), ("target", 0.0)])
+def test_what_is_taken_for_unchanged(vq, monkeypatch, answer, share):
+    encoder, transformer = build_text_encoder(RECIPE), MaskedGenerativeTransformer(RECIPE.transformer)
+    samples = [world.sample_edit(seed, category="color", size=64) for seed in range(2)]
+    targets, hidden = iter(encode(vq, [s.target for s in samples for _ in range(2)]).unsqueeze(1)), []
+
+    def answers(tokens, text, timestep, *, source, micro_conditions):
+        hidden.append((tokens == RECIPE.transformer.vocab_size - 1).float().mean().item())
+        target = next(targets)
+        said = source if answer == "source" else torch.where(target == source, (source + 1) % 1024, target)
+        return torch.nn.functional.one_hot(said, 1024).movedim(-1, 1).float()
+
+    monkeypatch.setattr(transformer, "forward", answers)
+    found = progress.taken_for_unchanged({"transformer": transformer}, vq, encoder, samples)
+    assert list(found.values()) == [share, share]
+    assert hidden[::2] == [1.0, 1.0] and 0 < max(hidden[1::2]) < 0.5, "first everything, then the place alone"
