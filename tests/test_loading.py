@@ -1,6 +1,8 @@
 """What large weights take is said before they are read, and long calls show where they are."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from editmgt_lab import loading
 from editmgt_lab.basics.progress import show
 from editmgt_lab.basics.sizes import bytes_of, in_bytes
 from editmgt_lab.errors import SettingError
+from tests.support import PATIENCE
 
 PARTS = ("editmgt", "vqvae", "text_encoder")
 
@@ -109,3 +112,23 @@ def test_a_long_edit_shows_each_stage_and_a_short_one_none(editor, picture, monk
     assert "painting the picture" in capsys.readouterr().err
     long.generate("a ball", steps=1)
     assert "reading the text" in (said := capsys.readouterr().err) and "painting" in said
+
+
+def test_threads_that_import_transformers_at_once_both_have_it():
+    code = """
+import threading
+from editmgt_lab.basics.lazy import transformers
+
+found, ready = [], threading.Barrier(4)
+
+def ask():
+    ready.wait()
+    found.append(transformers().AutoTokenizer)
+
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.strip() == "4", done.stderr

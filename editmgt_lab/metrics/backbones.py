@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..basics.fingerprints import fingerprint
+from ..basics.lazy import transformers
 from ..checkpoints import data_folder
 from ..errors import CheckpointError
 
@@ -99,11 +100,9 @@ def load_clip(source: str | os.PathLike[str] = CLIP_SOURCE, device: torch.device
     """CLIP's projected picture and text vectors; MagicBrush uses ViT-B/32. source: "tiny", which comes along, a folder
     or a hub name. Raises CheckpointError."""
     with _told(source, "CLIP"):
-        from transformers import AutoTokenizer, CLIPModel
-
         place = clip_folder(source)
-        model = _pretrained(CLIPModel, place, device)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model = _pretrained(transformers().CLIPModel, place, device)
+        tokenizer = transformers().AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     crop = model.config.vision_config.image_size
     return TextBackbone(
         name="tiny CLIP" if source == TINY else _name(source),
@@ -125,18 +124,14 @@ def clip_folder(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
 def load_dino(source: str | os.PathLike[str] = DINO_SOURCE, device: torch.device | str = "cpu") -> Backbone:
     """The class token of DINO; MagicBrush uses ViT-S/16. Raises CheckpointError."""
     with _told(source, "DINO"):
-        from transformers import ViTModel
-
-        model = _pretrained(ViTModel, source, device, add_pooling_layer=False)
+        model = _pretrained(transformers().ViTModel, source, device, add_pooling_layer=False)
     return _class_token(source, model, device, model.config.image_size)
 
 
 def load_dinov2(source: str | os.PathLike[str] = DINOV2_SOURCE, device: torch.device | str = "cpu") -> Backbone:
     """The class token of DINOv2. Raises CheckpointError."""
     with _told(source, "DINOv2"):
-        from transformers import Dinov2Model
-
-        model = _pretrained(Dinov2Model, source, device)
+        model = _pretrained(transformers().Dinov2Model, source, device)
     return _class_token(source, model, device, min(CROP, model.config.image_size))
 
 

@@ -16,6 +16,7 @@ from ..basics.depth import check_depth
 from ..basics.devices import choose_device
 from ..basics.dtypes import Dtype, choose_dtype
 from ..basics.folders import check_texts_of
+from ..basics.lazy import transformers
 from ..basics.offload import main_dtype, read_on_use
 from ..checkpoints import is_large, read_config, stored, weight_files
 from ..errors import CheckpointError
@@ -40,8 +41,6 @@ def load_text_encoder(
     dtype that is none.
     """
     device, dtype = choose_device("cpu" if device is None else device), choose_dtype(dtype)
-    from transformers import AutoModel, CLIPTextModelWithProjection  # slow to import
-
     if architecture not in ("CLIP", "CLIP_Gemma2"):
         raise CheckpointError(
             f"{folder} wants the text encoder {architecture!r}",
@@ -56,9 +55,9 @@ def load_text_encoder(
         module = _without_weights(kind, folder / part)
         return read_on_use(_cast(module, folder / part, dtype), folder / part, stored(folder / part), device)
 
-    parts = [network(CLIPTextModelWithProjection, "text_encoder"), _tokenizer(folder / "tokenizer")]
+    parts = [network(transformers().CLIPTextModelWithProjection, "text_encoder"), _tokenizer(folder / "tokenizer")]
     if architecture == "CLIP_Gemma2":
-        parts += [network(AutoModel, "llm_encoder"), _tokenizer(folder / "llm_encoder")]
+        parts += [network(transformers().AutoModel, "llm_encoder"), _tokenizer(folder / "llm_encoder")]
     return TextEncoder(*parts, mask_padding=mask_padding, device=device if offload else None).eval()
 
 
@@ -73,11 +72,10 @@ def _cast(module: nn.Module, folder: Path, dtype: torch.dtype | None) -> nn.Modu
 def _without_weights(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers on the meta device, but for its buffers."""
     from accelerate import init_empty_weights  # slow to import, as transformers is
-    from transformers import AutoConfig
 
     _checked(kind, folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
             return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     except Exception as error:  # as below
@@ -126,9 +124,7 @@ def _checked(kind: Any, folder: Path) -> None:
 def _check_size(kind: Any, folder: Path, count: int) -> None:
     """Raises ValueError where the configuration describes a network of more values than are stored, before any of them
     takes memory."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     due = sum(value.numel() for value in module.state_dict().values())
@@ -145,11 +141,9 @@ def _unloadable(folder: Path, error: Exception) -> CheckpointError:
 
 
 def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
     check_texts_of(folder, CheckpointError)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         padded(tokenizer, ["a word"], 64)  # what its configuration says wrongly shows at first use, in either way
         token_count(tokenizer, "a word")
         return tokenizer
@@ -164,7 +158,7 @@ def _tokenizer(folder: Path) -> Any:
 @contextmanager
 def _quiet_transformers(*, progress: bool) -> Iterator[None]:
     """Without its own reports, which the errors here repeat, and without a bar for small files."""
-    from transformers.utils import logging
+    logging = transformers().utils.logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
