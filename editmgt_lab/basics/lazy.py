@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from types import ModuleType
 
-_IMPORTING = threading.Lock()
+LOADING = threading.RLock()  # transformers sets torch's default dtype, for all threads, while it loads a network
 
 
 def transformers() -> ModuleType:
     """The library. It puts another module in its own place while it is imported, so that a thread which asks for it
     just then would be left with the one that has no names."""
-    with _IMPORTING:
+    with LOADING:
         import transformers
 
         return transformers

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..basics.fingerprints import fingerprint
-from ..basics.lazy import transformers
+from ..basics.lazy import LOADING, transformers
 from ..checkpoints import data_folder
 from ..errors import CheckpointError
 
@@ -166,10 +166,11 @@ def _class_token(source: Any, model: Any, device: torch.device | str, crop: int)
 
 def _pretrained(kind: Any, source: Any, device: torch.device | str, **options: Any) -> Any:
     """Every weight must be in the folder: transformers would draw the missing ones at random, with a mere warning."""
-    model, report = kind.from_pretrained(
-        source, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True, trust_remote_code=False,
-        **options,
-    )  # fmt: skip
+    with LOADING:
+        model, report = kind.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True, trust_remote_code=False,
+            **options,
+        )  # fmt: skip
     if wrong := [*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])]:
         raise ValueError(f"{len(wrong)} of its weights are missing or of another shape, such as {min(wrong)}")
     return model.to(device).float().eval()

@@ -16,7 +16,7 @@ from ..basics.depth import check_depth
 from ..basics.devices import choose_device
 from ..basics.dtypes import Dtype, choose_dtype
 from ..basics.folders import check_texts_of
-from ..basics.lazy import transformers
+from ..basics.lazy import LOADING, transformers
 from ..basics.offload import main_dtype, read_on_use
 from ..checkpoints import is_large, read_config, stored, weight_files
 from ..errors import CheckpointError
@@ -86,7 +86,7 @@ def _pretrained(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers from safetensors, every name and shape checked."""
     _checked(kind, folder)
     try:
-        with _quiet_transformers(progress=is_large(weight_files(folder))):
+        with LOADING, _quiet_transformers(progress=is_large(weight_files(folder))):
             module, report = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
