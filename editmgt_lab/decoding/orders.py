@@ -46,9 +46,9 @@ def frontier(log_probability: Tensor, noise: Tensor, known: Tensor, temperature:
 ORDERS: dict[str, Order] = {"confidence": confidence, "halton": halton, "random": random, "frontier": frontier}
 
 
-def neighbours(known: Tensor) -> Tensor:
-    """bool [B, h, w]: the places that touch a known one, with a side or a corner, and the known ones themselves."""
-    return F.max_pool2d(known.unsqueeze(1).float(), kernel_size=3, stride=1, padding=1).squeeze(1) > 0
+def neighbours(known: Tensor, reach: int = 1) -> Tensor:
+    """bool [B, h, w]: the places at most `reach` from a known one, corner to corner too, and the known ones themselves."""
+    return F.max_pool2d(known.unsqueeze(1).float(), 2 * reach + 1, stride=1, padding=reach).squeeze(1) > 0
 
 
 @lru_cache(maxsize=16)

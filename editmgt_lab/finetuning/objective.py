@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ..basics.dtypes import has_bfloat16
 from ..editor import Editor
-from ..training.objective import by_token, nearest_codes, token_losses
-from ..transformer import AESTHETIC_SCORE
+from ..training.objective import by_token, nearest_codes, picture_conditions, token_losses
 from .batch import Batch
 from .settings import FinetuneSettings
 
@@ -51,7 +50,7 @@ class Objective:
         editor, device = self.editor, self.editor.device
         source, target, hidden, asked = (x.to(device) for x in (batch.source, batch.target, batch.hidden, batch.asked))
         height, width = (editor.vq.config.factor * side for side in source.shape[1:])
-        micro = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(len(batch), 5)
+        micro = picture_conditions(width, height, len(batch), device)
         with torch.no_grad():
             text = editor.text_encoder(batch.texts)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):

@@ -165,8 +165,9 @@ def train(
     began: Any = "nothing"
     if editor is not None:
         began = fingerprint(editor.transformer, editor.text_encoder, tokenizer_fingerprint(editor.text_encoder))
-    named = None if words is None else load(words, device=device, dtype=torch.float32).text_encoder
-    if named is not None and editor is None:
+    named = None
+    if words is not None and editor is None:
+        named = load(words, device=device, dtype=torch.float32).text_encoder
         began = {"words": fingerprint(named, tokenizer_fingerprint(named))}
         check_words(named, recipe)
     given = editor or (load(tokenizer, device=device, dtype=torch.float32) if tokenizer is not None else None)

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..decoding.orders import neighbours
+from ..transformer import AESTHETIC_SCORE
+
 REACH = 0.05  # of the mean squared distance between codes: so near, two codes look much the same
 
 
@@ -48,8 +51,7 @@ def revealed_late(changed: Tensor, share: float) -> Tensor:
     The place is that of this edit, up to four tokens wider, and, so that what is hidden does not say where the edit is,
     that of another one of the batch.
     """
-    reach = int(torch.randint(5, ()))
-    wide = F.max_pool2d(changed[:, None].float(), 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
+    wide = neighbours(changed, reach=int(torch.randint(5, ())))
     chosen = torch.rand(len(changed), device=changed.device) < share
     return (wide | wide.roll(1, dims=0)) & chosen[:, None, None]
 
@@ -76,6 +78,11 @@ def step_index(u: Tensor, generator: torch.Generator | None = None, *, most: int
 def ratio_timestep(u: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """The timestep that the released code trains with: 1000 times the mask ratio. u: [B] → [B]."""
     return 1000 * mask_ratio(u)
+
+
+def picture_conditions(width: int, height: int, count: int, device: torch.device) -> Tensor:
+    """What the network is told of `count` pictures that nothing was cropped from: [count, 5], sides in px."""
+    return torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=device).expand(count, 5)
 
 
 TIMESTEPS = {"step index": step_index, "mask ratio": ratio_timestep}

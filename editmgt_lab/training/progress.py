@@ -14,22 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import world
 from ..basics.checks import check_number
+from ..decoding.orders import neighbours
 from ..editor import Editor
 from ..errors import command
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import edit_score, leakage, success
 from ..metrics.pixels import psnr
-from ..text import TextEncoder
-from ..transformer import AESTHETIC_SCORE
 from ..vq import VQModel
 from .data import tokenize_edits
-from .objective import step_index
+from .objective import picture_conditions, step_index
 from .recipe import SMALL
 from .samples import fill
 from .tokenizer.local import encode
@@ -130,28 +128,27 @@ def edit_figures(
 
 
 @torch.no_grad()
-def taken_for_unchanged(
-    model: nn.ModuleDict, vq: VQModel, text: TextEncoder, samples: Sequence[world.EditSample]
-) -> dict[str, float]:
+def taken_for_unchanged(model: nn.ModuleDict, vq: VQModel, samples: Sequence[world.EditSample]) -> dict[str, float]:
     """Of the tokens that these edits change, the share that is answered as in the source, a mean over the edits: where
     everything is hidden, as decoding begins, and where their place alone is, in a target that is there already, as it
     ends. See `objective.revealed_late`.
     """
-    transformer, data = model["transformer"], tokenize_edits(vq, text, samples)
+    transformer, text_encoder = model["transformer"], model["text_encoder"]
+    data = tokenize_edits(vq, text_encoder, samples)
     device = next(transformer.parameters()).device
     data = {name: tensor.long().to(device) for name, tensor in data.items()}
-    micro = torch.tensor([[*samples[0].source.size, 0, 0, AESTHETIC_SCORE]], device=device)
+    micro = picture_conditions(*samples[0].source.size, 1, device)
     found: dict[str, list[float]] = {"everything hidden": [], "the place alone hidden": []}
     for row in range(len(samples)):
         source, target, ids = (data[name][row : row + 1] for name in ("source", "target", "instruction"))
         changed = source != target
-        place = F.max_pool2d(changed[:, None].float(), 5, stride=1, padding=2)[:, 0] > 0
-        condition = text.encode_ids(ids)
+        place = neighbours(changed, reach=2)
+        text = text_encoder.encode_ids(ids)
         for shares, hidden in zip(found.values(), (torch.ones_like(place), place), strict=True):
             u = hidden.float().mean(dim=(1, 2)).acos() * 2 / math.pi
             tokens = target.masked_fill(hidden, transformer.config.vocab_size - 1)
             step = step_index(u, most=STEPS, least=STEPS)
-            logits = transformer(tokens, condition, step, source=source, micro_conditions=micro)
+            logits = transformer(tokens, text, step, source=source, micro_conditions=micro)
             shares.append((logits.argmax(dim=1) == source)[changed].float().mean().item())
     return {name: sum(shares) / len(shares) for name, shares in found.items()}
 
@@ -193,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"  {name}: {sum(values) / len(values):.2f} of {len(values)}")
         if not options.window:
             local = [sample for sample in samples if sample.category not in ("background", "style")]
-            for name, share in taken_for_unchanged(model, editor.vq, editor.text_encoder, local).items():
+            for name, share in taken_for_unchanged(model, editor.vq, local).items():
                 print(f"taken for unchanged, {name}: {share:.2f} of what local edits change")
 
 

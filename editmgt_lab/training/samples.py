@@ -14,8 +14,8 @@ from .. import world
 from ..decoding import RegionHoldSampler
 from ..images import to_images
 from ..metrics.report import gallery, save_figure
-from ..transformer import AESTHETIC_SCORE
 from ..vq import VQModel
+from .objective import picture_conditions
 from .recipe import Recipe
 from .tokenizer.local import encode
 from .windows import caption_windows, corners, cut, window_of
@@ -41,7 +41,7 @@ def fill(
     transformer, text_encoder = model["transformer"], model["text_encoder"]
     device, mask_token_id, count = next(transformer.parameters()).device, transformer.config.vocab_size - 1, len(texts)
     tokens, text = torch.full((count, *shape), mask_token_id, device=device), text_encoder(list(texts))
-    micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, AESTHETIC_SCORE], device=device).expand(count, 5)
+    micro = picture_conditions(recipe.image_size, recipe.image_size, count, device)
     sampler = RegionHoldSampler(mask_token_id, steps, token_temperature=token_temperature)
     generator = torch.Generator(device).manual_seed(seed)
     source, origin = (None if each is None else each.to(device) for each in (source, origin))

@@ -27,6 +27,7 @@ from .objective import (
     hide,
     mask_ratio,
     nearest_codes,
+    picture_conditions,
     revealed_late,
     step_index,
     token_losses,
@@ -105,7 +106,7 @@ def training_loss(
     tokens, hidden = hide(target, mask_ratio(u), transformer.config.vocab_size - 1, late=late)
     counts = ask(hidden, changed, recipe.asked_share)
     asked = counts > 0
-    micro = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, 6.0], device=ids.device).expand(len(ids), 5)
+    micro = picture_conditions(recipe.image_size, recipe.image_size, len(ids), ids.device)
     text = model["text_encoder"].encode_ids(ids)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=has_bfloat16(ids.device)):
         with model["reader"].listening(transformer, ids.shape[1]) as streams:

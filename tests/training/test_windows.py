@@ -254,6 +254,6 @@ def test_what_is_taken_for_unchanged(vq, monkeypatch, answer, share):
         return torch.nn.functional.one_hot(said, 1024).movedim(-1, 1).float()
 
     monkeypatch.setattr(transformer, "forward", answers)
-    found = progress.taken_for_unchanged({"transformer": transformer}, vq, encoder, samples)
+    found = progress.taken_for_unchanged({"transformer": transformer, "text_encoder": encoder}, vq, samples)
     assert list(found.values()) == [share, share]
     assert hidden[::2] == [1.0, 1.0] and 0 < max(hidden[1::2]) < 0.5, "first everything, then the place alone"
