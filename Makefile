@@ -22,7 +22,7 @@ demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.
 		$${INSTRUCTION:+--instruction "$$INSTRUCTION"} --output outputs/
 
 test: $(VENV)/installed-test ## set up, then run every test and the linter
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 	$(BIN)/ruff format --check editmgt_lab tests notebooks/build.py
 

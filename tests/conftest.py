@@ -18,13 +18,19 @@ import editmgt_lab as lab  # noqa: E402
 from tests.support.tiny import save_tiny  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)  # a random order shuffles afterwards
 def pytest_collection_modifyitems(items):
-    """Tests that run beside each other keep to their file, whose fixtures they share; notebooks go their own way."""
+    """Tests that run beside each other keep to their file, whose fixtures they share; notebooks go their own way. What
+    takes longest comes first, so that no process is left alone with it in the end.
+    """
     if addresses := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"every process would name these otherwise; give them ids: {addresses}")
     for item in items:
         file, _, name = item.nodeid.partition("::")
         item.add_marker(pytest.mark.xdist_group(name if file.endswith("test_notebooks.py") else file))
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+    items.sort(key=lambda item: "notebooks/" not in item.nodeid and item.get_closest_marker("browser") is None)
 
 
 @pytest.fixture(autouse=True)

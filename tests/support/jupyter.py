@@ -93,7 +93,8 @@ def run_cell(page: Page, number: int, *, wait: bool = True) -> Locator:
     page.keyboard.press("Shift+Enter")
     if wait:
         expect(cell.locator(".jp-InputArea-prompt")).to_have_text(re.compile(r"\[\d+\]"))
-        expect(cell.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+        told = cell.locator("[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
+        assert not told, told
     return cell.locator(".jp-Cell-outputArea")
 
 

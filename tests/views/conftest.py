@@ -9,9 +9,3 @@ from tests.support.browser import chromium
 def browser():
     with chromium() as browser:
         yield browser
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker("browser")

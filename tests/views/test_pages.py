@@ -1,4 +1,7 @@
-"""A page is reloaded while its kernel works, two browsers look at one kernel, a kernel is restarted under a page."""
+"""A page is reloaded while its kernel works, two browsers look at one kernel, a kernel is restarted under a page.
+
+A tiny editor of random weights works, slowly: what is watched is the pages.
+"""
 
 from contextlib import suppress
 
@@ -8,26 +11,28 @@ from playwright.sync_api import Error, TimeoutError, expect
 from tests.support import until
 from tests.support.jupyter import FRONTS, opened_notebook, output_of, reloaded, run_cell, served, write_notebook
 
-CELLS = (
-    """
+SETUP = """
+import time
 import editmgt_lab as lab
 from editmgt_lab import views
 
-editor = lab.load()
-sample = lab.world.sample_edit(18, split="test", category="remove")
+editor = lab.load({folder!r}, device="cpu")
+editor.transformer.register_forward_pre_hook(lambda *_: time.sleep(0.1))  # as long as an edit takes, and no load
+sample = lab.world.sample_edit(18, split="test", category="remove", size=32)
 picture, instruction = sample.source, sample.instruction
-""".strip(),
-    "views.decode_player(editor, picture, instruction, seed=0)",
-    "views.decode_player(editor, picture, instruction, steps=1000)",
+""".strip()
+OPEN = (
+    "views.decode_player(editor, picture, instruction, steps=12, seed=0)",
+    "views.decode_player(editor, picture, instruction, steps=10_000)",
 )
 STEPS, LONG = 1, 2  # cells
 
 
 @pytest.fixture(scope="module")
-def server(browser, tmp_path_factory):
+def server(browser, tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for front in FRONTS:
-        write_notebook(folder / "notebooks" / f"{front}.ipynb", list(CELLS))
+        write_notebook(folder / "notebooks" / f"{front}.ipynb", [SETUP.format(folder=str(tiny_folder)), *OPEN])
     with served(folder) as address:
         yield address
 
