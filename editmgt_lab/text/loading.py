@@ -86,7 +86,7 @@ def _pretrained(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers from safetensors, every name and shape checked."""
     _checked(kind, folder)
     try:
-        with LOADING, _quiet_transformers(progress=is_large(weight_files(folder))):
+        with _quiet_transformers(progress=is_large(weight_files(folder))):
             module, report = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -157,16 +157,17 @@ def _tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def _quiet_transformers(*, progress: bool) -> Iterator[None]:
-    """Without its own reports, which the errors here repeat, and without a bar for small files."""
-    logging = transformers().utils.logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not progress:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    """Without its own reports, which the errors here repeat, and without a bar for small files; for one thread at a
+    time, since all of them have the same settings."""
+    with LOADING:
+        logging = transformers().utils.logging
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        if not progress:
+            logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
