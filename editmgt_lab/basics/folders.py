@@ -121,6 +121,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     with _beside(path) as unfinished:
         yield unfinished / path.name
+        _share(unfinished)
         made = unfinished / path.name
         if made.is_dir() and path.exists():
             _keep(made)
@@ -142,6 +143,7 @@ def written_into(folder: Path) -> Iterator[Path]:
     """
     with _beside(folder / "files") as unfinished:
         yield unfinished
+        _share(unfinished)
         *files, last = sorted(unfinished.iterdir())
         for file in files:
             _move(file, folder / file.name)
@@ -215,6 +217,15 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError, DiskError):
             if _is_abandoned(unfinished):
                 remove(unfinished)
+
+
+def _share(folder: Path) -> None:
+    """Give files the permissions of any new file: safetensors lets nobody but their owner read what it writes."""
+    usual = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if not (file.is_dir() or file.is_symlink()):
+            with suppress(OSError):  # some file systems have none
+                file.chmod(usual)
 
 
 def _move(unfinished: Path, path: Path) -> None:

@@ -47,7 +47,7 @@ ORDERS: dict[str, Order] = {"confidence": confidence, "halton": halton, "random"
 
 
 def neighbours(known: Tensor, reach: int = 1) -> Tensor:
-    """bool [B, h, w]: the places at most `reach` from a known one, corner to corner too, and the known ones themselves."""
+    """bool [B, h, w]: the places at most `reach` from a known one, corner to corner too, and the known ones."""
     return F.max_pool2d(known.unsqueeze(1).float(), 2 * reach + 1, stride=1, padding=reach).squeeze(1) > 0
 
 

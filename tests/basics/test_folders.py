@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from editmgt_lab.basics import folders
 from editmgt_lab.basics.folders import (
@@ -149,6 +151,26 @@ def test_a_file_or_folder_takes_its_place_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "new" / "file.txt").read_text() == "second"
     assert [each.name for each in (tmp_path / "new" / "folder").iterdir()] == ["second"]
     assert sorted(each.name for each in (tmp_path / "new").iterdir()) == ["file.txt", "folder"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077], ids=oct)
+def test_who_may_read_new_files_may_read_weights(tmp_path, umask):
+    tensors = {"weight": torch.zeros(2)}
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").touch()
+        with written_whole(tmp_path / "file") as unfinished:
+            save_file(tensors, unfinished)
+        with written_whole(tmp_path / "folder") as unfinished:
+            unfinished.mkdir()
+            save_file(tensors, unfinished / "file")
+        with written_into(tmp_path) as unfinished:
+            save_file(tensors, unfinished / "other")
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode for name in ("plain", "file", "folder/file", "other")}
+    assert set(modes.values()) == {0o100666 & ~umask}, modes
 
 
 def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):
