@@ -21,10 +21,10 @@ demo: $(VENV)/installed ## set up, then edit a picture into outputs/ [IMAGE=cat.
 	@$(BIN)/python -m editmgt_lab.views.demo $${IMAGE:+--image "$$IMAGE"} \
 		$${INSTRUCTION:+--instruction "$$INSTRUCTION"} --output outputs/
 
-test: $(VENV)/installed-test ## set up, then run every test and the linter
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+test: $(VENV)/installed-test ## set up, then run the linter and every test
 	$(BIN)/ruff check editmgt_lab tests notebooks/build.py notebooks/src
 	$(BIN)/ruff format --check editmgt_lab tests notebooks/build.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 fuzz: $(VENV)/installed-test ## ten thousand bad inputs: each a right result or a clear error [ARGS="--count 500 --seed 1"]
 	$(BIN)/python -m tests.fuzz $(ARGS)
