@@ -18,7 +18,7 @@ from ..run import Run, learning_rate_scale
 from .local import as_trained, hold_constant, is_local
 from .vq import crops
 
-STAYS, AGREES = 0.4, 0.5  # weights of the part that stays, and of its likeness in both pictures, beside the picture's 1
+STAYS, AGREES = 0.4, 2.0  # weights of the part that stays, and of its likeness in both pictures, beside the picture's 1
 
 
 def pair_loss(rebuilt: Tensor, pictures: Tensor, same: Tensor) -> Tensor:
