@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..basics.folders import write_text
-from ..errors import command
+from ..errors import SettingError, command
 from ..metrics.report import save_figure, save_json
 from .curate.sources import Source
 from .drawn.pictures import draw
@@ -27,6 +28,7 @@ DRAWN_PICTURES = 1000
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipeline and write all that comes of it."""
     chosen = parser().parse_args(arguments)
+    _check_apart(chosen.source, chosen.output)
     plan = plan_of(chosen)
     start(chosen.runner, chosen.address)
     began = time.perf_counter()
@@ -41,6 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if STAGES[-1] in found.shards:
         _finish(found, chosen.output, hold_against_truth(found, world) if world else None)
     print(f"{time.perf_counter() - began:.0f} s, of which not all may have been needed again")
+
+
+def _check_apart(source: str | None, output: Path) -> None:
+    """Raises SettingError for an output in the source's folder: the next run would take its tables for the source."""
+    folder = os.path.expanduser(source or "")
+    if os.path.isdir(folder) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
+        raise SettingError(
+            f"the output {output} lies in the source {source}, which the next run would read again",
+            expected="a source without this command's own files",
+            fix="name another folder by --output, or the folder with the pictures alone as the source",
+        )
 
 
 def _finish(found: Run, folder: Path, findings: Findings | None) -> None:

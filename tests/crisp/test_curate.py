@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from editmgt_lab.crisp.bounds import Bounds, with_settings
@@ -187,6 +187,33 @@ def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path, pictures, mon
     assert dropped() == {"a.jsonl#2": "there is no picture"}
 
 
+def test_a_picture_outside_of_the_source_is_refused_with_a_reason_of_its_own(tmp_path, pictures):
+    """As DVC and git-annex lay links to a store of their own."""
+    source, table = tmp_path / "source", tmp_path / "table"
+    source.mkdir()
+    table.mkdir()
+    (tmp_path / "stored.png").write_bytes(png(pictures[0]))
+    (source / "a.png").symlink_to(tmp_path / "stored.png")
+    (source / "b.png").write_bytes(png(pictures[1]))
+    (source / "c.png").symlink_to("b.png")
+    (table / "rows.jsonl").write_text('{"image": "../stored.png"}\n{"image": "absent.png"}\n')
+    store, stage = Store(tmp_path / "shards"), Stage("measure", (Measure(),), ("picture",))
+
+    def dropped(place):
+        (shard,) = stage.run(Source(str(place)).shards(), store, progress=False)
+        assert not shard.failed
+        return {row["origin"]: row for row in store.rows(shard, dropped=True)}
+
+    rows = dropped(source)
+    assert {name: row["reason"] for name, row in rows.items()} == {"a.png": "the picture lies outside of the source"}
+    assert "'a.png' lies outside of" in rows["a.png"]["problem"] and "copy what is meant" in rows["a.png"]["problem"]
+    reasons = {name: row["reason"] for name, row in dropped(table / "rows.jsonl").items()}
+    assert [*reasons.values()] == ["the picture lies outside of the source", "there is no picture"]
+    (source / "a.png").unlink()
+    (source / "a.png").write_bytes(png(pictures[0]))
+    assert dropped(source) == {}, "a copy is taken"
+
+
 def test_what_is_too_large_for_a_picture_is_not_read(tmp_path, pictures):
     """A file with a hole and a sparse member of a .tar: gigabytes that are nowhere."""
     with open(tmp_path / "a.png", "wb") as file:
@@ -289,7 +316,7 @@ def test_the_kept_bytes_show_the_picture_that_is_edited(picture):
         (as_file(image, "PNG", transparency=colour), "transparency → white"),
         (as_file(image, "WEBP", icc_profile=SRGB, lossless=True), None),
         (as_file(image, "PNG", icc_profile=b"no profile"), None),
-        (as_file(image, "JPEG", exif=turned), None),
+        (as_file(image, "JPEG", exif=turned), "metadata removed"),
     ]
     for content, note in cases:
         with warnings.catch_warnings():
@@ -299,6 +326,50 @@ def test_the_kept_bytes_show_the_picture_that_is_edited(picture):
         assert (kept == content) == (note is None)
         with Image.open(io.BytesIO(kept)) as again:
             assert again.convert("RGB").tobytes() == shown.tobytes(), note
+
+
+def told_of_a_place():
+    """EXIF with a GPS position and an owner."""
+    exif = Image.Exif()
+    exif[0x013B] = exif[0xA430] = "Somebody"
+    exif.get_ifd(0x8825).update({1: "N", 2: (51.0, 28.0, 38.0), 29: "2024:01:01"})
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_is_published_says_neither_where_nor_whose(picture, kind):
+    image, exif = picture(64, 48), told_of_a_place()
+    written = {
+        "JPEG": {"progressive": True, "restart_marker_rows": 1, "comment": b"Somebody", "dpi": (72, 72)},
+        "PNG": {"pnginfo": PngImagePlugin.PngInfo(), "dpi": (72, 72)},
+        "WEBP": {"quality": 80},
+    }[kind]
+    if kind == "PNG":
+        written["pnginfo"].add_text("Author", "Somebody")
+    told = as_file(image, kind, exif=exif, xmp=b"<x>Somebody</x>", icc_profile=SRGB, **written)
+    told += b"Somebody"  # as telephones put films behind their pictures
+    with Image.open(io.BytesIO(told)) as before:
+        assert before.getexif().get_ifd(0x8825) and b"Somebody" in told
+    (row,) = measured(told)["values"]
+    with Image.open(io.BytesIO(row["picture"])) as after:
+        assert after.format == kind and not after.getexif() and not after.getexif().get_ifd(0x8825)
+        assert after.info["icc_profile"] == SRGB
+        assert after.convert("RGB").tobytes() == decode.opened(told).tobytes()
+    assert b"Somebody" not in row["picture"] and b"2024:01:01" not in row["picture"]
+    assert row["note"] == "metadata removed" and Measure.version == 4
+    (again,) = measured(row["picture"])["values"]
+    assert (again["picture"], again["note"]) == (row["picture"], None)
+
+
+def test_a_file_of_another_build_loses_its_metadata_and_no_pixel(picture, monkeypatch):
+    told = as_file(picture(64, 48), "JPEG", exif=told_of_a_place())
+    whole = decode.opened(told).tobytes()
+    _, kept, note = decode.decoded(told[:-2] + b"\0\0")  # without its end, which Pillow does not miss
+    assert decode.opened(kept).tobytes() == whole and b"Somebody" not in kept and note == "metadata removed"
+    for wrong in (b"no picture", png(picture(64, 48, 1))):
+        monkeypatch.setattr(decode, "without_metadata", lambda *_, wrong=wrong: wrong)
+        kept = decode.decoded(told)[1]
+        assert decode.opened(kept).tobytes() == whole and b"Somebody" not in kept
 
 
 def test_damage_behind_the_first_frame_costs_nothing(picture):

@@ -66,7 +66,8 @@ def test_real_photographs_pass_and_others_are_dropped_with_every_reason(output):
 
 def test_what_had_to_be_converted_is_noted(output):
     notes = {row["origin"]: row["note"] for stage, row in rows(output, dropped=False) if stage == "measure"}
-    assert notes["camera.png"] == "L → RGB" and notes["horse.png"] == "RGBA → RGB" and notes["astronaut.png"] is None
+    assert notes["camera.png"] == "L → RGB" and notes["horse.png"] == "RGBA → RGB" and notes["retina.jpg"] is None
+    assert notes["astronaut.png"] == "metadata removed"
     assert notes["no_time_for_that_tiny.gif"].endswith("first of 24 frames")
 
 

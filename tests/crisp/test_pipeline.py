@@ -23,7 +23,7 @@ from editmgt_lab.crisp.drawn.models import DrawnJudge
 from editmgt_lab.crisp.drawn.pictures import GOOD, draw, read_truth
 from editmgt_lab.crisp.drawn.table import WATCHED, hold_against_truth
 from editmgt_lab.crisp.edit.editors import DiffusersEditor, HttpEditor, LabEditor
-from editmgt_lab.crisp.edit.judge import Pick
+from editmgt_lab.crisp.edit.judge import TIE, Pick, Scores
 from editmgt_lab.crisp.instruct.captions import Caption, Request, Thing
 from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.pipeline import STAGES, run
@@ -33,7 +33,7 @@ from editmgt_lab.crisp.results.statistics import Statistics, statistics
 from editmgt_lab.crisp.results.statistics import main as statistics_main
 from editmgt_lab.data.pairs import PairReader
 from editmgt_lab.errors import DataError, EndpointError, SettingError
-from editmgt_lab.world import render, sample_scene
+from editmgt_lab.world import CATEGORIES, render, sample_scene
 
 COUNT = 70  # pictures: two shards
 
@@ -189,7 +189,7 @@ def test_losers_say_which_rule_and_by_how_much(made, published):
     rows = [row for path in sorted(losers.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     won = {row["instruction_id"]: row["output"] for row in made.rows("assure", pictures=("output",))}
     lost = [r for stage in ("pick", "assure") for r in made.rows(stage, dropped=True, pictures=("output",))]
-    lost = [row for row in lost if not row["reason"].startswith("error in")]
+    lost = [row for row in lost if not row["reason"].startswith("error in") and row["reason"] != TIE]
     assert 0 < len(rows) == sum(row["output"] != won.get(row["instruction_id"]) for row in lost)
     assert all(row["output_img"] != row["chosen_img"] for row in rows)
     assert all(row["rule"] and row["stage"] in ("pick", "assure") for row in rows)
@@ -237,7 +237,43 @@ def test_the_pick_is_the_best_of_each_instruction():
     kept = {row["id"]: error for row, error in Pick().choose(rows)}
     assert [name for name, error in kept.items() if not error] == ["1", "2"]
     assert json.loads(kept["0"]["verdicts"])[0]["by"] == 5.0
+    assert kept["3"]["reason"] == TIE and json.loads(kept["3"]["verdicts"])[0]["by"] is None
     assert [row["id"] for row, error in Pick(least=4.0).choose(rows) if not error] == ["1"]
+    rows[1]["success"] = 2.0
+    kept = {row["id"]: error for row, error in Pick().choose(rows)}
+    (verdict,) = json.loads(kept["3"]["verdicts"])
+    assert verdict["rule"] == "another candidate is better" and verdict["unit"] == "of 10 for success"
+    assert (verdict["value"], verdict["bound"], verdict["by"]) == (1.0, 2.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """A judge to whom every edit is as good as every other."""
+
+    def judge(self, source, output, caption, request):
+        return Scores(8.0, 8.0, 8.0)
+
+
+def test_a_tie_is_no_preference(world, tmp_path):
+    mine = replace(plan(), judge=Alike())
+    found = run(Source(str(world / "pictures"), limit=12), mine, tmp_path, progress=False)
+    assert {row["reason"] for row in found.rows("pick", dropped=True)} == {TIE}
+    _, losers = publish(found, tmp_path / "published", progress=False)
+    rows = [row for path in losers.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert not any(row["stage"] == "pick" or row["chosen_img"] for row in rows)
+
+
+def test_the_card_counts_the_conversions_that_are_published(tmp_path):
+    """Of two instructions for one picture, one picture; of one that curation drops, none."""
+    (tmp_path / "pictures").mkdir()
+    scene = render(sample_scene(3, split="validation"), 64)
+    scene.convert("RGBA").save(tmp_path / "pictures" / "a.png")
+    scene.resize((20, 20)).convert("RGBA").save(tmp_path / "pictures" / "b.png")
+    mine = plan("--editor", "drawn", "--careless", "0", "--clip", "none", "--instructions", "2")
+    found = run(Source(str(tmp_path / "pictures")), mine, tmp_path / "shards", progress=False)
+    assert [row["note"] for row in found.rows("measure")] == ["RGBA → RGB"] * 2
+    told = statistics(publish(found, tmp_path / "published", progress=False)[0], progress=False)
+    assert told.rows == 2 and "- 1 × RGBA → RGB\n" in card(found, told)
 
 
 def test_measures_of_an_edit():
@@ -279,6 +315,15 @@ def test_bounds_are_data(tmp_path):
         rules.load_bounds(path)
     for of in (rules.DRAWN, rules.PHOTOGRAPHS):
         assert {name for each in of.values() for name in each} <= {*rules.MEASURES}
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_an_edit_of_a_photograph_that_was_not_made_is_dropped_without_clip(category):
+    nothing = dict.fromkeys(("inside", "outside", "worst", "whole"), 0.0) | {"success": 0.0, "preservation": 10.0}
+    done = nothing | {"inside": 0.3, "whole": 0.3, "success": 8.0}
+    unjudged = done | {"success": None}
+    for row, dropped in ((done, False), (unjudged, False), (nothing, True)):
+        assert bool(rules.broken_after({"type": category} | row, rules.PHOTOGRAPHS)) == dropped
 
 
 def test_our_own_editor_takes_part(tiny_folder, world, tmp_path):
@@ -391,6 +436,18 @@ def test_the_command_writes_everything_and_stops_where_it_is_told(tmp_path, caps
     assert told["statistics"]["rows"] == told["funnel"][-1]["kept"] > 0
     assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path), "--until", "curate"]) == 2
     assert "there is no data set" in capsys.readouterr().err
+
+
+def test_an_output_in_the_source_is_refused(tmp_path, capsys, monkeypatch):
+    """Its shards are tables, which a second run would take for the source."""
+    render(sample_scene(3, split="validation"), 64).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for source, output in ((".", "outputs/crisp"), (str(tmp_path), "."), ("../" + tmp_path.name, "x/../y")):
+        assert main([source, "--until", "curate", "--output", output]) == 2
+        assert "lies in the source" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    beside = tmp_path.parent / f"{tmp_path.name} beside"
+    assert main([".", "--until", "curate", "--output", str(beside)]) == 0 and (beside / "shards").is_dir()
 
 
 def test_the_numbers_of_a_single_edit_are_json(tmp_path):

@@ -1,4 +1,4 @@
-"""A picture's bytes as the pipeline keeps them: opened once, upright and RGB, with a note of what had to be done."""
+"""A picture's bytes as the pipeline keeps them: upright, RGB, of no place and nobody, with a note of what was done."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...basics.folders import plain
 from ...images import load_image
 from ...images.colour import has_other_colours
 from ...images.opening import ORIENTATION
+from .metadata import without_metadata
 
-PLAIN = ("PNG", "JPEG", "WEBP")  # kinds whose bytes are kept as they came, where nothing had to be done
+PLAIN = ("PNG", "JPEG", "WEBP")  # kinds whose bytes are kept, but for their metadata, where nothing had to be done
 TURNED = range(2, 9)  # of EXIF's orientations; others mean nothing
 
 
@@ -34,8 +35,20 @@ def decoded(content: bytes) -> tuple[Image.Image, bytes, str | None]:
             notes.append("turned upright")
         if (frames := _frames(header)) > 1:
             notes.append(f"first of {frames} frames")
-        plain = header.format in PLAIN and not notes
-    return picture, content if plain else encoded(picture), ", ".join(notes) or None
+        kind = header.format
+    if kind not in PLAIN or notes:
+        return picture, encoded(picture), ", ".join(notes) or None
+    bare = _bare(content, kind, picture)
+    return picture, bare, None if bare == content else "metadata removed"
+
+
+def _bare(content: bytes, kind: str, picture: Image.Image) -> bytes:
+    """Without metadata, where these are published: as PNG if the file's own parts do not show the same picture."""
+    with suppress(ValueError):  # an ImageError is one
+        bare = without_metadata(content, kind)
+        if bare == content or load_image(bare).tobytes() == picture.tobytes():
+            return bare
+    return encoded(picture)
 
 
 def _frames(header: Image.Image) -> int:

@@ -77,8 +77,8 @@ class Measure(Operator):
     """Opens the picture, once, and measures all that is measured of its pixels."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 3
-    takes: ClassVar[tuple[str, ...]] = ("id", "bytes", "unread")
+    version: ClassVar[int] = 4
+    takes: ClassVar[tuple[str, ...]] = ("id", "bytes", "unread", "refused")
     gives: ClassVar[Mapping[str, pa.DataType]] = {
         "picture_id": pa.string(),
         "picture": pa.binary(),
@@ -92,6 +92,8 @@ class Measure(Operator):
     def run(self, row: Row) -> dict[str, Any]:
         if row.get("unread"):
             raise OSError(row["unread"])
+        if row.get("refused"):
+            raise Drop(Verdict(f"the picture lies outside of the source: {row['refused']}"))
         if row["bytes"] is None:
             raise Drop(Verdict("there is no picture"))
         if size := header_size(row["bytes"]):  # the largest ones are not decoded

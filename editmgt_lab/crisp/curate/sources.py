@@ -1,9 +1,9 @@
 """Where pictures come from: a folder of files, tables (local or on the hub), or tar files of a webdataset.
 
 A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture),
-unread (why a picture that is there could not be read this time), and given, a caption that came with the picture, where
-it is asked for. Nothing is decoded here. The key of a shard changes with the files that it is of: the table, the
-pictures that it names, and whether they are there.
+unread (why a picture that is there could not be read this time), refused (why one is not read at all), and given, a
+caption that came with the picture, where it is asked for. Nothing is decoded here. The key of a shard changes with the
+files that it is of: the table, the pictures that it names, and whether they are there.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ COLUMNS = (
 )  # first that is there
 LARGEST = 4 * MAX_PIXELS  # bytes of a file, which no picture that is opened has, even uncompressed
 NO_PICTURE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)  # nor ever will
-RAW = pa.schema([("id", pa.string()), ("origin", pa.string()), ("bytes", pa.binary()), ("unread", pa.string())])
-Raw = tuple[str, Any, str | None]  # origin; bytes, path or None; the caption that came with it
+RAW = pa.schema(
+    {"id": pa.string(), "origin": pa.string(), "bytes": pa.binary(), "unread": pa.string(), "refused": pa.string()}
+)
+Raw = tuple[str, Any, str | None]  # origin; bytes, path, None or a DataError; the caption that came with it
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,8 @@ def _row(name: str, origin: str, value: Any, given: str | None) -> dict[str, Any
             pass
         except OSError as error:
             unread = None if error.errno in NO_PICTURE else str(error)
-    known = {"id": name, "origin": legible(origin), "bytes": content}
+    refused = f"{value.problem}; {value.fix}" if isinstance(value, DataError) else None
+    known = {"id": name, "origin": legible(origin), "bytes": content, "refused": refused}
     return known | {"unread": unread and legible(unread), "given": given and legible(given)}
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from ...checkpoints import data_folder
 from ...editor import Editor
-from ...errors import CheckpointError, EndpointError, SettingError
-from ...images import load_image
+from ...errors import CheckpointError, EndpointError, ImageError, SettingError
+from ...images import aspects_differ, load_image
+from ...images.opening import px
 from ...loading import load
 from ..engine.keys import stamp_of
 from ..models.http import Patience, check_address, post
@@ -27,6 +28,7 @@ ABSENT = {
     "Step1X": "Step1X-Edit is in no release of diffusers: install the branch of its authors' pull request, or serve it "
     "with their own code and name its address as an editor"
 }
+MOST_OFF = 0.05  # by which an output's aspect ratio may differ from the picture's: models round sides to their grids
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class DiffusersEditor:
     SettingError for a class that diffusers has not.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pipeline: str
     folder: str
     steps: int = 28
@@ -112,16 +114,25 @@ class DiffusersEditor:
         return f"{self.pipeline} {Path(self.folder).name}"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
-        """See PictureEditor. Raises CheckpointError, and whatever the pipeline raises."""
+        """See PictureEditor. Raises CheckpointError, ImageError for an output of another aspect ratio, and whatever the
+        pipeline raises."""
         pipeline = _pipeline(self.pipeline, self.folder, self.device)
-        output = pipeline(
-            image=image,
-            prompt=instruction,
-            num_inference_steps=self.steps,
-            generator=torch.Generator("cpu").manual_seed(seed),
-            **self.options,
+        # Kontext makes squares unless it is told a shape, which it scales to its own area; others look at the picture.
+        shape = {"width": image.width, "height": image.height} if self.pipeline.startswith("FluxKontext") else {}
+        asked = {"num_inference_steps": self.steps, "generator": torch.Generator("cpu").manual_seed(seed)}
+        output = pipeline(image=image, prompt=instruction, **asked, **shape | self.options)
+        return _as_large_as(image, output.images[0].convert("RGB"), self.name)
+
+
+def _as_large_as(image: Image.Image, output: Image.Image, name: str) -> Image.Image:
+    """An editor's output in the picture's size. Raises ImageError where that would distort it."""
+    if aspects_differ(output.size, image.size) > MOST_OFF:
+        raise ImageError(
+            f"{name} made {px(output.size)} of a picture of {px(image.size)}",
+            expected="an output of the picture's aspect ratio",
+            fix="have the editor told the picture's width and height, or give it pictures of the shape that it makes",
         )
-        return output.images[0].convert("RGB").resize(image.size, Image.Resampling.LANCZOS)
+    return output.resize(image.size, Image.Resampling.LANCZOS)
 
 
 def _pipeline_class(name: str) -> Any:
@@ -166,7 +177,7 @@ class HttpEditor:
     key_variable: the environment variable with the server's key, if it wants one.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     url: str
     key_variable: str | None = field(default=None, compare=False)
     patience: Patience = field(default_factory=Patience, compare=False)
@@ -180,7 +191,7 @@ class HttpEditor:
         return self.url
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
-        """See PictureEditor. Raises EndpointError, ImageError for an answer that is no picture."""
+        """See PictureEditor. Raises EndpointError, ImageError for an answer that is no picture or of another aspect."""
         stream = io.BytesIO()
         image.save(stream, format="PNG")
         asked = {"image": base64.b64encode(stream.getvalue()).decode(), "instruction": instruction, "seed": seed}
@@ -193,4 +204,4 @@ class HttpEditor:
                 expected='{"image": a picture file as base64}',
                 fix="put a small server with this answer before the editor",
             ) from error
-        return load_image(content).resize(image.size, Image.Resampling.LANCZOS)
+        return _as_large_as(image, load_image(content), self.name)

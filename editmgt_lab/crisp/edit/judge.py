@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +13,7 @@ from ..engine.operators import Verdict
 from ..instruct.captions import Caption, Request
 
 HIGHEST = 10.0
+TIE = "another candidate is as good"  # the rule of those that lose nothing but the draw: nobody prefers the other
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Judge(Protocol):
 class Pick:
     """Of the candidates for an instruction the best is kept: by overall score, then success, then the first.
 
-    The others are dropped with what they lack. A judge whose score is below `least` picks none.
+    The others are dropped with what they lack, which of a `TIE` is nothing. A judge whose score is below `least` picks
+    none.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     least: float = 0.0
 
     def choose(self, rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, str] | None]]:
@@ -56,11 +58,18 @@ class Pick:
             best = max(group, key=lambda row: (row["overall"], row["success"]))
             for row in group:
                 if row is not best:
-                    yield row, _lost(Verdict("another candidate is better", row["overall"], best["overall"], "of 10"))
+                    yield row, _lost(_worse(row, best))
                 elif row["overall"] < self.least:
                     yield row, _lost(Verdict("the judge takes none", row["overall"], self.least, "of 10"))
                 else:
                     yield row, None
+
+
+def _worse(row: Mapping[str, Any], best: Mapping[str, Any]) -> Verdict:
+    for score, unit in (("overall", "of 10"), ("success", "of 10 for success")):
+        if row[score] != best[score]:
+            return Verdict("another candidate is better", row[score], best[score], unit)
+    return Verdict(TIE)
 
 
 def _lost(verdict: Verdict) -> dict[str, str]:

@@ -48,6 +48,7 @@ class Edit(Operator):
     name: ClassVar[str] = "edit"
     takes: ClassVar[tuple[str, ...]] = ("id", "picture", "instruction", "editor", "seed")
     gives: ClassVar[Mapping[str, pa.DataType]] = {"output_id": pa.string(), "output": pa.binary()}
+    grouped_by: ClassVar[str | None] = "editor"
     editors: tuple[PictureEditor, ...]
 
     def __post_init__(self) -> None:

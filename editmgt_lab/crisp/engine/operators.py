@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 BROKEN = "error"  # begins the reason of a row whose operator raised what it did not foresee
 FAILED = "failure"  # or what another run may not meet: a server that is down, a model that is not there, no memory left
 OUTSIDE = (EndpointError, CheckpointError, OSError, MemoryError, torch.OutOfMemoryError)
+DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error")  # begin what every later call of this process raises too
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Operator:
 
     name: for people; version: raised when the code changes what it gives; takes: the columns that `run` is passed;
     gives: name → type of the columns that it returns. `many`: run returns a list, a row for each. `at_once`: rows that
-    may be worked on at the same time, for operators that wait for others.
+    may be worked on at the same time, for operators that wait for others. `grouped_by`: one of `takes`, such as a model
+    that is needed: rows of one value are worked on one after the other, so that each is loaded once for a shard.
     """
 
     name: ClassVar[str] = ""
@@ -81,6 +83,7 @@ class Operator:
     gives: ClassVar[Mapping[str, pa.DataType]] = {}
     many: ClassVar[bool] = False
     at_once: ClassVar[int] = 1
+    grouped_by: ClassVar[str | None] = None
 
     def run(self, row: Row) -> Row | Sequence[Row]:
         """The new columns of one row. Raises Drop, or anything else, which is this row's error, but a DiskError."""
@@ -100,7 +103,7 @@ class Operator:
         except DiskError:  # no row's fault
             raise
         except Exception as error:  # whatever a decoder, a model or a server may come up with
-            kind = FAILED if isinstance(error, OUTSIDE) else BROKEN
+            kind = FAILED if _from_outside(error) else BROKEN
             said = error.problem if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             verdicts = (Verdict(f"{kind} in {self.name}: {said}"),)
         told = [each.to_dict() for each in verdicts]
@@ -108,6 +111,12 @@ class Operator:
         problem = legible("; ".join(map(str, verdicts)))
         error = {"operator": self.name, "reason": reason, "problem": problem, "verdicts": json.dumps(told)}
         return {"values": None, "error": error}
+
+
+def _from_outside(error: Exception) -> bool:
+    """Newer releases of torch raise an AcceleratorError for a broken device, older ones a RuntimeError that says so."""
+    kinds = (*OUTSIDE, getattr(torch, "AcceleratorError", OSError))
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and str(error).startswith(DEVICE))
 
 
 ERROR = pa.struct([(name, pa.string()) for name in ("operator", "reason", "problem", "verdicts")])
@@ -122,14 +131,14 @@ def apply(frame: Any, operator: Operator) -> Any:
     daft = load_daft()
     from daft.functions import unnest
 
-    gives = pa.struct(list(operator.gives.items()))
+    gives = pa.struct([(name, _large(kind)) for name, kind in operator.gives.items()])
     answer = pa.struct([("values", pa.list_(gives)), ("error", ERROR)])
 
     @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(answer))
     def run(error: Any, ids: Any, *columns: Any) -> pa.Array:
         names, known = operator.takes, [column.to_pylist() for column in columns]
         rows = [dict(zip(names, values, strict=True)) for values in zip(*known, strict=True)]
-        answers = list(_answers(operator, error.to_pylist(), rows))
+        answers = _answers(operator, error.to_pylist(), rows)
         if "id" in operator.gives:
             for found, name in zip(answers, ids.to_pylist(), strict=True):
                 found["values"] = found["values"] or [{"id": name}]
@@ -144,12 +153,23 @@ def apply(frame: Any, operator: Operator) -> Any:
     return frame.select(*(name for name in frame.column_names if name != "_values"), unnest(daft.col("_values")))
 
 
-def _answers(operator: Operator, errors: Sequence[Any], rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    def one(error: Any, row: Row) -> dict[str, Any]:
-        return {"values": None, "error": error} if error else operator.answer(row)
+def _large(kind: pa.DataType) -> pa.DataType:
+    """A shard's pictures may be more than the 2 GiB at which an array of plain binaries ends."""
+    return pa.large_binary() if pa.types.is_binary(kind) else kind
 
+
+def _answers(operator: Operator, errors: Sequence[Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of every row, in their order, whatever the order is in which they are worked on."""
+
+    def one(place: int) -> dict[str, Any]:
+        error = errors[place]
+        return {"values": None, "error": error} if error else operator.answer(rows[place])
+
+    places = sorted(range(len(rows)), key=lambda place: str(rows[place].get(operator.grouped_by)))
     if operator.at_once == 1:
-        yield from map(one, errors, rows)
-        return
-    with ThreadPoolExecutor(operator.at_once) as pool:
-        yield from pool.map(one, errors, rows)
+        answers = [*map(one, places)]
+    else:
+        with ThreadPoolExecutor(operator.at_once) as pool:
+            answers = [*pool.map(one, places)]
+    found = dict(zip(places, answers, strict=True))
+    return [found[place] for place in range(len(rows))]

@@ -157,15 +157,14 @@ def _collected(frame: Any, operators: Sequence[Operator]) -> tuple[int, pa.Table
 
 
 def _small(table: pa.Table) -> pa.Table:
-    """Daft's large strings, binaries and lists as plain ones, which every reader of parquet knows."""
+    """Daft's large strings and lists as plain ones, which every reader of parquet knows; plain binaries end at 2 GiB,
+    which the pictures of a shard may pass."""
     return table.cast(pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema]))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_string(kind):
         return pa.string()
-    if pa.types.is_large_binary(kind):
-        return pa.binary()
     if pa.types.is_large_list(kind) or pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):

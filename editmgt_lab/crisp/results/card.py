@@ -95,7 +95,8 @@ def refinement_table(run: Run) -> str:
 def card(run: Run, statistics: Statistics, *, findings: str | None = None) -> str:
     """A data card in Markdown. findings: a table of the filters against the truth, where that is known."""
     plan = run.plan
-    notes = Counter(row["note"] for row in run.rows("measure", columns=("note",)) if row["note"])
+    published = {row["picture_id"]: row["note"] for row in run.rows("assure", columns=("picture_id", "note"))}
+    notes = Counter(note for note in published.values() if note)
     shares = "\n".join(f"| {name} | {n} | {n / statistics.rows:.1%} |" for name, n in statistics.categories.items())
     sides = "\n".join(f"| [{low}, {high}) px | {n} |" for low, high, n in statistics.intervals())
     rules = "\n".join(

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ...basics.folders import written_whole
 from ...errors import DataError
+from ..edit.judge import TIE
 from ..engine.operators import is_verdict
 from ..pipeline import Run
 
@@ -32,8 +33,8 @@ def publish(run: Run, folder: Path, *, progress: bool = True) -> tuple[Path, Pat
     A loser is an edit that another candidate was preferred to or that breaks a rule of stage 4: rule, value, bound and
     by how much are of the first rule that it breaks, verdicts has all as JSON, chosen_img is the edit that passed for
     the same instruction (null where none did): with it the row is a preference pair. One that nobody could judge or
-    measure is no loser, nor is one that is the chosen picture over again. Whole or not at all: what was there is
-    replaced at the end. Raises DataError where no edit passed, DiskError for a full disk.
+    measure is no loser, nor is one that is the chosen picture over again or as good as the picked one. Whole or not at
+    all: what was there is replaced at the end. Raises DataError where no edit passed, DiskError for a full disk.
     """
     written = []
     for name, schema, rows in (("dataset", COLUMNS, _winners(run)), ("losers", LOSERS, _losers(run))):
@@ -63,7 +64,7 @@ def _losers(run: Run) -> Iterator[dict[str, Any]]:
         for shard in (picked, assured):
             for row in run.store.rows(shard, dropped=True, pictures=pictures):
                 chosen = won.get(row["instruction_id"])
-                if row["output"] not in (None, chosen) and is_verdict(row):
+                if row["output"] not in (None, chosen) and is_verdict(row) and row["reason"] != TIE:
                     yield _loser(row, chosen)
 
 

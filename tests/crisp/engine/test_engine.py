@@ -13,9 +13,10 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from editmgt_lab.basics.folders import write_text
-from editmgt_lab.crisp.engine import runner
+from editmgt_lab.crisp.engine import runner, stages
 from editmgt_lab.crisp.engine.keys import described, key_of
 from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
@@ -157,6 +158,18 @@ def test_pictures_lie_once_and_are_found_from_later_stages(tmp_path):
     assert told[0]["operators"][0]["name"] == "draws" and told[0]["shards"][0]["kept"] == 3
 
 
+def test_no_table_of_pictures_ends_at_2_gib(tmp_path, monkeypatch):
+    """Neither those that a stage makes nor those that it fetches; what an operator says of them is a plain binary."""
+    seen, small = [], stages._small
+    monkeypatch.setattr(stages, "_small", lambda table: seen.append(small(table).schema) or small(table))
+    store, table = Store(tmp_path), pa.table({"id": ["a", "b"], "n": [1, 2]})
+    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table, {})], store, progress=False)
+    Stage("copied", (Copies(),)).run(finished(first, store), store, progress=False)
+    schemas = [*seen, pq.read_schema(store.kept(first[0]))]
+    assert [each.field("picture").type for each in schemas] == [pa.large_binary()] * 3
+    assert Draws.gives["picture"] == pa.binary() and schemas[-1].field("id").type == pa.string()
+
+
 def test_a_shard_with_a_file_missing_or_an_entry_torn_is_made_again(tmp_path):
     log = tmp_path / "log"
     store, first, _ = run(tmp_path, log, seconds=0)
@@ -225,6 +238,25 @@ def test_what_hangs_on_a_shard_that_is_made_again_is_made_again_too(tmp_path, mo
         assert {row["id"] for row in rows} == {"a", "b"} - {*never}
         assert all(row["seen"] == row["answer"] == row["picture"].decode() for row in rows)
     assert {row["seen"] for row in rows} == ({"four"} if never else {"three"}), "a whole shard is not made again"
+
+
+@pytest.mark.parametrize("error", ["AcceleratorError", "RuntimeError"])
+def test_a_device_that_is_broken_is_no_rows_fault(tmp_path, monkeypatch, error):
+    """Every row behind the first fails as well, and the next run asks about all of them again."""
+    kind = RuntimeError if error == "RuntimeError" else getattr(torch, error, None)
+    if kind is None:
+        pytest.skip("this torch raises a RuntimeError")
+    stage = Stage("first", (Repeats(),))
+    table = pa.table({"id": ["a", "b"], "picture": [b"a", b"b"]})
+    with monkeypatch.context() as broken:
+        broken.setattr(Repeats, "run", raising(kind("CUDA error: an illegal memory access was encountered")))
+        (shard,) = stage.run([Rows("k", table, {})], Store(tmp_path), progress=False)
+        assert shard.failed == ["a", "b"]
+        broken.setattr(Repeats, "run", raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+        (other,) = stage.run([Rows("other", table, {})], Store(tmp_path), progress=False)
+        assert not other.failed, "what is of the rows is not asked again"
+    (again,) = stage.run([Rows("k", table, {})], Store(tmp_path), progress=False)
+    assert again.kept == 2
 
 
 def raising(error):
