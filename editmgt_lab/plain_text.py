@@ -40,8 +40,9 @@ def say(*values: Any, file: TextIO | None = None) -> None:
 
 
 def page_json(value: Any) -> str:
-    """JSON that may stand in a page's script element: none of its text can open or close anything there."""
-    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """JSON that may stand in a page's script element: none of its text can open or close anything there. Raises
+    ValueError for a number that is not finite, which no page could read."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def literal(make: Callable[Given, Made]) -> Callable[Given, Made]:

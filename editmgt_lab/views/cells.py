@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from ipywidgets import Widget
+from ipywidgets import DOMWidget, Widget
 
 _opened: dict[str, tuple[str, list[Widget]]] = {}  # cell → its last run, and the views which that has opened
 _cared_for = ContextVar("cared_for", default=False)
@@ -66,3 +66,5 @@ def _empty(view: Widget) -> None:
     """Let go of all that a closed view, or a part of it, holds: IPython keeps what a cell has shown in its history."""
     for name in [name for name in vars(view) if not name.startswith("_")]:
         delattr(view, name)
+    for name in set(view.keys) - set(DOMWidget.class_trait_names()):  # what its page had, which is not in vars(view)
+        view._trait_values.pop(name, None)

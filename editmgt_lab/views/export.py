@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -138,9 +139,11 @@ class Saves:
 
 
 def plain(value: Any) -> Any:
-    """The same in JSON's types; bytes become {"base64": …}."""
+    """The same in JSON's types: bytes become {"base64": …}, and numbers that are not finite None."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value

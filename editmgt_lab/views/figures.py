@@ -32,6 +32,7 @@ Picture: TypeAlias = Image.Image | np.ndarray
 DECIDED = (253, 231, 170)
 CURVES, CONTROL = ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), "0.65"  # told apart by colour-blind readers
 PANEL = 2.6  # inches along one side of a picture
+TITLE = 14  # points
 ZOOM = 4  # tokens along one side of the part whose numbers are shown
 
 
@@ -57,13 +58,16 @@ def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequenc
     _check_some(rows, *rows)
     first = np.asarray(rows[0][0][0])
     figure = _figure(len(rows[0]), len(rows), first.shape[:2], above=0.8 if titles else 0.4)
-    titles = titles or [""] * len(rows)
-    heights = [min(len(rows[0]) / len(row), 1) for row in rows]  # the more pictures in a row, the smaller they are
-    figure.set_figheight(figure.get_figheight() * sum(heights) / len(rows))
+    above = [title_lines(title, figure.get_figwidth(), TITLE) for title in titles or [""] * len(rows)]
+    full = figure.get_figheight() / len(rows)
+    heights = [  # the more pictures in a row, the smaller they are
+        full * min(len(rows[0]) / len(row), 1) + more for row, (_, more) in zip(rows, above, strict=True)
+    ]
+    figure.set_figheight(sum(heights))
     parts = figure.subfigures(len(rows), squeeze=False, height_ratios=heights)
-    for row, title, part in zip(rows, titles, parts.flat, strict=True):
+    for row, (title, _), part in zip(rows, above, parts.flat, strict=True):
         if title:
-            part.suptitle(title, fontsize=14, x=0.01, ha="left")
+            part.suptitle(title, fontsize=TITLE, x=0.01, ha="left")
         for axis, (picture, caption) in zip(part.subplots(1, len(row), squeeze=False).flat, row, strict=True):
             _show(axis, picture, caption)
     return figure
@@ -249,6 +253,13 @@ def state_colours(step: DecodeStep, index: int = 0) -> np.ndarray:
     """[h, w, 3] uint8: grey where a token is masked, blue where it is really held, light where it is decided."""
     masked, kept = (each[index].numpy()[..., None] for each in (step.masked, step.kept))
     return np.where(masked, np.uint8(MASKED), np.where(kept, np.uint8(HELD), np.uint8(DECIDED)))
+
+
+def title_lines(text: str, width: float, size: int) -> tuple[str, float]:
+    """A title of this size in points, in lines that a figure of this width in inches has room for; and the inches that
+    its further lines take."""
+    lines = textwrap.wrap(text, int(100 * width / size))  # capitals are about 0.7 of the size wide
+    return "\n".join(lines), 1.3 * size / 72 * max(len(lines) - 1, 0)
 
 
 def _check_some(*lists: Sequence) -> None:

@@ -225,7 +225,10 @@ export function stepBar(model, count, playing) {
   return [element, () => (clearInterval(timer), model.off("change:step", tell))];
 }
 
-/** The widget's frame: title, progress, cancel, message; build(data, body) fills it and returns how to leave. */
+/**
+ * The widget's frame: title, progress, cancel, message; build(data, body, model) fills it and returns how to leave.
+ * Where it throws, its listeners to that model are taken away, and the error stays in sight until there is new data.
+ */
 export function mount(model, el, title, build) {
   const say = h("span", { class: "lab-message", role: "status" });
   const bar = h("progress", { max: 1, "aria-label": "progress" });
@@ -237,37 +240,38 @@ export function mount(model, el, title, build) {
   const root = h("section", { class: "lab", "aria-label": title });
   root.append(h("header", {}, h("h2", {}, title), quote), work, body);
   let leave = () => {};
+  let broken = "";
 
   function tell() {
-    const [message, busy] = [model.get("message"), model.get("busy")];
+    const [message, busy] = [broken || model.get("message"), model.get("busy")];
     bar.value = model.get("progress");
     bar.hidden = cancel.hidden = !busy;
     again.hidden = busy || !message || !model.get("live") || Object.keys(model.get("data")).length > 0;
     work.hidden = !busy && !message;
     say.textContent = message;
-    say.classList.toggle("lab-wrong", model.get("wrong"));
-  }
-  function complain(error) {
-    work.hidden = false;
-    say.textContent = String(error);
-    say.classList.add("lab-wrong");
+    say.classList.toggle("lab-wrong", Boolean(broken) || model.get("wrong"));
   }
   function rebuild() {
     leave();
     leave = () => {};
+    broken = "";
     body.replaceChildren();
     const data = model.get("data");
     quote.textContent = data.instruction ? `“${data.instruction}”` : "";
+    const heard = [];
+    const on = (...each) => (heard.push(each), model.on(...each));
     try {
-      if (Object.keys(data).length) leave = build(data, body);
+      if (Object.keys(data).length) leave = build(data, body, Object.assign(Object.create(model), { on }));
     } catch (error) {
-      complain(error);
+      heard.forEach((each) => model.off(...each));
+      broken = String(error);
+      console.error(error);
     }
+    tell();
   }
   const told = ["message", "busy", "progress", "wrong"];
   told.forEach((name) => model.on(`change:${name}`, tell));
   model.on("change:data", rebuild);
-  tell();
   rebuild();
   el.append(root);
   return () => {

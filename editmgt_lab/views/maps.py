@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..errors import SettingError
 WORDS_LIMIT = 512 * 2**20  # bytes: beyond, the recording is refused
 PATCHES_LIMIT = 64 * 2**20  # bytes: beyond, only the words' maps are recorded
 LEVELS = 255
+SEEN_IN = {"words": "image", "words_in_source": "source"}  # the words' maps → the picture that they show a look in
 
 Keep = Callable[[int], None]
 
@@ -37,7 +38,7 @@ class Plan:
     """What will be recorded, known before anything runs.
 
     words: W of them; grid: the positions, rows and columns, N of them; pictures: 1 for text to image, 2 with a source;
-    passing: bytes that the capture of one forward pass takes beside what is kept.
+    passing: bytes that the captures of one forward pass take beside what is kept.
     """
 
     steps: int
@@ -59,13 +60,12 @@ class Plan:
         token_grid: tuple[int, int],
         text: int,
         pictures: int,
-        passes: int,
     ) -> Plan:
-        """text: the text rows of a pass, padding included; passes: 2 with guidance.
+        """text: the text rows of a pass, padding included.
 
         Raises SettingError for blocks that are not there, or for more than WORDS_LIMIT bytes.
         """
-        passing = capture_memory(transformer, blocks, batch=passes, text=text, token_grid=token_grid)
+        passing = pictures * capture_memory(transformer, blocks, batch=1, text=text, token_grid=token_grid)
         grid = transformer.position_grid(*token_grid)
         heads = transformer.config.num_attention_heads
         plan = cls(steps, tuple(dict.fromkeys(blocks)), heads, tuple(words), grid, pictures, passing)
@@ -91,9 +91,14 @@ class Plan:
         return self.steps, len(self.blocks), self.heads
 
     @property
+    def seen_in(self) -> dict[str, str]:
+        """The names of the words' maps, each with the picture in which it shows where a word looks."""
+        return dict(list(SEEN_IN.items())[: self.pictures])
+
+    @property
     def words_memory(self) -> int:
         """Bytes: one for each number, eight for each map's scale."""
-        return math.prod(self.maps) * len(self.words) * (self.positions + 8)
+        return self.pictures * math.prod(self.maps) * len(self.words) * (self.positions + 8)
 
     @property
     def patches_memory(self) -> int:
@@ -122,38 +127,43 @@ class AttentionMaps:
     """Recorded attention: a level of 0 … 255 of a map from its least to its most, so off by at most a 510th of what it
     varies by. A map's scale is the pair (least, most - least).
 
-    words: uint8 [steps, blocks, heads, W, N], where each word looks, the mean of its text rows; words_scale: float32
-    [steps, blocks, heads, W, 2]. patches: uint8 [steps, blocks, heads, N, K], where each image patch
-    looks: the words, then the image, then the source; patches_scale: float32 [steps, blocks, heads, N, 2]. The last two
-    are None where they would have been too large. The padding's share is left out.
+    words: uint8 [steps, blocks, heads, W, N], where each word looks in the image, the mean of its text rows;
+    words_scale: float32 [steps, blocks, heads, W, 2]; words_in_source, words_in_source_scale: the same in the source,
+    None where the passes have none. patches: uint8 [steps, blocks, heads, N, K], where each image patch looks: the
+    words, then the image, then the source; patches_scale: float32 [steps, blocks, heads, N, 2]; None where they would
+    have been too large. The padding's share is left out.
     """
 
     plan: Plan
     words: np.ndarray
     words_scale: np.ndarray
+    words_in_source: np.ndarray | None = None
+    words_in_source_scale: np.ndarray | None = None
     patches: np.ndarray | None = None
     patches_scale: np.ndarray | None = None
 
     @classmethod
     def empty(cls, plan: Plan) -> AttentionMaps:
-        words = (*plan.maps, len(plan.words))
-        maps = [np.zeros((*words, plan.positions), np.uint8), np.zeros((*words, 2), np.float32)]
-        if plan.with_patches:
-            patches = (*plan.maps, plan.positions)
-            maps += [np.zeros((*patches, plan.keys), np.uint8), np.zeros((*patches, 2), np.float32)]
-        return cls(plan, *maps)
+        sizes = {name: (len(plan.words), plan.positions) for name in plan.seen_in}
+        sizes |= {"patches": (plan.positions, plan.keys)} if plan.with_patches else {}
+        maps = {}
+        for name, (rows, keys) in sizes.items():
+            maps[name] = np.zeros((*plan.maps, rows, keys), np.uint8)
+            maps[f"{name}_scale"] = np.zeros((*plan.maps, rows, 2), np.float32)
+        return cls(plan, **maps)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        names = ("words", "words_scale", "patches", "patches_scale")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     @property
     def memory(self) -> int:
         return sum(array.nbytes for array in self.arrays().values())
 
-    def word_maps(self, step: int) -> np.ndarray:
-        """Where each word looks: float32 [blocks, heads, W, N]."""
-        return restored(self.words[step], self.words_scale[step])
+    def word_maps(self, step: int, mapped: str = "image") -> np.ndarray:
+        """Where each word looks, in the "image", the "source" or, added up, "both": float32 [blocks, heads, W, N]."""
+        arrays = self.arrays()
+        names = [name for name, picture in self.plan.seen_in.items() if mapped in (picture, "both")]
+        return sum(restored(arrays[name][step], arrays[f"{name}_scale"][step]) for name in names)
 
     def patch_maps(self, step: int) -> np.ndarray:
         """Where each image patch looks: float32 [blocks, heads, N, K]."""
@@ -198,17 +208,26 @@ def recorded_maps(transformer: nn.Module, plan: Plan, text: int) -> Iterator[tup
     members = torch.zeros(text, len(plan.words))
     for column, word in enumerate(plan.words):
         members[list(word.rows), column] = 1
+    mean_of_rows = (members / members.sum(dim=0)).T  # [W, L]
+    arrays = maps.arrays()
     recorders = {block: PatchRecorder(members) for block in plan.blocks if plan.with_patches}
 
     def keep(step: int) -> None:
         for place, block in enumerate(plan.blocks):
-            by_row = captured.text_to_image(block)[-1].float()  # [heads, L, N]
-            by_word = (members / members.sum(dim=0)).T.to(by_row.device) @ by_row  # [heads, W, N]
-            maps.words[step, place], maps.words_scale[step, place] = quantise(by_word)
+            for name, captured in looks.items():
+                by_row = captured.text_to_image(block)[0].float()  # [heads, L, N]
+                by_word = mean_of_rows.to(by_row.device) @ by_row  # [heads, W, N]
+                arrays[name][step, place], arrays[f"{name}_scale"][step, place] = quantise(by_word)
             if block in recorders:
                 maps.patches[step, place], maps.patches_scale[step, place] = recorders[block].found
 
-    with capture_attention(transformer, plan.blocks) as captured, attached(transformer, recorders):
+    with ExitStack() as stack:
+        conditional = slice(-1, None)  # of the pictures of a pass, which has two with guidance
+        looks = {
+            name: stack.enter_context(capture_attention(transformer, plan.blocks, pictures=conditional, mapped=picture))
+            for name, picture in plan.seen_in.items()
+        }
+        stack.enter_context(attached(transformer, recorders))
         yield maps, keep
 
 

@@ -79,11 +79,13 @@ class Run:
         return found | {f"attention_{name}": array for name, array in maps.items()}
 
     def described(self) -> dict[str, Any]:
-        """The instruction and all settings, the seed included, and what the axes of the maps mean."""
+        """The instruction and all settings, the seed included, what the axes of the maps mean, and in which picture the
+        words' maps show where these look."""
         about = {"instruction": self.instruction, **asdict(self.settings), "states": STATES}
         if self.attention is not None:
             plan = self.attention.plan
             about |= {"attention_words": [word.name for word in plan.words], "attention_blocks": plan.blocks}
+            about |= {"attention_seen_in": {f"attention_{name}": picture for name, picture in plan.seen_in.items()}}
         return about
 
 
@@ -124,7 +126,6 @@ def record(
         plan = Plan.make(
             editor.transformer, words, blocks=blocks, steps=chosen.steps, token_grid=_token_grid(editor, source),
             text=length, pictures=1 if source is None or chosen.strength == 0 else 2,
-            passes=2 if chosen.guidance_scale > 1 else 1,
         )  # fmt: skip
         listening = recorded_maps(editor.transformer, plan, length)
     title = "decoding" if plan is None else f"attention of {plan}"
@@ -177,13 +178,13 @@ def code_colours_8bit(editor: Editor) -> np.ndarray:
 
 
 def word_rows(editor: Editor, instruction: str) -> tuple[list[Word], int]:
-    """The words of an instruction with all their text rows, special tokens among them; and L, padding included."""
+    """The words of an instruction with all their text rows, special tokens among them; and L, padding included. Every
+    row belongs to one word: characters that a token covers together are one."""
     rows = editor.text_encoder.tokenize([instruction])[-1]
+    offsets, mask = rows["offset_mapping"][0].tolist(), rows["attention_mask"][0].tolist()
     words: dict[tuple[int, int], Word] = {}
-    spans = word_spans(instruction)
-    for row, ((start, end), real) in enumerate(
-        zip(rows["offset_mapping"][0].tolist(), rows["attention_mask"][0].tolist(), strict=True)
-    ):
+    spans = _joined(word_spans(instruction), offsets)
+    for row, ((start, end), real) in enumerate(zip(offsets, mask, strict=True)):
         if not real:
             continue
         if start == end:
@@ -193,7 +194,17 @@ def word_rows(editor: Editor, instruction: str) -> tuple[list[Word], int]:
             if start < span[1] and end > span[0]:
                 known = words.get(span, Word(instruction[slice(*span)], ()))
                 words[span] = Word(known.name, (*known.rows, row))
-    return list(words.values()), len(rows["attention_mask"][0])
+    return list(words.values()), len(mask)
+
+
+def _joined(spans: list[tuple[int, int]], offsets: list[list[int]]) -> list[tuple[int, int]]:
+    """The spans of words, those that a token covers together as one, or its attention would count for each of them."""
+    for start, end in offsets:
+        covered = [span for span in spans if start < span[1] and end > span[0]]
+        if len(covered) > 1:
+            both = (min(covered)[0], max(covered)[1])
+            spans = [*(span for span in spans if span not in covered), both]
+    return spans
 
 
 def _repeated(result: EditResult, instruction: str, settings: dict) -> tuple[Image.Image | None, str, dict]:

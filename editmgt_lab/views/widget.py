@@ -142,7 +142,8 @@ class LabWidget(Saves, anywidget.AnyWidget):
         return "" if self.data else self.message or "no work has been done"
 
     def _page(self) -> str:
-        state = {name: getattr(self, name) for name in self.traits(sync=True) if name in self._own()} | {"live": False}
+        state = {name: getattr(self, name) for name in self.traits(sync=True) if name in self._own()}
+        state |= {"live": False, "message": "", "wrong": False, "busy": False}  # which were of the page's last work
         return PAGE.format(
             title=html.escape(self.title),
             css=self._css,

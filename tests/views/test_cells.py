@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import IPython
 import pytest
+from ipywidgets import Image
 from ipywidgets.widgets.widget import _instances
 
 from editmgt_lab import views
+from editmgt_lab.views.cells import parts_of
 from tests.support import PATIENCE
 
 INSTRUCTION = "make the ball blue"
@@ -31,6 +33,12 @@ def opened(editor, picture, kind=views.decode_player):
     return view
 
 
+def sent(widget):
+    """What its page has of pictures and arrays."""
+    picture = widget.value if isinstance(widget, Image) else b""
+    return len(getattr(widget, "data", {})) + len(picture)
+
+
 @pytest.mark.parametrize("kind", [views.decode_player, views.playground])
 def test_a_cell_that_is_run_again(editor, picture, run, kind):
     run("a", 1)
@@ -40,9 +48,12 @@ def test_a_cell_that_is_run_again(editor, picture, run, kind):
     assert all(view.comm is not None for view in (first, beside, other))
     run("a", 3)
     held = weakref.ref(first.pending)
+    full = [each for each in (*parts_of(first), first) if sent(each)]
+    assert full
     now = opened(editor, picture, kind)
     gc.collect()
     assert first.comm is None and beside.comm is None and held() is None, "IPython's history may keep the views"
+    assert not any(map(sent, full)), "nor what their pages had"
     assert other.comm is not None and now.comm is not None
 
 

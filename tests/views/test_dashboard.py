@@ -233,6 +233,53 @@ def test_a_stop_keeps_what_was_learned_and_start_goes_on(fresh, picture, samples
     assert dashboard.state == "finished" and len(dashboard.curves) == 6
 
 
+def test_the_edits_before_the_training_end_with_their_cancel(fresh, picture, samples):
+    trained, begun, go, passes = finetuner(fresh, picture), threading.Event(), threading.Event(), []
+
+    def decoding(*_):
+        passes.append(1)
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    with fresh.transformer.register_forward_pre_hook(decoding):
+        dashboard = views.finetune_dashboard(trained, samples)
+        assert begun.wait(PATIENCE)
+        dashboard.cancel()
+        go.set()
+        dashboard.pending.result(timeout=PATIENCE)
+    assert len(passes) == 1 < fresh.defaults.steps and dashboard.before == {} and dashboard.message == "cancelled"
+    dashboard.start()
+    dashboard.wait(PATIENCE)
+    assert dashboard.state == "finished" and dashboard.before["step"] == 0
+
+
+def test_a_cancel_from_a_cell_is_a_stop_after_which_it_goes_on(fresh, picture, samples, tmp_path):
+    trained = finetuner(fresh, picture, tmp_path / "run")
+    gate, dashboard = Gate(trained), views.finetune_dashboard(trained, samples)
+    dashboard.start()
+    gate.go.release(3)
+    until(lambda: len(gate.begun) == 4, "step 4 to begin")
+    trained.cancel()
+    gate.go.release(10)
+    dashboard.wait(PATIENCE)
+    assert trained.done == 4 and dashboard.status["state"] == "stopped"
+    dashboard.start()
+    dashboard.wait(PATIENCE)
+    assert dashboard.state == "finished" and len(dashboard.curves) == 6
+
+
+def test_a_validation_that_diverged_is_no_number(fresh, picture, samples, tmp_path, monkeypatch):
+    trained = finetuner(fresh, picture)
+    losses = iter([1.5, np.nan])
+    monkeypatch.setattr(trained, "validation_loss", lambda: next(losses))
+    dashboard = views.finetune_dashboard(trained, samples)
+    dashboard.start()
+    dashboard.wait(PATIENCE)
+    assert dashboard.validations == [[3, 1.5], [6, None]]
+    np.testing.assert_array_equal(dashboard.arrays()["validation"], [[3, 1.5], [6, np.nan]])
+    assert dashboard.save_figure(tmp_path / "figure.png").exists()
+
+
 def test_a_stop_before_the_first_step_is_not_lost(fresh, picture, samples):
     trained = finetuner(fresh, picture, steps=500)
     dashboard = views.finetune_dashboard(trained, samples)

@@ -108,6 +108,19 @@ def test_an_exported_page_shows_the_whole_training(browser, dashboard, tmp_path,
         page.screenshot(path=tmp_path / f"page_{scheme}_{width}.png", full_page=True)
 
 
+def test_a_validation_that_diverged_is_left_out(browser, dashboard, tmp_path):
+    losses = dashboard.validations
+    dashboard.validations = [[10, None], *losses[1:]]
+    file = dashboard.export(tmp_path / "page.html")
+    dashboard.validations = losses
+    with opened(browser, file) as page:
+        assert "loss" in told(page, 10) and "validation" not in told(page, 10) and "validation" in told(page, 20)
+        chart = page.locator("svg").first
+        expect(chart.locator("circle.lab-sparse")).to_have_count(2)
+        points = chart.locator("polyline.lab-sparse").get_attribute("points")
+        assert len(points.split()) == 2 and "NaN" not in chart.inner_html()
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_training_in_a_notebook(browser, server, front, tmp_path):
     with opened_notebook(browser, server, front, f"{front}.ipynb") as page:

@@ -96,6 +96,21 @@ def test_an_edit_under_a_released_hold_shows_what_it_kept(editor, picture):
     assert 0 < kept.sum() < result.held.sum(), "so that the two could be confused"
 
 
+@pytest.mark.parametrize("columns", [1, 4])
+@pytest.mark.parametrize("text", ["please make it blue " * 10, "MAKE ALL OF IT MORE BLUE " * 8])
+def test_a_long_title_is_wrapped_and_has_its_own_room(picture, columns, text):
+    long, short = (views.panels_figure([[(picture(), "source")] * columns], [title]) for title in (text, "blue"))
+    assert long.subfigs[0].get_suptitle().split() == text.split(), "no word is lost"
+    heights = []
+    for figure in (long, short):
+        figure.draw_without_rendering()
+        part = figure.subfigs[0]
+        title, below = part._suptitle.get_window_extent(), part.axes[0].title.get_window_extent()
+        assert title.x1 <= figure.bbox.x1 and title.y1 <= figure.bbox.y1 and title.y0 >= below.y1
+        heights.append(part.axes[0].get_window_extent().height)
+    assert heights[0] == pytest.approx(heights[1], rel=0.1), "the pictures are as large"
+
+
 def test_a_batch_is_a_row_for_each_picture(editor, picture):
     instructions = [INSTRUCTION, "remove the ball", "make the ball red"]
     result = editor.edit([picture(), picture(), picture()], instructions, steps=1, seed=0)
@@ -610,6 +625,13 @@ def test_the_finished_edit_can_be_saved(finished, editor, picture, tmp_path):
         assert saved["heat"].shape == saved["held"].shape == saved["source_tokens"].shape
         settings = json.loads(str(saved["settings"]))
     assert settings["instruction"] == INSTRUCTION and settings["seeds"] == [4] and settings["hold_threshold"] == 0.3
+
+
+def test_what_is_saved_as_held_is_what_is_shown_as_held(editor, picture):
+    released = editor.with_defaults(hold="released")
+    result = released.edit(picture(64, 24), INSTRUCTION, hold_threshold=0.6, steps=6, seed=3)
+    assert 0 < result.kept.sum() < result.held.sum(), "so that the two could be confused"
+    np.testing.assert_array_equal(views.playground(released, result).arrays()["held"], result.kept[0])
 
 
 def test_without_an_edit_there_is_nothing_to_save(editor, picture, tmp_path):

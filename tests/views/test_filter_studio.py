@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 import editmgt_lab as lab
 from editmgt_lab import views
 from editmgt_lab.crisp.assure.rules import DRAWN, MEASURES, broken_after
+from editmgt_lab.crisp.bounds import Bounds
 from tests.support import PATIENCE
 from tests.support.browser import opened
 from tests.support.judged import judged_edits
@@ -120,6 +121,23 @@ def test_page_and_python_agree_at_the_ends_of_every_slider(browser, studio, tmp_
                 studio.bounds = studio.bounds | {name: pair}
                 expect(kept).to_have_count(int(studio.kept.sum()))
         assert studio.kept.all()
+
+
+def test_a_slider_stays_where_its_bound_is(browser, edits, tmp_path):
+    """Dragged on beyond the other bound, in a notebook, whose model knows equal bounds as no change."""
+    rules = {"outside": Bounds(0.0, 0.01)}
+    studio = views.filter_studio(edits, {row["type"]: rules for row, _ in edits})
+    file = studio.export(tmp_path / "page.html")
+    page, alone = file.read_text(encoding="utf-8"), "state[name] === value"
+    assert alone in page
+    file.write_text(page.replace(alone, "JSON.stringify(state[name]) === JSON.stringify(value)"), encoding="utf-8")
+    with opened(browser, file) as page:
+        low = page.get_by_label("change outside the edit, at least")
+        most = float(low.get_attribute("max"))
+        assert most > 0.01
+        for to in (most, 0.9 * most + 0.1 * 0.01):
+            low.fill(str(to))
+            assert float(low.input_value()) == 0.01
 
 
 def test_the_page_fits_a_narrow_window(browser, studio, tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from playwright.sync_api import expect
 
 import editmgt_lab as lab
 from editmgt_lab import views
+from editmgt_lab.consolidation import to_heat
+from editmgt_lab.plain_text import page_json
 from editmgt_lab.views import maps as maps_module
 from editmgt_lab.views.attention_explorer.attention_explorer import token_colours
 from editmgt_lab.views.maps import in_bytes, quantise, restored
@@ -134,7 +137,8 @@ def test_text_to_image_is_recorded_too(editor):
     run = views.record(editor, None, "a red ball", attention=True, steps=3, seed=1, progress=quiet)
     np.testing.assert_array_equal(run.sampled[-1], editor.generate("a red ball", steps=3, seed=1).tokens[0])
     assert run.source is None and run.attention.patches.shape[-1] == len(run.attention.plan.words) + 16
-    assert "source" not in views.attention_explorer(run).arrays()
+    arrays = views.attention_explorer(run).arrays()
+    assert "source" not in arrays and "attention_words_in_source" not in arrays
 
 
 @pytest.mark.parametrize(
@@ -196,16 +200,33 @@ def test_words_know_all_their_rows(editor):
     assert [word.special for word in words] == [True, *[False] * 5, True]
 
 
+@pytest.mark.parametrize(
+    "text, tokens, words",
+    [("把鱼变蓝", [(0, 1), (1, 3), (3, 4)], {"把": 1, "鱼变": 1, "蓝": 1}),
+     ("把鱼变蓝 now", [(0, 2), (1, 3), (3, 4), (4, 6), (6, 8)], {"把鱼变": 2, "蓝": 1, "now": 2}),
+     ("鱼 blue", [(0, 1), (0, 1), (1, 6)], {"鱼": 2, "blue": 1})],
+)  # fmt: skip
+def test_a_row_belongs_to_one_word_or_its_attention_would_count_twice(text, tokens, words):
+    offsets = [(0, 0), *tokens, (0, 0), (0, 0)]
+    mask = [1] * (len(offsets) - 1) + [0]
+    rows = {"offset_mapping": torch.tensor([offsets]), "attention_mask": torch.tensor([mask])}
+    stand_in = SimpleNamespace(text_encoder=SimpleNamespace(tokenize=lambda texts: [rows]))
+    found, length = word_rows(stand_in, text)
+    assert {word.name: len(word.rows) for word in found if not word.special} == words and length == len(mask)
+    assert sorted(row for word in found for row in word.rows) == list(range(sum(mask)))
+
+
 # Attention
 
 
 @torch.no_grad()
-def test_recorded_maps_are_the_captured_ones(editor, picture, run):
+@pytest.mark.parametrize("mapped", ["image", "source"])
+def test_recorded_maps_are_the_captured_ones(editor, picture, run, mapped):
     """Step by step, against a capture around the same edit; a level is a 255th of what a map varies by."""
     plan = run.attention.plan
-    with lab.capture_attention(editor.transformer, plan.blocks) as captured:
+    with lab.capture_attention(editor.transformer, plan.blocks, mapped=mapped) as captured:
         for step in editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS):
-            recorded = run.attention.word_maps(step.index)
+            recorded = run.attention.word_maps(step.index, mapped)
             for place, block in enumerate(plan.blocks):
                 for number, word in enumerate(plan.words):
                     exact = captured.text_to_image(block)[-1][:, list(word.rows)].mean(dim=1).numpy()
@@ -248,10 +269,9 @@ def test_the_memory_is_stated_before_and_kept_to(editor, picture):
     )
     assert run.attention.memory == run.attention.plan.memory
     assert in_bytes(run.attention.memory) in said[0] and "2 blocks × 2 heads × 2 steps" in said[0]
-    with lab.capture_attention(editor.transformer, [0, 2]) as captured:
+    with lab.capture_attention(editor.transformer, [0, 2], pictures=slice(-1, None)) as captured:
         editor.edit(picture(), INSTRUCTION, steps=1, guidance_scale=2.0)
-    guided = views.record(editor, picture(), INSTRUCTION, attention=[0, 2], steps=1, guidance_scale=2.0, progress=quiet)
-    assert captured.memory == guided.attention.plan.passing
+    assert 2 * captured.memory == run.attention.plan.passing, "of the image and the source, with guidance or without"
 
 
 def test_patches_are_left_out_where_they_are_too_large(editor, picture, monkeypatch):
@@ -291,16 +311,21 @@ def test_a_level_is_a_255th_of_what_a_map_varies_by():
 # Widgets
 
 
-@torch.no_grad()
-def test_the_explorer_opens_on_what_the_heat_map_is_made_of(editor, picture, run):
+@pytest.mark.parametrize("strength", [1.5, 0])
+@pytest.mark.parametrize("heat_from", ["image", "source", "both"])
+def test_the_explorer_opens_on_what_the_heat_map_is_made_of(editor, picture, heat_from, strength):
+    """Its look becomes the heat map that the editor held by. Without injection there is no source to look at."""
+    own = editor.with_defaults(heat_from=heat_from, blocks=[0, 2])
+    settings = SETTINGS | {"strength": strength, "steps": 2}
+    run = views.record(own, picture(64, 24), INSTRUCTION, attention=True, **settings, progress=quiet)
     explorer = views.attention_explorer(run)
-    with lab.capture_attention(editor.transformer, run.settings.blocks) as captured:
-        list(editor.steps(picture(64, 24), INSTRUCTION, **SETTINGS))
-    newest = captured[-1:]
-    maps = [newest.text_to_image(block) for block in newest.blocks]
-    raw = lab.consolidate(maps, words=~newest.padding, smooth=False, grid=newest.grid)[0]
-    look = explorer.look()
-    np.testing.assert_allclose((look - look.min()) / np.ptp(look), raw, atol=0.02)
+    for step in (1, 0):
+        explorer.step = step
+        look = torch.from_numpy(explorer.look())[None]  # [1, rows, columns]
+        heat = to_heat(look, smooth=own.defaults.smooth, token_grid=run.heat.shape[1:])[0]
+        np.testing.assert_allclose(heat, run.heat[step], atol=0.02)
+    assert explorer.data["heat_from"] == (heat_from if strength else "image")
+    assert (explorer.data["source_maps"] is None) == (strength == 0)
 
 
 def test_the_explorer_wants_attention(editor, picture):
@@ -491,8 +516,33 @@ def test_the_dial_makes_the_edit_of_each_strength_and_bias(editor, picture, open
         np.abs(np.asarray(edit.image, float) - np.asarray(edit.source, float)).mean() / 255, abs=1e-6
     )
     assert editor.defaults.bias_text is False, "the editor stays as it was"
-    dial.turn(-1).result(timeout=PATIENCE)
+    dial._handle_custom_msg({"kind": "turn", "strength": -1.0, "bias_text": True}, [])
     assert "strength" in dial.message and dial.wrong and len(dial.results) == 4
+    with pytest.raises(lab.LabError, match="strength"):
+        dial.turn(-1)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_turn_comes_before_what_the_dial_has_still_to_make(editor, picture, cancelled):
+    go = threading.Event()
+    TURNS.submit(lambda give_way: go.wait(PATIENCE), threading.Event())
+    until(lambda: TURNS._taken, "the other's turn")
+    dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=(0, 1, 2), steps=2)
+    turned = threading.Event()
+
+    def turn(change):  # in the opening work, once the first edit is on the page
+        if not turned.is_set():
+            if cancelled:
+                dial.cancel()
+            dial.turn(0.3)
+            turned.set()
+
+    dial.observe(turn, "results")
+    go.set()
+    assert turned.wait(PATIENCE)
+    dial.pending.result(timeout=PATIENCE)
+    assert [strength for strength, _ in dial.edits] == ([0, 0.3] if cancelled else [0, 0.3, 1, 2])
+    assert not dial.busy and dial.message == ""
 
 
 def test_a_page_shows_no_edit_of_another_bias(browser, opened, tmp_path):
@@ -625,7 +675,40 @@ def test_the_studio_scores_an_edit_of_another_size(editor):
     assert "by heat: score 9.9\nL1 0.0000, leakage 0.0003" in captions
 
 
+def test_the_player_shows_another_run_from_its_beginning(editor, picture, opened):
+    player = opened["decode_player"]
+    player.step, player.cell = 3, 90
+    player.show(views.record(editor, picture(), INSTRUCTION, steps=2, progress=quiet))
+    assert (player.step, player.cell) == (0, -1)
+
+
 # Export
+
+
+def state_of(page):
+    """The recorded state of an exported page, as a browser reads it."""
+    state = page.read_text(encoding="utf-8").partition('type="application/json">')[2].partition("</script>")[0]
+    return json.loads(state, parse_constant=lambda name: pytest.fail(f"no JSON: {name}"))
+
+
+@pytest.mark.parametrize("end", ["cancel", "error"])
+def test_a_page_does_not_say_how_the_last_work_ended(opened, tmp_path, end):
+    tokens = opened["token_lab"]
+    if end == "cancel":
+        tokens.cancel()
+    else:
+        tokens.begin(lambda progress: 1 / 0).result(timeout=PATIENCE)
+    assert tokens.message
+    state = state_of(tokens.export(tmp_path / "page.html"))
+    assert (state["message"], state["wrong"], state["busy"]) == ("", False, False)
+
+
+def test_numbers_that_are_not_finite_are_none_on_a_page(opened, tmp_path):
+    tokens, numbers = opened["token_lab"], [float("nan"), float("inf"), 1.5]
+    tokens.data = tokens.data | {"numbers": numbers}
+    assert state_of(tokens.export(tmp_path / "page.html"))["data"]["numbers"] == [None, None, 1.5]
+    with pytest.raises(ValueError, match="JSON"):
+        page_json(numbers)
 
 
 def data_of(widget):
@@ -663,6 +746,9 @@ def test_arrays_come_back_as_they_were(opened, run, tmp_path):
             for field in ("sampled", "confidence", "candidates", "probabilities", "states"):
                 np.testing.assert_array_equal(saved[field], getattr(run, field))
             np.testing.assert_array_equal(saved["attention_words"], run.attention.words)
+            np.testing.assert_array_equal(saved["attention_words_in_source"], run.attention.words_in_source)
+            pictures = {"attention_words": "image", "attention_words_in_source": "source"}
+            assert settings["attention_seen_in"] == pictures
     tokens = opened["token_lab"]
     tokens.swap(0, 0, 1).result(timeout=PATIENCE)
     with np.load(tokens.save_arrays(tmp_path / "tokens.npz")) as saved:

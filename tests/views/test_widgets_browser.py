@@ -2,13 +2,17 @@
 
 import json
 
+import matplotlib
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 import editmgt_lab as lab
 from editmgt_lab import views
+from editmgt_lab.views.export import PAGE
+from editmgt_lab.views.overlays import HEAT_MAP
 from editmgt_lab.views.recording import STATES
+from editmgt_lab.views.widget import HERE, SHARED
 from tests.support import PATIENCE
 from tests.support.browser import answer_time, drawn, opened, panel, point
 
@@ -219,7 +223,7 @@ def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, sc
         word = [word.name for word in plan.words].index("ball")
         page.locator(".lab-chip", has_text="ball").hover()
         expect(say).to_contain_text("Where “ball” looks")
-        look = explorer.look([word])
+        look = explorer.look([word], "image")
         assert f"{look.sum():.0%} of its attention" in say.inner_text()
         brightness = [sum(drawn(canvas, cell, plan.grid)[:3]) for cell in range(plan.positions)]
         assert np.argmax(brightness) == look.argmax() and np.argmin(brightness) == look.argmin()
@@ -236,6 +240,40 @@ def test_the_explorer_shows_where_words_and_patches_look(browser, pages, run, sc
         shares = [float(share.strip("<%")) for share in page.locator(".lab-chip small").all_inner_texts()]
         assert shares[words.argmax()] == max(shares), "whole percents: the largest may be shared"
         page.screenshot(path=screenshots / f"attention_explorer_patch_{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("heat_from", ["both", "source"])
+def test_each_picture_shows_where_words_look_in_it(browser, editor, picture, tmp_path, heat_from):
+    run = views.record(
+        editor, picture(64, 48), "make the ball blue", attention=True, steps=2, seed=3, heat_from=heat_from, blocks=[0],
+        progress=lambda *_: None,
+    )  # fmt: skip
+    plan, explorer = run.attention.plan, views.attention_explorer(run)
+    titles = {"image": "picture", "source": "source"} | ({"both": "source + picture"} if heat_from == "both" else {})
+    word = [word.name for word in plan.words].index("ball")
+    with opened(browser, explorer.export(tmp_path / "page.html")) as page:
+        page.locator(".lab-chip", has_text="ball").hover()
+        for mapped, title in titles.items():
+            canvas = page.get_by_role("application", name=title, exact=True)
+            shown = [drawn(canvas, cell, plan.grid)[:3] for cell in range(plan.positions)]
+            np.testing.assert_allclose(shown, heat_colours_of(explorer.look([word], mapped)), atol=8)
+        shares = [explorer.look([word], mapped).sum() for mapped in ("image", "source")]
+        assert all(share > 0.0995 for share in shares), "said in whole percents"
+        say = page.locator(".lab-say")
+        expect(say).to_contain_text(f"{shares[0]:.0%} of its attention is on the picture")
+        expect(say).to_contain_text(f"{shares[1]:.0%} on the source")
+        figures = page.locator("figcaption", has_text="•").filter(has_not_text="blocks × heads")
+        expect(figures).to_have_text(f"{titles[heat_from]}•")
+        explorer.picked = [0]  # the first of the blocks × heads, which are all drawn as the heat map takes them
+        maps, grid = panel(page, "blocks × heads"), (len(plan.blocks) * plan.grid[0], plan.heads * plan.grid[1])
+        cells = np.arange(np.prod(grid)).reshape(grid)[: plan.grid[0], : plan.grid[1]].ravel()
+        shown = [drawn(maps, int(cell), grid)[:3] for cell in cells]
+        np.testing.assert_allclose(shown, heat_colours_of(explorer.look([word])), atol=8)
+
+
+def heat_colours_of(look):
+    """[rows, columns] from its least to its most → 0 … 255, [rows · columns, 3]."""
+    return 255 * matplotlib.colormaps[HEAT_MAP]((look - look.min()) / np.ptp(look)).reshape(-1, 4)[:, :3]
 
 
 def test_without_injection_no_patch_looks_at_the_source(browser, editor, picture, tmp_path):
@@ -257,6 +295,16 @@ def test_without_injection_no_patch_looks_at_the_source(browser, editor, picture
             brightness = [sum(drawn(canvas, each, plan.grid)[:3]) for each in range(plan.positions)]
             inside = np.arange(plan.positions) != cell
             assert np.argmax(np.where(inside, brightness, 0)) == np.argmax(np.where(inside, image, 0))
+
+
+@pytest.mark.parametrize("width", [620, 780])
+def test_what_the_explorer_says_moves_nothing_from_under_the_pointer(browser, pages, width):
+    with opened(browser, pages["attention_explorer"], width=width) as page:
+        slider, heights = page.get_by_role("slider"), set()
+        for element in (page.locator(".lab-chip").last, panel(page, "tokens")):
+            element.hover()
+            heights.add(slider.bounding_box()["y"] + page.evaluate("scrollY"))
+        assert len(heights) == 1
 
 
 def test_the_explorer_picks_one_map_several_or_all(browser, pages, run):
@@ -436,3 +484,51 @@ def test_pages_fit_a_narrow_window(browser, pages, screenshots, name):
         expect(page.get_by_role("heading", name=TITLES[name])).to_be_visible()
         assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
         page.screenshot(path=screenshots / f"{name}_narrow.png", full_page=True)
+
+
+def test_the_exact_threshold_of_a_row_is_chosen_with_the_keyboard(browser, studio, tmp_path):
+    results = studio.results
+    studio.results = [results[0], *(results[1] | {"threshold": each} for each in (0.125, 0.13, 0.4))]
+    file = studio.export(tmp_path / "page.html")
+    studio.results = results
+    with opened(browser, file) as page:
+        assert page.locator(".lab-table tbody button").all_inner_texts() == ["0.00", "0.125", "0.13", "0.40"]
+        page.get_by_role("button", name="0.125").press("Enter")
+        expect(page.locator(".lab-steps output")).to_have_text("λ = 0.125")
+        expect(page.locator(".lab-table tr[aria-current=true]")).to_contain_text("0.125")
+        expect(page.locator("figcaption", has_text="held by heat")).to_contain_text("λ = 0.125")
+
+
+BROKEN = """
+function render({ model, el }) {
+  window.model = model;
+  mount(model, el, "Broken", (data, body, model) => {
+    model.on("change:step", () => (window.heard = data.name));
+    if (data.bad) throw new Error("it broke");
+    body.append("whole");
+    return () => {};
+  });
+}
+"""
+
+
+def test_an_error_in_building_a_page_stays_in_sight(browser, tmp_path):
+    """Until there is other data; and the console has it, so that it fails the tests of pages."""
+    state = {"data": {"bad": 1}, "message": "working", "busy": True, "wrong": False, "progress": 0, "live": True}
+    module = (HERE / SHARED).read_text(encoding="utf-8") + BROKEN
+    file = tmp_path / "page.html"
+    file.write_text(PAGE.format(title="", css="", module=module, state=json.dumps(state)), encoding="utf-8")
+    page, told = browser.new_page(), []
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.goto(file.as_uri())
+    said = page.get_by_role("status")
+    page.evaluate("model.set('message', ''), model.set('busy', false), model.set('step', 1)")
+    expect(said).to_have_text("Error: it broke")
+    expect(said).to_have_class("lab-message lab-wrong")
+    assert any("it broke" in each for each in told)
+    assert page.evaluate("window.heard") is None, "a page that was not built hears nothing"
+    page.evaluate("model.set('data', { name: 'next' }), model.set('step', 2)")
+    expect(page.get_by_text("whole")).to_be_visible()
+    expect(said).to_be_hidden()
+    assert page.evaluate("window.heard") == "next"
+    page.close()

@@ -2,13 +2,17 @@ import { Panel, h, heat, heatColours, mount, percent, pictures, place, stepBar, 
 
 const TITLE = "Attention explorer";
 const ALPHA = 166; // as the heat colour lies over the greyed picture in the figures
+const SHARE_ROOM = "display: inline-block; min-width: 5ch"; // so that no panel moves away from under the pointer
+const sum = (shares) => shares.reduce((total, share) => total + share, 0);
 const HINT = "Point at a word, at a patch of a picture, or at a map. A click keeps it; with Shift, several.";
 
 function build(model, data, body) {
   const [rows, columns] = data.grid;
   const positions = rows * columns;
   const { words, weights, blocks, heads } = data;
-  const [maps, mapScales] = [unpack(data.words_maps), unpack(data.words_scale)];
+  const inPicture = [unpack(data.words_maps), unpack(data.words_scale)];
+  const inSource = data.source_maps && [unpack(data.source_maps), unpack(data.source_scale)]; // not at γ = 0
+  const inHeat = { image: [inPicture], source: [inSource], both: [inPicture, inSource] }[data.heat_from];
   const [patches, patchScales] = [unpack(data.patches), unpack(data.patches_scale)];
   const keys = patches?.shape.at(-1); // what a patch looks at: at γ = 0 the source is shown, but not among these
   const [solid, veil] = [heatColours(data.palette), heatColours(data.palette, ALPHA)];
@@ -22,17 +26,20 @@ function build(model, data, body) {
   const shownMaps = () => (overMap === null ? model.get("picked") : [overMap]);
   const shownWords = () => (overWord === null ? model.get("chosen") : [overWord]);
 
-  /** Where these words look, the mean over maps and text rows: one share for each position. No words: all of them. */
-  function lookOfWords(chosen, picked) {
+  /** Where these words look, the mean over maps and text rows, added over the pictures that are named, or those of the
+   * heat map: one share for each position. No words: all of them. */
+  function lookOfWords(chosen, picked, seen = inHeat) {
     const of = chosen.length ? chosen : [...words.keys()];
     const look = new Float64Array(positions);
     const total = of.reduce((sum, word) => sum + weights[word], 0) * picked.length;
-    for (const map of picked) {
-      for (const word of of) {
-        const index = (step() * every.length + map) * words.length + word;
-        const share = weights[word] / total;
-        const [least, level] = [mapScales[2 * index] * share, (mapScales[2 * index + 1] * share) / 255];
-        for (let i = 0; i < positions; i++) look[i] += least + maps[index * positions + i] * level;
+    for (const [maps, scales] of seen) {
+      for (const map of picked) {
+        for (const word of of) {
+          const index = (step() * every.length + map) * words.length + word;
+          const share = weights[word] / total;
+          const [least, level] = [scales[2 * index] * share, (scales[2 * index + 1] * share) / 255];
+          for (let i = 0; i < positions; i++) look[i] += least + maps[index * positions + i] * level;
+        }
       }
     }
     return look;
@@ -55,20 +62,22 @@ function build(model, data, body) {
     for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => enter(index));
     for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => enter(null));
     chip.addEventListener("click", (event) => choose("chosen", [index], event.shiftKey || event.ctrlKey || event.metaKey));
-    chip.append(h("i", { class: "lab-share" }), h("small", { class: "lab-number" }));
+    chip.append(h("i", { class: "lab-share" }), h("small", { class: "lab-number", style: SHARE_ROOM }));
     return chip;
   });
   const allWords = h("button", { class: "lab-chip", onclick: () => choose("chosen", [], false) }, "all words");
-  const say = h("p", { class: "lab-say", "aria-live": "polite" });
+  const say = h("p", { class: "lab-say", style: "min-height: 3em", "aria-live": "polite" });
 
   const read = (cell) => place(cell, columns);
   const common = { rows, columns, ratio: data.ratio, read, hover: (cell) => enterPatch(cell), pick: pickPatch };
-  const panels = [
-    source && new Panel({ title: "source", ...common }),
-    new Panel({ title: "picture", ...common }),
-    new Panel({ title: "tokens", ...common }),
-  ];
-  const shown = panels.filter(Boolean);
+  const panels = {
+    ...(source && { source: new Panel({ title: "source", ...common }) }),
+    image: new Panel({ title: "picture", ...common }),
+    ...(data.heat_from === "both" && { both: new Panel({ title: "source + picture", ...common }) }),
+    tokens: new Panel({ title: "tokens", ...common }),
+  };
+  panels[data.heat_from].caption.textContent = "•"; // as at its blocks: here is what the heat map is made of
+  const shown = Object.values(panels);
 
   const kind = (block) => (block < data.multi_modal ? "multi-modal" : "single-modal");
   const name = (map) => `block ${blocks[Math.floor(map / heads)]}, head ${map % heads}`;
@@ -144,21 +153,24 @@ function build(model, data, body) {
 
   function show(ofSource, ofPicture) {
     const coloured = (values) => values && heat(values, veil);
-    panels[0]?.show(source, coloured(ofSource));
-    panels[1].show(urls[step()], coloured(ofPicture));
+    panels.source?.show(source, coloured(ofSource));
+    panels.image.show(urls[step()], coloured(ofPicture));
+    panels.both?.show(source, coloured(ofSource?.map((share, cell) => share + ofPicture[cell])));
     const [down, across] = data.token_grid;
     const size = 3 * down * across;
-    panels[2].show(null, tokens.subarray(step() * size, (step() + 1) * size), across, down);
+    panels.tokens.show(null, tokens.subarray(step() * size, (step() + 1) * size), across, down);
   }
 
   function drawWords(chosen, picked) {
-    const look = lookOfWords(chosen, picked);
-    show(look, look);
+    const look = lookOfWords(chosen, picked, [inPicture]);
+    const lookInSource = inSource && lookOfWords(chosen, picked, [inSource]);
+    show(lookInSource, look);
     const who = chosen.length ? chosen.map((word) => `“${words[word]}”`).join(", ") : "all words";
     const [one, their] = chosen.length === 1 ? ["looks", "its"] : ["look", "their"];
-    const sum = look.reduce((total, share) => total + share, 0);
-    const most = `${percent(sum)} of ${their} attention is on the picture, at most ${percent(Math.max(...look))} on one patch`;
-    say.textContent = `Where ${who} ${one} (${from(picked)}): ${most}.`;
+    const share = `${percent(sum(look))} of ${their} attention is on the picture`;
+    const rest = inSource ? `, ${percent(sum(lookInSource))} on the source` : "";
+    const most = `at most ${percent(Math.max(...look, ...(lookInSource ?? [])))} on one patch`;
+    say.textContent = `Where ${who} ${one} (${from(picked)}): ${share}${rest}, ${most}.`;
     return null;
   }
 
@@ -166,15 +178,16 @@ function build(model, data, body) {
     const where = `the patch at ${place(cell, columns)}`;
     if (!patches) {
       show(null, null);
-      say.textContent = `How much each word looks at ${where} (${from(picked)}). Where patches look was not recorded.`;
-      return words.map((_, word) => lookOfWords([word], picked)[cell]);
+      const missing = "Where patches look was not recorded.";
+      say.textContent = `How much each word looks at ${where} of the picture (${from(picked)}). ${missing}`;
+      return words.map((_, word) => lookOfWords([word], picked, [inPicture])[cell]);
     }
     const look = lookOfPatch(cell, picked);
     const parts = [look.subarray(0, words.length), look.subarray(words.length, words.length + positions)];
     if (keys > words.length + positions) parts.push(look.subarray(words.length + positions));
-    const shares = parts.map((part) => part.reduce((total, share) => total + share, 0));
+    const shares = parts.map(sum);
     show(parts[2], parts[1]);
-    const rest = Math.max(1 - shares.reduce((total, share) => total + share, 0), 0);
+    const rest = Math.max(1 - sum(shares), 0);
     const list = [`words ${percent(shares[0])}`, `picture ${percent(shares[1])}`];
     if (parts[2]) list.push(`source ${percent(shares[2])}`);
     say.textContent = `Where ${where} looks (${from(picked)}): ${list.join(", ")}, padding ${percent(rest)}.`;
@@ -183,7 +196,7 @@ function build(model, data, body) {
 
   const from = (picked) => (picked.length === 1 ? name(picked[0]) : `mean of ${picked.length} of ${every.length} maps`);
 
-  /** Every block's and head's map of these words, each from its own least to its greatest. */
+  /** Every block's and head's map of these words, in what the heat map is taken in, from its least to its greatest. */
   function drawMaps(chosen) {
     const here = overMap === null ? [] : [{ cell: overMap, kind: "here" }];
     const picked = model.get("picked");
@@ -219,7 +232,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body) => build(model, data, body));
+  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
 }
 
 export default { render };

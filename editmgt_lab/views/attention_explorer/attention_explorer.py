@@ -20,6 +20,7 @@ from ..recording import STATES, Run
 from ..widget import RunWidget, heat_colours, packed, png
 
 MOST_WORDS = 8  # in a figure
+SEEN = {"image": "the picture", "source": "the source", "both": "source + picture"}  # as the page has it
 
 
 def attention_explorer(
@@ -57,7 +58,7 @@ class AttentionExplorer(RunWidget):
         return numbers
 
     def show(self, run: Run) -> None:
-        """Put a run on the page, at its last step, with the maps that its heat map is made of."""
+        """Put a run on the page, at its last step, with the maps of the blocks that its heat map is made of."""
         if run.attention is None:
             raise SettingError(
                 "this run has no attention maps",
@@ -86,9 +87,12 @@ class AttentionExplorer(RunWidget):
             "blocks": plan.blocks,
             "heads": plan.heads,
             "heat_blocks": heat_blocks,
+            "heat_from": self.heat_from,
             "multi_modal": run.multi_modal,
             "words_maps": packed(maps.words),
             "words_scale": packed(maps.words_scale),
+            "source_maps": None if maps.words_in_source is None else packed(maps.words_in_source),
+            "source_scale": None if maps.words_in_source is None else packed(maps.words_in_source_scale),
             "patches": None if maps.patches is None else packed(maps.patches),
             "patches_scale": None if maps.patches is None else packed(maps.patches_scale),
             "token_colours": packed(token_colours(run)),
@@ -96,20 +100,29 @@ class AttentionExplorer(RunWidget):
             "about": f"Recorded: {plan}.",
         }
 
-    def look(self, chosen: Sequence[int] = ()) -> np.ndarray:
+    @property
+    def heat_from(self) -> str:
+        """The picture in which the run's heat map is taken: "image", "source" or "both"; without injection no pass has
+        the source."""
+        return self.run.settings.heat_from if self.run.attention.plan.pictures == 2 else "image"
+
+    def look(self, chosen: Sequence[int] = (), mapped: str | None = None) -> np.ndarray:
         """Where these words look, none for all of them: float32 [rows, columns] of attention, the mean over their text
-        rows and the picked maps, at the step on the page."""
+        rows and the picked maps, at the step on the page. mapped: in the "image", the "source" or, added up, "both";
+        None as for the run's heat map."""
         plan = self.run.attention.plan
         chosen = list(chosen) or list(range(len(plan.words)))
-        maps = self.run.attention.word_maps(min(self.step, plan.steps - 1))  # [blocks, heads, W, N]
+        step = min(self.step, plan.steps - 1)
+        maps = self.run.attention.word_maps(step, mapped or self.heat_from)  # [blocks, heads, W, N]
         picked = maps.reshape(-1, *maps.shape[2:])[list(self.picked)].mean(axis=0)[chosen]  # [chosen, N]
         weights = [len(plan.words[word].rows) for word in chosen]
         return np.average(picked, axis=0, weights=weights).astype(np.float32).reshape(plan.grid)
 
     def figure(self) -> Figure:
-        """Source, picture and the chosen words' map; below, the map of each word; every map from 0 to its most."""
+        """Source, picture and the chosen words' map; below, the map of each word; every map from its least to its most,
+        in the picture or the pictures that the heat map is taken in."""
         step, plan = min(self.step, len(self.run.previews) - 1), self.run.attention.plan
-        picture = self.run.source or self.run.previews[step]
+        picture = self.run.previews[step] if self.heat_from == "image" else self.run.source
         titles = ", ".join(f"“{plan.words[word].name}”" for word in self.chosen) or "all words"
         first = [
             *([(self.run.source, "source")] if self.run.source else []),
@@ -121,7 +134,7 @@ class AttentionExplorer(RunWidget):
             for place, word in enumerate(plan.words)
             if not word.special
         ]
-        maps = f"mean of {len(self.picked)} of {plan.heads * len(plan.blocks)} maps"
+        maps = f"mean of {len(self.picked)} of {plan.heads * len(plan.blocks)} maps, in {SEEN[self.heat_from]}"
         return panels_figure([first, each[:MOST_WORDS]], [f"“{self.run.instruction}”, {maps}", "each word"])
 
 

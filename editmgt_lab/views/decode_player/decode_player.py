@@ -46,7 +46,7 @@ class DecodePlayer(RunWidget):
         arrays = (
             "states", "sampled", "confidence", "candidates", "probabilities", "taken", "computed", "codes", "patches"
         )  # fmt: skip
-        self.run = run
+        self.run, self.step, self.cell = run, 0, -1
         self.data = {
             "instruction": run.instruction,
             "order": run.settings.order,

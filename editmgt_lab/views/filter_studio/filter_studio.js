@@ -78,6 +78,7 @@ function build(model, data, body) {
       bounds[measure.name] = pair;
       model.set("bounds", bounds);
       model.save_changes();
+      sliders[which].value = pair[which]; // equal bounds are no change that would be drawn
     }
     function toggle() {
       const off = model.get("off");
@@ -174,7 +175,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body) => build(model, data, body));
+  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
 }
 
 export default { render };

@@ -180,10 +180,11 @@ function build(model, data, body) {
 
   // Curves
   const detail = h("p", { class: "lab-note lab-say", "aria-live": "polite" });
+  const validations = () => model.get("validations").filter((each) => Number.isFinite(each[1])); // one may have diverged
   const read = (step) => {
     const values = model.get("curves")[step - 1];
     if (!values) return `step ${step} is still to come`;
-    const validation = model.get("validations").find((each) => each[0] === step);
+    const validation = validations().find((each) => each[0] === step);
     const told = `step ${step}: loss ${values[0].toFixed(3)}, smoothed ${values[1].toFixed(3)}, learning rate ${short(values[2])}`;
     return validation ? `${told}, validation ${validation[1].toFixed(3)}` : told;
   };
@@ -202,7 +203,7 @@ function build(model, data, body) {
     while (steps < curves.length) steps *= 2;
     steps = Math.min(steps, model.get("status").steps);
     const line = (column) => curves.map((values, index) => [index + 1, values[column]]);
-    charts[0].draw([line(0), line(1), model.get("validations")], steps);
+    charts[0].draw([line(0), line(1), validations()], steps);
     charts[1].draw([line(2)], steps);
   }
   /** New steps lengthen the model's own list, which every view of it shares, so whichever comes first does it. */
@@ -303,8 +304,7 @@ function build(model, data, body) {
   tell();
   tellSaved();
   drawCurves();
-  drawEdits("before");
-  drawEdits("now");
+  ["before", "now"].forEach(drawEdits);
   return () => {
     releaseFixed();
     release.before();
@@ -314,7 +314,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body) => build(model, data, body));
+  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
 }
 
 export default { render };

@@ -20,6 +20,7 @@ from ...basics.folders import files_in
 from ...basics.sizes import in_bytes
 from ...editor import Editor
 from ...errors import LabError, SettingError
+from ..export import plain
 from ..recording import Progress
 from ..widget import LabWidget, asked, heat_colours, told
 from .samples import ALL, Edits, Sample, Samples, about, finetune_figure
@@ -210,7 +211,7 @@ class FinetuneDashboard(LabWidget):
             self.error = error
         if self.error:
             self.say(told(self.error), wrong=True)
-        self._ended = not (self._stopping or self.error)
+        self._ended = not (self.finetuner._cancelled or self.error)  # from here or from a cell
         self.training = self._stopping = False
         self._give_back()
         self._tell()
@@ -227,7 +228,7 @@ class FinetuneDashboard(LabWidget):
     def _edit_before(self, progress: Progress) -> None:
         progress(0, 1, "editing the samples before the training")
         with self.finetuner.between_steps():  # with averaged weights, as all that follow
-            edits = self._edit()
+            edits = self._edit(self.ticket)
         progress(1, 1, "")
         self.samples.edits = {"before": edits, "now": edits}
         self.before = self.now = edits.packed()
@@ -245,9 +246,9 @@ class FinetuneDashboard(LabWidget):
             self._editing = False
             self._edited.set()
 
-    def _edit(self) -> Edits:
+    def _edit(self, ticket: threading.Event | None = None) -> Edits:
         began = time.monotonic()
-        edits = self.samples.edit(self.finetuner.editor, self.finetuner.done)
+        edits = self.samples.edit(self.finetuner.editor, self.finetuner.done, ticket)
         self._pace = time.monotonic() - began
         return edits
 
@@ -275,7 +276,7 @@ class FinetuneDashboard(LabWidget):
             values = entry["loss"], self._mean / (1 - SMOOTH ** entry["step"]), entry["learning_rate"]
             self.curves.append([float(f"{value:.5g}") for value in values])
         # Of all steps: the newest may have been known before it was validated.
-        self.validations = [[entry["step"], entry["validation"]] for entry in history if "validation" in entry]
+        self.validations = plain([[each["step"], each["validation"]] for each in history if "validation" in each])
         if new:
             self._send_steps(known)
         self._tell_status()
@@ -288,21 +289,20 @@ class FinetuneDashboard(LabWidget):
         if left is not None:  # the edits that are still to come take their time too
             edits = -(-settings.steps // settings.validate_every) - done // settings.validate_every
             left = round(left + self._pace * edits)
-        status = {"state": self.state, "done": done, "steps": settings.steps, "left": left}
-        self.status = status | {"editing": self._editing}
+        self.status = dict(state=self.state, done=done, steps=settings.steps, left=left, editing=self._editing)
 
     # Export
 
     def figure(self) -> Figure:
         """The curves; below, each sample before and now, and the word's heat map before and now."""
-        curves, validations = np.array(self.curves).reshape(-1, 3), np.array(self.validations)
+        curves, validations = np.array(self.curves).reshape(-1, 3), np.array(self.validations, float)
         return finetune_figure(curves, validations, self.samples.rows(self.word))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """loss, smoothed and learning_rate, [steps]; validation: step and loss, [n, 2]; and those of the samples."""
         curves = np.array(self.curves).reshape(-1, 3)
         found = dict(zip(("loss", "smoothed", "learning_rate"), curves.T, strict=True))
-        return found | {"validation": np.array(self.validations).reshape(-1, 2)} | self.samples.arrays()
+        return found | {"validation": np.array(self.validations, float).reshape(-1, 2)} | self.samples.arrays()
 
     def described(self) -> dict[str, Any]:
         """The training's settings, the samples' instructions, the words of the heat maps, and the steps done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,9 +23,12 @@ from ...errors import SettingError, TextError
 from ...images import Picture, fit_together, load_image
 from ...inputs import check_texts, is_list
 from ...plain_text import literal
+from ...results import DecodeStep
 from ...text import find_rows
 from ...world import EditSample
+from ..figures import title_lines
 from ..overlays import heat_overlay
+from ..turns import Cancelled
 from ..widget import packed, png
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -32,7 +36,8 @@ if TYPE_CHECKING:  # it takes seconds to import
 
 MOST = 6
 ALL = "all words"
-SIDE = 1.3  # inches of a picture in the figure
+SIDE, WIDTH = 1.3, 9  # inches of a picture in the figure, and of the figure
+TITLE = 11  # points
 LOSS, SMOOTHED, VALIDATION = "0.75", "#0072b2", "#d55e00"
 
 Sample = EditSample | tuple[Picture, str]
@@ -91,15 +96,21 @@ class Samples:
             self._rows[word] = find_rows(word, instructions[:1], spans[:1])
         self.words = list(self._rows)
 
-    def edit(self, editor: Editor, step: int) -> Edits:
-        """Edit all of them, in one batch if they are of one size; with the same seeds every time."""
+    def edit(self, editor: Editor, step: int, ticket: threading.Event | None = None) -> Edits:
+        """Edit all of them, in one batch if they are of one size; with the same seeds every time. Raises Cancelled
+        once the ticket is set; it gives no turn away, since a newer work may wait for the weights that these have."""
+
+        def on_step(_: DecodeStep) -> None:
+            if ticket is not None and ticket.is_set():
+                raise Cancelled
+
         together = len({sample.source.size for sample in self.shown}) == 1
         pictures, heats = [], []
         for part in [self.shown] if together else [[sample] for sample in self.shown]:
             made_of = editor.defaults
             with capture_steps(editor.transformer, made_of.blocks, made_of.heat_keys, made_of.heat_from) as steps:
                 asked = [sample.image for sample in part], [sample.instruction for sample in part]
-                pictures += editor.edit(*asked, seed=0).images
+                pictures += editor.edit(*asked, seed=0, on_step=on_step).images
             if not heats:
                 # The first sample's maps; with guidance the second half of a pass has the text.
                 first = [step[-len(part) :][:1] for step in steps]
@@ -155,8 +166,9 @@ def finetune_figure(
 ) -> Figure:
     """curves: loss, smoothed loss and learning rate, [steps, 3]; validations: step and loss, [n, 2]; rows: as of
     `Samples.rows`."""
-    heights = [2.6, *[SIDE + 0.55] * len(rows)]
-    figure = plt.figure(figsize=(9, sum(heights)), layout="constrained")
+    titles = [title_lines(title, WIDTH, TITLE) for title, _ in rows]
+    heights = [2.6, *(SIDE + 0.55 + more for _, more in titles)]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     top, *below = figure.subfigures(len(heights), height_ratios=heights)
     left, right = top.subplots(1, 2)
     steps = np.arange(1, len(curves) + 1)
@@ -170,8 +182,8 @@ def finetune_figure(
         axes.set(xlabel="step", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-    for part, (title, pictures) in zip(below, rows, strict=True):
-        part.suptitle(title, fontsize=11, x=0.01, ha="left")
+    for part, (title, _), (_, pictures) in zip(below, titles, rows, strict=True):
+        part.suptitle(title, fontsize=TITLE, x=0.01, ha="left")
         for axes, shown in zip(part.subplots(1, 4), [*pictures, *[None] * (4 - len(pictures))], strict=True):
             _fill(axes, shown)
     plt.close(figure)

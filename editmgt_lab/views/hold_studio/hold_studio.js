@@ -34,6 +34,7 @@ function build(model, data, body) {
     const marks = cell === null ? [] : [{ cell, kind: "here" }];
     for (const panel of [map, held, ...edits]) panel.mark(marks);
   }
+  const exact = (threshold) => threshold.toFixed(3).replace(/0$/, ""); // as the kernel rounds it, to two digits at least
   const nearest = () => {
     const away = (result) => Math.abs(result.threshold - model.get("threshold"));
     return model.get("results").reduce((best, each) => (away(each) < away(best) ? each : best));
@@ -49,7 +50,7 @@ function build(model, data, body) {
     for (const way of data.ways) for (const name of names) head.append(h("th", {}, `${name}, ${way}`));
     const lines = results.map((result) => {
       const line = h("tr", { onclick: () => move(result.threshold, false) });
-      line.append(h("td", {}, result.threshold.toFixed(2)), h("td", {}, percent(result.held)));
+      line.append(h("td", {}, h("button", {}, exact(result.threshold))), h("td", {}, percent(result.held)));
       for (const numbers of result.numbers) {
         for (const name of names) line.append(h("td", {}, numbers[name] === null ? "–" : numbers[name].toFixed(name === "score" ? 1 : 4)));
       }
@@ -62,7 +63,7 @@ function build(model, data, body) {
   function draw() {
     const [threshold, results] = [model.get("threshold"), model.get("results")];
     slider.value = threshold;
-    const made = results.find((result) => result.threshold === Number(threshold.toFixed(3))); // as the kernel rounds it
+    const made = results.find((result) => exact(result.threshold) === exact(threshold));
     const blue = made ? unpack(made.cells) : values.map((each) => each < threshold);
     const pixels = new Uint8ClampedArray(4 * values.length);
     let count = 0;
@@ -74,7 +75,7 @@ function build(model, data, body) {
     held.show(source, pixels);
     held.frame.classList.remove("lab-grey");
     held.caption.textContent = `${percent(count / values.length)} ${made ? "held" : "below λ"}, in blue`;
-    value.textContent = `λ = ${threshold.toFixed(2)}`;
+    value.textContent = `λ = ${exact(threshold)}`;
     if (!results.length) return;
     const shown = nearest();
     const at = results.indexOf(shown);
@@ -101,7 +102,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body) => build(model, data, body));
+  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
 }
 
 export default { render };

@@ -68,26 +68,37 @@ class InjectionDial(LabWidget):
         self.settings = {"seed": 0, "hold_threshold": 0} | settings
         self.source: Image.Image | None = None
         self.edits: dict[tuple[float, bool], EditResult] = {}
-        self.begin(lambda progress: self._make(progress, strengths, self.bias_text))
+        self._wanted: list[tuple[float, bool]] = []  # by the newest work
+        self._want([(strength, self.bias_text) for strength in strengths])
 
     def turn(self, strength: float, *, bias_text: bool | None = None) -> Future:
-        """Make the edit at another strength, beside the page, unless it is there already."""
-        bias_text = self.bias_text if bias_text is None else bias_text
-        return self.begin(lambda progress: self._make(progress, [strength], bias_text))
+        """Make the edit at another strength, beside the page, unless it is there already; before those that are still
+        to be made. Raises SettingError."""
+        strength = Settings.choose(self.editor.defaults, 1, strength=strength).strength
+        return self._want([(strength, self.bias_text if bias_text is None else bias_text)])
+
+    def cancel(self) -> None:
+        super().cancel()
+        self._wanted = []
 
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "turn":
             self.turn(asked(content, "strength", float), bias_text=asked(content, "bias_text", bool))
 
-    def _make(self, progress: Progress, strengths: Sequence[float], bias_text: bool) -> None:
-        editor = copy.copy(self.editor)
-        editor.defaults = replace(self.editor.defaults, bias_text=bias_text)
-        strengths = [Settings.choose(editor.defaults, 1, strength=each).strength for each in strengths]
-        for number, strength in enumerate(strengths):
-            at = number, len(strengths), f"γ = {strength:g}"
+    def _want(self, pairs: list[tuple[float, bool]]) -> Future:
+        """Make the edits of these strengths and biases, then what the work before has not come to."""
+        wanted = [*pairs, *(pair for pair in self._wanted if pair not in pairs and pair not in self.edits)]
+        self._wanted = wanted
+        return self.begin(lambda progress: self._make(progress, wanted))
+
+    def _make(self, progress: Progress, wanted: Sequence[tuple[float, bool]]) -> None:
+        for number, (strength, bias_text) in enumerate(wanted):
+            at = number, len(wanted), f"γ = {strength:g}"
             progress(*at)
             if (strength, bias_text) not in self.edits:
+                editor = copy.copy(self.editor)
+                editor.defaults = replace(self.editor.defaults, bias_text=bias_text)
                 edit = editor.edit(
                     self.image, self.instruction, strength=strength, on_step=lambda _, at=at: progress(*at),
                     **self.settings,

@@ -184,13 +184,10 @@ class Playground(Saves, widgets.VBox):
         with self._changing:  # so that an edit which ends right now does not end this one's show
             self.ticket.set()
             self.ticket = ticket = threading.Event()
-            instruction = self.instruction.value
             chosen = {"hold_threshold": self.hold_threshold.value, "seed": self.seed.value, "steps": self.step_count}
             self.progress.layout.visibility, self.cancel_button.disabled = "visible", False
-            settings = self.others | chosen
-            self.pending = TURNS.submit(
-                lambda give_way: self._edit(give_way, ticket, instruction, settings), ticket, pause
-            )
+            asked = self.instruction.value, self.others | chosen
+            self.pending = TURNS.submit(lambda give_way: self._edit(give_way, ticket, *asked), ticket, pause)
             return self.pending
 
     def cancel(self) -> None:
@@ -312,8 +309,9 @@ class Playground(Saves, widgets.VBox):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Of the finished edit: source and edit, uint8 [H, W, 3]; tokens, source_tokens, heat and held, [h, w]."""
-        fields = {name: getattr(self.result, name)[0].numpy() for name in ("tokens", "source_tokens", "heat", "held")}
-        return fields | {"source": np.asarray(self.result.sources[0]), "edit": np.asarray(self.result.images[0])}
+        held = {"held": self.result.kept[0].numpy()}  # as it is shown
+        fields = {name: getattr(self.result, name)[0].numpy() for name in ("tokens", "source_tokens", "heat")}
+        return fields | held | {"source": np.asarray(self.result.sources[0]), "edit": np.asarray(self.result.images[0])}
 
     def described(self) -> dict[str, Any]:
         """The finished edit's instruction and all its settings, the seed among them."""
