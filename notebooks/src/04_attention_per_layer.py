@@ -237,7 +237,7 @@ views.curves_figure(
 #
 # ## Touch it: the attention explorer
 #
-# Choose words, blocks and heads; hover over a word to see its map on the picture, over a patch to see what it looks at.
+# Choose words, blocks and heads; hover over a word to see its maps, over a patch to see what it looks at.
 
 # %%
 run = views.record(editor, result, attention=True, progress=lambda *_: None)
