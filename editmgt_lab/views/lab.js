@@ -226,7 +226,7 @@ export function stepBar(model, count, playing) {
 }
 
 /**
- * The widget's frame: title, progress, cancel, message; build(data, body, model) fills it and returns how to leave.
+ * The widget's frame: title, progress, cancel, message; build(model, data, body) fills it and returns how to leave.
  * Where it throws, its listeners to that model are taken away, and the error stays in sight until there is new data.
  */
 export function mount(model, el, title, build) {
@@ -261,7 +261,7 @@ export function mount(model, el, title, build) {
     const heard = [];
     const on = (...each) => (heard.push(each), model.on(...each));
     try {
-      if (Object.keys(data).length) leave = build(data, body, Object.assign(Object.create(model), { on }));
+      if (Object.keys(data).length) leave = build(Object.assign(Object.create(model), { on }), data, body);
     } catch (error) {
       heard.forEach((each) => model.off(...each));
       broken = String(error);

@@ -502,7 +502,7 @@ def test_the_exact_threshold_of_a_row_is_chosen_with_the_keyboard(browser, studi
 BROKEN = """
 function render({ model, el }) {
   window.model = model;
-  mount(model, el, "Broken", (data, body, model) => {
+  mount(model, el, "Broken", (model, data, body) => {
     model.on("change:step", () => (window.heard = data.name));
     if (data.bad) throw new Error("it broke");
     body.append("whole");

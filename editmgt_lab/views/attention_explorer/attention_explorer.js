@@ -2,7 +2,6 @@ import { Panel, h, heat, heatColours, mount, percent, pictures, place, stepBar, 
 
 const TITLE = "Attention explorer";
 const ALPHA = 166; // as the heat colour lies over the greyed picture in the figures
-const SHARE_ROOM = "display: inline-block; min-width: 5ch"; // so that no panel moves away from under the pointer
 const sum = (shares) => shares.reduce((total, share) => total + share, 0);
 const HINT = "Point at a word, at a patch of a picture, or at a map. A click keeps it; with Shift, several.";
 
@@ -62,11 +61,11 @@ function build(model, data, body) {
     for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => enter(index));
     for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => enter(null));
     chip.addEventListener("click", (event) => choose("chosen", [index], event.shiftKey || event.ctrlKey || event.metaKey));
-    chip.append(h("i", { class: "lab-share" }), h("small", { class: "lab-number", style: SHARE_ROOM }));
+    chip.append(h("i", { class: "lab-share" }), h("small", { class: "lab-number" }));
     return chip;
   });
   const allWords = h("button", { class: "lab-chip", onclick: () => choose("chosen", [], false) }, "all words");
-  const say = h("p", { class: "lab-say", style: "min-height: 3em", "aria-live": "polite" });
+  const say = h("p", { class: "lab-say lab-two-lines", "aria-live": "polite" });
 
   const read = (cell) => place(cell, columns);
   const common = { rows, columns, ratio: data.ratio, read, hover: (cell) => enterPatch(cell), pick: pickPatch };
@@ -232,7 +231,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
+  return mount(model, el, TITLE, build);
 }
 
 export default { render };

@@ -156,7 +156,7 @@ function build(model, data, body) {
 const HINT = "Point at a cell, or move over the grid with the arrow keys. A click keeps the cell while the steps go on.";
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
+  return mount(model, el, TITLE, build);
 }
 
 export default { render };

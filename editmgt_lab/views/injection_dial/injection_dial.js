@@ -95,7 +95,7 @@ function build(model, data, body) {
 }
 
 function render({ model, el }) {
-  return mount(model, el, TITLE, (data, body, model) => build(model, data, body));
+  return mount(model, el, TITLE, build);
 }
 
 export default { render };
