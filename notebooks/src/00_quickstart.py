@@ -55,8 +55,8 @@ views.edit_figure(result)
 # to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.1 and
 # a rule of its own (`agree`), by which a token is held only where the network itself draws it. Below is the same edit
 # with a larger λ, which holds more, and with a second seed: other random numbers, so the heat map differs a little,
-# too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be; so is
-# the green speck above.
+# too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be; so are
+# the two faint specks above.
 
 # %%
 print("the editor's own λ:", editor.defaults.hold_threshold)
@@ -138,7 +138,7 @@ views.consolidation_figure(result.source, raw[0], heat[0], hold_threshold=0.2)
 #
 # All image tokens start out masked. In each step the transformer guesses all of them, the guesses of most confidence
 # are kept, and the rest are masked again: few are kept at first, many per step in the end. The confidence has noise in
-# it, much in the first steps, so that what is kept lies scattered; `02_masked_generation` shows why that is better.
+# it, much in the first steps, so that what is kept lies scattered; `02_masked_generation` shows when that is better.
 # Where the heat is below λ, the guess is replaced by the source's token. Whether that is settled at once, or has to
 # compete with the guesses until late and stays grey meanwhile, is a matter of the rule by which a model holds:
 # `06_region_hold` compares them.

@@ -160,7 +160,7 @@ assert control[:4].sum() / control.sum() < 0.3, "... and that is no accident of 
 assert near[1:].sum() / near.sum() > 0.3, "... but it is not its own cell alone: the decoder blends neighbours"
 
 # %% [markdown]
-# By the curve about half of the change lies in the swapped cell itself, 86% within one cell of it, 99% within three: a
+# By the curve a good half of the change lies in the swapped cell itself, 88% within one cell of it, 99% within three: a
 # token is local, but not its own cell alone. The last line above matters later. A token that is *held* keeps its
 # number, and still its pixels can move a little, because its neighbour's token was changed. Region hold stops leakage
 # of tokens; a thin seam of pixels remains.

@@ -70,7 +70,7 @@ torch.testing.assert_close(by_hand, captured.text_to_image(number))
 print("a row of the text looks, in the mean, at")
 parts = probabilities.split([layout.text, layout.image, layout.image], dim=-1)
 for name, part in zip(("text", "image", "source"), parts, strict=True):
-    print(f"  {name:7}{part.sum(-1).mean():.0%}")
+    print(f"  {name:7}{part.sum(-1).mean():.1%}")
 
 # %% [markdown]
 # The shares are means over all 32 rows of the text, of which 26 are padding here: it is a row of the text, padding
@@ -106,7 +106,8 @@ views.attention_figure(result.source, captured, multi_modal=len(transformer.tran
 # is hotter than one outside (the area under the ROC curve): 1 is perfect, 0.5 is chance, 0 is exactly the wrong way
 # round.
 #
-# Two dozen local edits in half the steps, every block and every head. The control shuffles the places of each map.
+# Two dozen local edits in a third of the steps, every block and every head. The control shuffles the places of each
+# map.
 
 # %%
 local = ("add", "replace", "remove", "color")
@@ -116,7 +117,7 @@ with (
     lab.capture_attention(transformer, blocks, heads="mean", mapped="source") as in_source,  # for later
 ):
     editor.edit([s.source for s in samples], [s.instruction for s in samples], guidance_scale=1.0, seed=0,
-                steps=6, hold_threshold=0)  # fmt: skip
+                steps=4, hold_threshold=0)  # fmt: skip
 words = ~captured.padding  # [edits, text]
 maps = torch.stack([captured.text_to_image(b) for b in blocks], dim=1)
 maps = (maps * words[:, None, None, :, None]).sum(3) / words.sum(1)[:, None, None, None]
@@ -152,9 +153,9 @@ assert auc.max() > shuffled.max() + 0.1, "some map knows the place, and that is 
 assert auc.min() < auc.max() - 0.2, "but not every map does"
 
 # %% [markdown]
-# (0.53 is the mean of the 36 localisations, not the localisation of a mean map.) Choosing a block because it did best
-# *here* would be cheating a little: with 36 maps the best one is also a lucky one. The blocks that the lab's editor
-# uses were chosen on other edits, the validation split's; the next notebook does the same.
+# (“The mean of all maps” is the mean of their 36 localisations, not the localisation of a mean map.) Choosing a block
+# because it did best *here* would be cheating a little: with 36 maps the best one is also a lucky one. The blocks that
+# the lab's editor uses were chosen on other edits, the validation split's; the next notebook does the same.
 #
 # ## Image or source?
 #
@@ -237,7 +238,9 @@ views.curves_figure(
 #
 # ## Touch it: the attention explorer
 #
-# Choose words, blocks and heads; hover over a word to see its maps, over a patch to see what it looks at.
+# Choose words, blocks and heads. Hover over a word: one panel shows where it looks in the *source*, one where it looks
+# in the *picture* that is being made, and a third, “source + picture”, the two added up, since the small model's heat
+# map is made of both. Hover over a patch to see what that patch of the picture looks at.
 
 # %%
 run = views.record(editor, result, attention=True, progress=lambda *_: None)
@@ -246,9 +249,9 @@ views.attention_explorer(run)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Where does the rest go?** (3 minutes) In the first section the shares of text, image and source add up to 100%.
-# Compute from `probabilities` how much of the word rows' attention goes to *padding*. The first `real` rows of text
-# are real.
+# **1. Where does the rest go?** (3 minutes) In the first section the shares of text, image and source add up to 100%,
+# but for rounding. Compute from `probabilities` how much of the word rows' attention goes to *padding*. The first
+# `real` rows of text are real.
 
 # %%
 real = int((~editor.encode_text(sample.instruction).padding[0]).sum())
@@ -301,7 +304,7 @@ def check_fair(fair_choice):
 #     chosen = [lab.world.sample_edit(i, split="validation", category=local[i % 4]) for i in range(24)]
 #     with lab.capture_attention(transformer, blocks) as captured:
 #         editor.edit([s.source for s in chosen], [s.instruction for s in chosen], guidance_scale=1.0, seed=0,
-#                     steps=6, hold_threshold=0)
+#                     steps=4, hold_threshold=0)
 #     words = ~captured.padding
 #     found = torch.stack([captured.text_to_image(b) for b in blocks], dim=1)
 #     found = (found * words[:, None, None, :, None]).sum(3)

@@ -86,8 +86,8 @@ assert not any(counts["commit: held, yet masked"][1]), "what is committed is nev
 # paper measured with its own model, pictures and score: compare only the shapes.
 
 # %%
-levels = (0.0, 0.05, 0.1, 0.2, 0.4)
-pushed = {"steps": 6, "guidance_scale": 3.0}
+levels = (0.0, 0.1, 0.2, 0.4)
+pushed = {"steps": 5, "guidance_scale": 3.0}
 run = {"split": "test", "category": "remove", "count": 4}
 curves, examples = measure(editor, **run, random_count=4, thresholds=levels, progress=False, **pushed)
 lambda_figure(curves, examples)
@@ -102,15 +102,15 @@ lambda_figure(curves, examples)
 controls_figure(curves)
 
 # %% [markdown]
-# At λ = 0.05 and 0.1 the hold by heat costs nothing of the score, and 87% and 69% of the leakage are left; the random
-# hold of as many cells keeps 31% and 22% of the score: it matters *where* one holds. Most of the leakage goes only at
-# 0.2, where 37% of it is left, at 94% of the score. As λ rises more and more of the edit itself is held, too, and the
-# curve in the right panel never enters the *goal*, 98% of the score at half of the leakage. The true mask does: that is
-# what a better map would give. Pasting comes close to the hold here, since under the released rule little is held
-# before the last steps. Under `hold="commit"` the score falls somewhat sooner; that is not shown here, but the model
-# card has it: of 60 validation edits 72% succeed at λ = 0.1 and 50% at 0.2, under the released rule 78% and 57%. What
-# is committed stands in the picture from the first step, and a held rim of a butterfly calls for a butterfly. Not even
-# the true region comes to a leakage of 0; why, we shall see below.
+# At λ = 0.1 the hold by heat costs next to nothing of the score, and 76% of the leakage is left; the random hold of as
+# many cells keeps 18% of the score: it matters *where* one holds. Most of the leakage goes only at 0.2, where 32% of it
+# is left, at 90% of the score. As λ rises more and more of the edit itself is held, too, and the curve in the right
+# panel never enters the *goal*, 98% of the score at half of the leakage. The true mask does: that is what a better map
+# would give. Pasting comes close to the hold here, since under the released rule little is held before the last steps.
+# Not even the true region comes to a leakage of 0; why, we shall see below.
+#
+# Give `measure` also `hold="commit"`, and the score falls sooner: what is committed stands in the picture from the
+# first step, and a held rim of a butterfly calls for a butterfly.
 
 # %%
 score, random_score, true_score = (curves.means(way, "score") for way in (HEAT, RANDOM, MASK))
@@ -120,30 +120,32 @@ print("edit score ", *(f"{value:6.2f}" for value in score))
 print("at random  ", *(f"{value:6.2f}" for value in random_score))
 print("true mask  ", *(f"{value:6.2f}" for value in true_score))
 print("leakage    ", *(f"{value:6.4f}" for value in leaked))
+print("or, in per cent of λ = 0:")
+for name, values in (("edit score ", score), ("at random  ", random_score), ("leakage    ", leaked)):
+    print(name, *(f"{value:6.0%}" for value in values / values[0]))
 
 # %%
-assert leaked[2] < 0.8 * leaked[0] and leaked[-1] < leaked[2], "the more is held, the less leaks"
-assert score[2] > random_score[2] + 2, "where one holds matters"
+assert leaked[2] < 0.6 * leaked[0] and leaked[3] < leaked[2] < leaked[1] < leaked[0], "more held, less leaks"
+assert score[1] > random_score[1] + 2, "where one holds matters"
 assert score[-1] < score[0] - 2, "and too much hold stops the edit"
 assert true_score[-1] > score[-1] + 1, "which is the map's fault, and not the hold's"
 
 # %% [markdown]
 # ## In pictures
 #
-# The first of the four edits as λ rises (the pictures in the figure above are of another one). At 0.4 most of the
-# butterfly is gone, but the rims of its wings are held. Below it, as many cells held at random: there the butterfly
-# stays, with holes at a small λ, whole at 0.4. `sweep` is what the figure is made by: it decodes one edit under many
-# holds at once, and runs the network once for all those that still have the same tokens.
+# The first of the four edits at a small and a large λ (the pictures in the figure above are of another one). At 0.4
+# most of the butterfly is gone, but the rims of its wings are held. Below it, as many cells held at random: there the
+# butterfly stays, with holes at 0.1, nearly whole at 0.4. `sweep` is what the figure is made by: it decodes one edit
+# under many holds at once, and runs the network once for all those that still have the same tokens.
 
 # %%
-truth = next(draw_truths(editor, **run))  # the same four removals
-first = next(draw_truths(editor, **run | {"count": 1}))
-shown = (0.05, 0.1, 0.4)
+first = next(draw_truths(editor, **run, batch=1))
+shown = (0.1, 0.4)
 swept = sweep(editor, first, [Hold(way, level) for way in (HEAT, RANDOM) for level in shown], seed=0, **pushed)
 made = [editor.detokenize(tokens)[0] for tokens in swept.tokens]
 rows = [
-    [(first.samples[0].source, "source"), *zip(made[:3], [f"λ = {level:g}" for level in shown], strict=True)],
-    [(first.samples[0].target, "target"), *zip(made[3:], ["at random"] * 3, strict=True)],
+    [(first.samples[0].source, "source"), *zip(made[:2], [f"λ = {level:g}" for level in shown], strict=True)],
+    [(first.samples[0].target, "target"), *zip(made[2:], ["at random"] * 2, strict=True)],
 ]
 views.panels_figure(rows, [f"“{first.samples[0].instruction}”", ""])
 
@@ -152,17 +154,18 @@ views.panels_figure(rows, [f"“{first.samples[0].instruction}”", ""])
 #
 # A held token keeps its number, but the decoder paints with its neighbours in view, so a seam of pixels moves even
 # where everything is held but the edit. And what the tokenizer loses is lost in held cells as well. `pasted()` puts the
-# source's own pixels back over the held cells: all of their detail is back, and nothing there moves any more.
+# source's own pixels back over the held cells: all of their detail is back, and nothing there moves any more. Here is
+# the butterfly once more, unpushed.
 
 # %%
-placed = truth.edit(editor, 0, hold_threshold=0, mask=[sample.mask for sample in truth.samples], **pushed)
+placed = first.edit(editor, 0, hold_threshold=0, mask=[first.samples[0].mask])
 kept = (placed.tokens == placed.source_tokens)[placed.held].float().mean()
-moved = (to_tensor(placed.images) - truth.sources).abs().mean(1)
+moved = (to_tensor(placed.images) - first.sources).abs().mean(1)
 outside = torch.nn.functional.interpolate(placed.held[:, None].float(), scale_factor=side)[:, 0] > 0
 print(f"tokens kept where held: {kept:.0%}; pixels there that move by more than 1/255: "
       f"{(moved[outside] > 1 / 255).float().mean():.0%}, in the mean by {moved[outside].mean():.4f}")
 views.panels_figure([[
-    (truth.samples[0].source, "source"), (placed.images[0], "true region"), (placed.pasted()[0], "and pasted")
+    (first.samples[0].source, "source"), (placed.images[0], "true region"), (placed.pasted()[0], "and pasted")
 ]])  # fmt: skip
 
 # %% [markdown]
@@ -171,10 +174,11 @@ views.panels_figure([[
 # What is settled needs no more guesses. A third rule, **agree**, settles a cell below λ in the step, mostly the
 # first, in which the network itself draws the source's token there. A *cache* can then stand in for all that is
 # settled: only positions (2 × 2 cells) with a cell that is masked, or has just been filled, are computed. The rest of
-# the network's features grow stale meanwhile, so every now and then a step computes them all. We edit the four
-# removals so, unpushed.
+# the network's features grow stale meanwhile, so every now and then a step computes them all. We edit the first two
+# of the removals so, unpushed.
 
 # %%
+truth = next(draw_truths(editor, **run, batch=2))
 quick, asked = editor.with_defaults(hold="agree"), {"hold_threshold": LEVEL}
 ways = {"control: no cache": {}, "refreshed in every step": {"refresh_every": 1},
         "in every third": {"refresh_every": 3}, "in the first": {"refresh_every": 12}}  # fmt: skip
@@ -188,7 +192,9 @@ by_step = {name: (range(1, 13), shares) for name, shares in computed.items()}
 views.curves_figure([("step", "% of the positions computed", by_step)])
 
 # %% [markdown]
-# Refreshed in every step it is exact: the same tokens, and no time won. Else a few tokens come out otherwise. The four
+# Refreshed in every step it is exact: the same tokens, and no time won (processor times vary by a tenth or so from run
+# to run). Else a few tokens in a hundred come out otherwise, and the edits are as good. The time falls by less than the
+# positions do: about a third of a full step goes into drawing the tokens, and a cache spares nothing of that. The two
 # pictures run as one batch: each step computes as many positions as the neediest of them.
 
 # %%

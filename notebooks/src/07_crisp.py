@@ -251,16 +251,18 @@ for each in study["results"]:
 
 # %% [markdown]
 # **A model that was trained on imperfect pairs leaks, and the hold stops most of it**: at λ = 0.1 the leakage falls
-# from 0.085 to 0.024, where the shipped model's is 0.003, and the success rises from 13% to 33%. The paper's λ figure
-# may be understood so. The other three leak 0.005 or less, and there the hold costs 7 to 10 points of success. Every
-# fine-tuning lowered success: it is 90% as shipped, 83% with true pairs, 73% with filtered ones, 13% with unfiltered
-# ones. Success and score are of 30 edits, leakage of the 25 that are to leave something alone: a few points are
-# chance.
+# from 0.077 to 0.030, where the shipped model's is 0.002, and the success rises from 20% to 33%. The paper's λ figure
+# may be understood so. The other three leak 0.005 or less, and there the hold costs 13 points of success after filtered
+# pairs, 7 after true ones, and none as shipped. Every fine-tuning lowered success: it is 97% as shipped, 93% with true
+# pairs, 80% with filtered ones, 20% with unfiltered ones. Success and score are of 30 edits, leakage of the 25 that are
+# to leave something alone: a few points are chance.
 #
-# The adapter of the unfiltered pairs is here, so look for yourself. The sloppy editor's sin was oversaturation, as by
-# too much guidance, and the model has learned just that. Held by the paper's rule, most of what the words do not look
-# at stays the source's. What they do look at, the edit and some of what stands beside it, keeps the sin; and with a
-# larger λ, parts of the edit are held as well.
+# The adapter of the unfiltered pairs is here, so look for yourself, at the first test edit of three categories. The
+# sloppy editor's sin was oversaturation, as by too much guidance, and the model has learned just that. Held by the
+# paper's rule, most of what the words do not look at stays the source's. What they do look at, the edit and much of
+# what stands around it, keeps the sin; and with a larger λ, parts of the edit are held as well. What the hold cannot do
+# is mend an edit: the leaky model makes no balloon, held or not, and of the apple green scraps are left. (That the
+# shipped model's balloon stands in the meadow like a tree is a fault of its own, and no leak.)
 
 # %%
 shipped, leaky = (lab.load().with_defaults(hold="released") for _ in range(2))  # the paper's hold
