@@ -142,10 +142,10 @@ assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 # it looks.
 #
 # Numbers are means. Here are the first six of the edits, with the map of every block. Go down a column, and you see
-# what a block is for: block 3 finds what the words name (the apple, the hat, the umbrella) and where the rocket is to come;
-# block 1 finds objects, whichever of them are asked for; blocks 4 and 7 look at a few places near the edge whatever the
-# picture shows, and 0 and 2 all over it. And the heat map, which is made of 1 and 3, may miss: where a cup is to come,
-# it is hottest on the apple.
+# what a block is for: block 3 finds what the words name (the apple, the hat, the umbrella) and where the rocket is to
+# come; block 1 finds objects, whichever of them are asked for; blocks 4 and 7 look at a few places near the edge
+# whatever the picture shows, and 0 and 2 all over it. And the heat map, which is made of 1 and 3, may miss: where a
+# cup is to come, it is hottest on the apple.
 
 # %%
 grids = []
