@@ -119,7 +119,8 @@ def test_the_loss_is_the_mean_over_edits_that_count_alike_by_what_they_change(le
     changed = data["source"] != data["target"]
     weights = edit_weights(data["source"], data["target"])[:, None, None] * torch.where(changed, 1.0, 1 / SHARE)
     weights = weights[seen["only"]]
-    by_hand = token_losses(seen["logits"], data["target"][seen["only"]], *nearest_codes(codes, reach=RECIPE.look_reach))
+    logits = seen["logits"].float()  # in bfloat16 where the processor has it
+    by_hand = token_losses(logits, data["target"][seen["only"]], *nearest_codes(codes, reach=RECIPE.look_reach))
     assert torch.allclose(torch.stack([exact, look]), (by_hand * weights).sum(1) / weights.sum(), atol=1e-5)
 
 
