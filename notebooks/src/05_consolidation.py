@@ -143,19 +143,23 @@ assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 #
 # Numbers are means. Here are the first six of the edits, with the map of every block. Go down a column, and you see
 # what a block is for: block 3 finds what the words name (the apple, the hat, the umbrella) and where the rocket is to
-# come; block 1 finds objects, whichever of them are asked for; blocks 4 and 7 look at a few places near the edge
-# whatever the picture shows, and 0 and 2 all over it. And the heat map, which is made of 1 and 3, may miss: where a
-# cup is to come, it is hottest on the apple.
+# come; block 1 finds objects, whichever of them are asked for; blocks 4 and 7 look at a few places, most of them near
+# the edge, whatever the picture shows, and 0 and 2 all over it. And the heat map, which is made of 1 and 3, may miss:
+# where a cup is to come, it is hottest on the apple.
 
 # %%
-grids = []
-for k in range(6):
-    one = [consolidate(maps[k : k + 1, [block]], words=words[k : k + 1], smooth=False)[0] for block in blocks]
-    heat = consolidate(maps[k : k + 1, list(chosen)], words=words[k : k + 1])[0]
-    named = [*((each, f"block {block}") for block, each in enumerate(one)), (heat, "heat map")]
-    over = [(heat_overlay(samples[k].source, each.numpy()), name) for each, name in named]
-    grids.append([(samples[k].source, "source"), *over, (samples[k].mask, "truth")])
-views.panels_figure(grids, [f"“{sample.instruction}”" for sample in samples[:6]])
+first, six = samples[:6], words[:6]
+alone = {f"block {block}": consolidate(maps[:6, [block]], words=six, smooth=False) for block in blocks}
+named = alone | {"heat map": consolidate(maps[:6, list(chosen)], words=six)}
+grids = [
+    [
+        (sample.source, "source"),
+        *((heat_overlay(sample.source, heat[k].numpy()), name) for name, heat in named.items()),
+        (sample.mask, "truth"),
+    ]
+    for k, sample in enumerate(first)
+]
+views.panels_figure(grids, [f"“{sample.instruction}”" for sample in first])
 
 # %% [markdown]
 # ## Which words?
