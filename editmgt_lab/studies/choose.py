@@ -5,8 +5,8 @@ without hold; then the picture and the blocks of the heat map by localisation; l
 hold: of the λ and rules whose success is at most 2 points below the best, that which leaks least in local categories,
 and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
 first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength: to be
-seen and not chosen. With `--hold RULE`, the λ of one rule alone, all else as the model has it: a point of success takes
-hundreds of edits to be seen.
+seen and not chosen. With `--only PART`, one of these parts, all else as the model has it, and with `--hold RULE` one
+rule: a point of success takes hundreds of edits to be seen.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "steps": (8, 12, 16),
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
 }
+HEAT = ("heat_from", "blocks")
 HELD = ("hold_threshold", "hold", "hold_by")  # what `choose_hold` chooses
+PARTS = ("sampling", "heat", "hold")
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
 MAY_LOSE = 0.02  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
@@ -83,14 +85,16 @@ def choose_settings(
     count: int = 100,
     batch: int = 20,
     seed: int = 0,
-    hold: str | None = None,
+    parts: Sequence[str] = PARTS,
+    rules: Sequence[str] = HOLDS,
     calls: bool = False,
     progress: bool = True,
 ) -> tuple[dict[str, Any], list[Trial]]:
     """The settings that do best on the edits 0 … count - 1 of a split, and every trial that led there, in order.
 
-    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`. hold: choose
-    λ of this rule of HOLDS alone. calls: try the CALLS as well. Raises SettingError for a count or batch below 1.
+    Edit i decodes with seed + i in every trial; a setting whose turn has not come is as in `Editor.edit`, and likewise
+    one of a part of PARTS that is left out. rules: of HOLDS, to choose among. calls: try the CALLS as well. Raises
+    SettingError for a count or batch below 1.
     """
     truths = list(draw_truths(editor, split=split, count=count, batch=batch))
     run = {"truths": truths, "seed": seed, "progress": progress}
@@ -101,26 +105,29 @@ def choose_settings(
         table.extend(marked(trials, which))
         return trials[which].option
 
-    for setting, options in SWEEPS.items() if hold is None else ():
+    for setting, options in SWEEPS.items() if "sampling" in parts else ():
         trials = [
             try_out(editor, setting, option, **run, hold_threshold=0.0, **chosen, **{setting: option})
             for option in options
         ]
         chosen[setting] = take(trials, best(trials, "success"))
 
-    if hold is None:
+    if "heat" in parts:
         trials = [
             trial
             for heat_from in MAPPED
             for trial in try_blocks(editor, **run, hold_threshold=0.0, heat_from=heat_from, **chosen)
         ]
-        chosen["heat_from"], chosen["blocks"] = take(trials, best(trials, "localisation"))
+        chosen |= dict(zip(HEAT, take(trials, best(trials, "localisation")), strict=True))
 
-    held, trials = choose_hold(editor, HOLDS if hold is None else (hold,), **run, **chosen)
-    table += trials
+    held: dict[str, Any] = {}
+    if "hold" in parts:
+        held, trials = choose_hold(editor, rules, **run, **chosen)
+        table += trials
     if calls:
-        holding = editor.with_defaults(hold=held["hold"], hold_by=held["hold_by"])
-        fixed = chosen | {"hold_threshold": held["hold_threshold"]}
+        of_model = {name: held[name] for name in ("hold", "hold_by") if held}  # `Editor.edit` does not take these
+        fixed = chosen | {name: held[name] for name in ("hold_threshold",) if held}
+        holding = editor.with_defaults(**of_model)
         for setting, options in CALLS.items():
             table += [try_out(holding, setting, option, **run, **fixed, **{setting: option}) for option in options]
     return chosen | held, table
@@ -241,16 +248,16 @@ def check_editor_folder(folder: Path) -> None:
         )
 
 
-def load_to_write(model: str, folder: Path, hold: str | None) -> Editor:
+def load_to_write(model: str, folder: Path, parts: Sequence[str]) -> Editor:
     """The model, where the folder holds the same weights, and the same defaults but for those that are to be chosen.
 
-    hold: as in `choose_settings`. Raises CheckpointError for a folder that is no editor's, SettingError for another
+    parts: as in `choose_settings`. Raises CheckpointError for a folder that is no editor's, SettingError for another
     model's, of which nothing would have been measured.
     """
     check_editor_folder(folder)
     theirs = load(folder)
-    names = HELD if hold else (*SWEEPS, "heat_from", "blocks", *HELD)
-    to_be_chosen = {name: getattr(theirs.defaults, name) for name in names}
+    settings = zip(PARTS, (SWEEPS, HEAT, HELD), strict=True)
+    to_be_chosen = {name: getattr(theirs.defaults, name) for part, names in settings if part in parts for name in names}
     wanted = weights_fingerprint(theirs)
     del theirs  # before the model takes its room
     editor = load(model)
@@ -284,17 +291,20 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table, save it, write lab.json if asked."""
     counted, output = "edits of every trial; there are about thirty trials", Path("outputs") / "choices.json"
     parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
+    parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"one part alone: {', '.join(PARTS)}")
     parser.add_argument("--hold", choices=HOLDS, metavar="RULE", help=f"λ of one rule alone: {', '.join(HOLDS)}")
     parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
+    parts = (options.only,) if options.only else PARTS
+    rules = (options.hold,) if options.hold else HOLDS
     if options.write:
-        editor = load_to_write(options.model, options.write, options.hold)
+        editor = load_to_write(options.model, options.write, parts)
     else:
         editor = load(options.model)
     about = which_model(options.model, editor)
-    wanted = {"batch": options.batch, "hold": options.hold, "calls": options.calls}
+    wanted = {"batch": options.batch, "parts": parts, "rules": rules, "calls": options.calls}
     chosen, table = choose_settings(editor, **wanted, **measured)
     print(report(table))
     print("chosen:", ", ".join(f"{name} {value}" for name, value in chosen.items()))

@@ -131,7 +131,7 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
 
 
 def test_the_hold_alone_leaves_all_else_as_the_model_has_it(editor, short_lists):
-    chosen, table = choose_settings(editor, count=2, hold="agree", progress=False)
+    chosen, table = choose_settings(editor, count=2, parts=("hold",), rules=("agree",), progress=False)
     assert list(chosen) == ["hold_threshold", "hold", "hold_by"] and chosen["hold"] == "agree"
     assert [trial.option for trial in table] == [(0.0, "agree"), (0.5, "agree"), "mean", "step"]
     truths = list(draw_truths(editor, split="validation", count=2, batch=20))
@@ -140,6 +140,18 @@ def test_the_hold_alone_leaves_all_else_as_the_model_has_it(editor, short_lists)
         hold_threshold=0.5,
     )  # fmt: skip
     assert table[1].values["score"] == pytest.approx(held.values["score"], nan_ok=True)
+
+
+def test_the_heat_map_alone_is_chosen_with_the_models_own_sampling(editor, short_lists):
+    chosen, table = choose_settings(editor, count=2, parts=("heat",), calls=True, progress=False)
+    assert list(chosen) == ["heat_from", "blocks"]
+    truths = list(draw_truths(editor, split="validation", count=2, batch=20))
+    run = {"truths": truths, "seed": 0, "progress": False}
+    alone = try_blocks(editor, **run, heat_from=MAPPED[0], hold_threshold=0.0)
+    assert table[0].values["localisation"] == pytest.approx(alone[0].values["localisation"], nan_ok=True)
+    assert [trial.setting for trial in table[-4:]] == ["steps", "steps", "strength", "strength"]
+    called = try_out(editor, "steps", 1, **run, steps=1, **chosen)
+    assert table[-4].values["score"] == pytest.approx(called.values["score"], nan_ok=True), "held as the model holds"
 
 
 def test_a_folder_that_is_no_editor_is_refused_before_anything_is_measured(tmp_path, capsys):
@@ -152,16 +164,16 @@ def not_measured(monkeypatch):
     monkeypatch.setattr(choose, "choose_settings", lambda *_, **__: pytest.fail("it was measured"))
 
 
-@pytest.mark.parametrize("hold", [[], ["--hold", "agree"]], ids=["all", "hold"])
+@pytest.mark.parametrize("only", [[], ["--only", "hold"]], ids=["all", "hold"])
 def test_another_models_folder_is_refused_before_anything_is_measured(
-    tiny_folder, tmp_path, not_measured, capsys, hold
+    tiny_folder, tmp_path, not_measured, capsys, only
 ):
     other = tmp_path / "other"
     shutil.copytree(tiny_folder, other)
     weights = other / "editmgt" / "diffusion_pytorch_model.safetensors"
     save_file({name: 1.01 * tensor for name, tensor in load_file(weights).items()}, weights)
     written = (other / "lab.json").read_text(encoding="utf-8")
-    assert main(["--model", str(tiny_folder), "--write", str(other), *hold]) == 2
+    assert main(["--model", str(tiny_folder), "--write", str(other), *only]) == 2
     assert f"{other} holds other weights" in capsys.readouterr().err
     assert (other / "lab.json").read_text(encoding="utf-8") == written
 
@@ -170,9 +182,9 @@ def test_a_copy_with_other_defaults_is_refused_where_these_are_not_chosen(tiny_f
     copy = tmp_path / "copy"
     shutil.copytree(tiny_folder, copy)
     defaults = lab.load(copy).defaults
-    for changed, hold in (({"strength": 1.2}, []), ({"guidance_scale": 2.0}, ["--hold", "agree"])):
+    for changed, only in (({"strength": 1.2}, []), ({"guidance_scale": 2.0}, ["--only", "hold"])):
         replace(defaults, **changed).write(copy)
-        assert main(["--model", str(tiny_folder), "--write", str(copy), *hold]) == 2
+        assert main(["--model", str(tiny_folder), "--write", str(copy), *only]) == 2
         assert "other weights or defaults" in capsys.readouterr().err
 
 
