@@ -63,7 +63,7 @@ class Finetuner:
         check_start(editor, self.settings, pairs, replay=self.replay, validation=validation)
         self.run_folder = Run(Path(folder), self._made_of(), other_code=other_code) if folder else None
         kept = self._kept()  # what is refused is refused before the editor is touched
-        self._going, self._cancelled = threading.Event(), False
+        self._going, self.cancelled = threading.Event(), False  # cancelled: the run of now, or the newest one
         self._going.set()
         self._turn, self._stepping = threading.Lock(), threading.RLock()
         self.accelerator = Accelerator(cpu=editor.device.type == "cpu")
@@ -98,7 +98,7 @@ class Finetuner:
 
     def cancel(self) -> None:
         """Stop before the next step; what was learned so far is kept, and saved where there is a folder."""
-        self._cancelled = True
+        self.cancelled = True
         self._going.set()
 
     @contextmanager
@@ -128,7 +128,7 @@ class Finetuner:
         bar: whether to show a progress bar. Raises TrainingError for a loss that is no number, DiskError for a
         checkpoint that cannot be written.
         """
-        self._cancelled = False
+        self.cancelled = False
         progress = tqdm(
             total=self.settings.steps, initial=self.done, desc="fine-tuning", unit="step",
             disable=not (bar and self.accelerator.is_main_process),
@@ -136,7 +136,7 @@ class Finetuner:
         try:
             while self.done < self.settings.steps and not self._is_over():
                 self._going.wait()
-                if self._cancelled:
+                if self.cancelled:
                     break
                 with self._alone():  # for the checkpoint too: in between_steps the weights are the averaged ones
                     entry = self._step()

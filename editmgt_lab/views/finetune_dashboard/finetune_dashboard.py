@@ -211,7 +211,7 @@ class FinetuneDashboard(LabWidget):
             self.error = error
         if self.error:
             self.say(told(self.error), wrong=True)
-        self._ended = not (self.finetuner._cancelled or self.error)  # from here or from a cell
+        self._ended = not (self.finetuner.cancelled or self.error)  # from here or from a cell
         self.training = self._stopping = False
         self._give_back()
         self._tell()
