@@ -49,7 +49,7 @@ HELD = ("hold_threshold", "hold", "hold_by")  # what `choose_hold` chooses
 PARTS = ("sampling", "heat", "hold")
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
 MAY_LOSE = 0.02  # of success, for the hold
-TIES = {"success": 0.005, "localisation": 0.002, "leakage": 0.0002}  # a smaller difference is none
+TIES = {"success": 0.005, "localisation": 0.001, "leakage": 0.0002}  # a smaller difference is none
 COLUMNS = {  # name → head, factor, digits
     "success": ("success %", 100, 1),
     "score": ("edit score", 1, 2),

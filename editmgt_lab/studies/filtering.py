@@ -47,7 +47,7 @@ from .skills import answers, measured_in_all, teach
 
 SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=60)
 SCENES = 500
-HOLDS = (0.0, 0.1)  # λ
+HOLDS = (0.0, 0.2)  # λ
 SHIPPED, TRUE, FILTERED, UNFILTERED = "as shipped", "true", "filtered", "unfiltered"
 METRICS = {"success": ("success %", 100, 0), "leakage": ("leakage", 1, 4), "score": ("edit score", 1, 2)}
 SHOWN = 6  # edits in the picture

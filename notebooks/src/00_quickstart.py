@@ -52,11 +52,10 @@ views.edit_figure(result)
 # surprises.
 #
 # λ lies between 0, which holds nothing, and 1; unless you say otherwise it is the editor's own. Here we have set that
-# to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.1 and
+# to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.3 and
 # a rule of its own (`agree`), by which a token is held only where the network itself draws it. Below is the same edit
 # with a larger λ, which holds more, and with a second seed: other random numbers, so the heat map differs a little,
-# too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be; so are
-# the two faint specks above.
+# too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be.
 
 # %%
 print("the editor's own λ:", editor.defaults.hold_threshold)

@@ -102,9 +102,9 @@ lambda_figure(curves, examples)
 controls_figure(curves)
 
 # %% [markdown]
-# At λ = 0.1 the hold by heat costs next to nothing of the score, and 76% of the leakage is left; the random hold of as
-# many cells keeps 18% of the score: it matters *where* one holds. Most of the leakage goes only at 0.2, where 32% of it
-# is left, at 90% of the score. As λ rises more and more of the edit itself is held, too, and the curve in the right
+# At λ = 0.1 the hold by heat costs next to nothing of the score, and 80% of the leakage is left; the random hold of as
+# many cells keeps 23% of the score: it matters *where* one holds. Most of the leakage goes only at 0.2, where 43% of it
+# is left, at 95% of the score. As λ rises more and more of the edit itself is held, too, and the curve in the right
 # panel never enters the *goal*, 98% of the score at half of the leakage. The true mask does: that is what a better map
 # would give. Pasting comes close to the hold here, since under the released rule little is held before the last steps.
 # Not even the true region comes to a leakage of 0; why, we shall see below.

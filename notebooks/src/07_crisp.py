@@ -250,19 +250,19 @@ for each in study["results"]:
     print(f"{each['way']:10}  λ = {each['hold']:g}: {numbers}")
 
 # %% [markdown]
-# **A model that was trained on imperfect pairs leaks, and the hold stops most of it**: at λ = 0.1 the leakage falls
-# from 0.077 to 0.030, where the shipped model's is 0.002, and the success rises from 20% to 33%. The paper's λ figure
-# may be understood so. The other three leak 0.005 or less, and there the hold costs 13 points of success after filtered
-# pairs, 7 after true ones, and none as shipped. Every fine-tuning lowered success: it is 97% as shipped, 93% with true
-# pairs, 80% with filtered ones, 20% with unfiltered ones. Success and score are of 30 edits, leakage of the 25 that are
-# to leave something alone: a few points are chance.
+# **A model that was trained on imperfect pairs leaks, and the hold stops most of it**: at λ = 0.2 the leakage falls
+# from 0.077 to 0.016, where the shipped model's is 0.002, and the success rises from 20% to 33%. The paper's λ figure
+# may be understood so. The other three leak 0.005 or less, and there so much of the paper's hold only costs: 20 points
+# of success after filtered pairs, 27 after true ones and as shipped. Every fine-tuning lowered success: it is 97% as
+# shipped, 93% with true pairs, 80% with filtered ones, 20% with unfiltered ones. Success and score are of 30 edits,
+# leakage of the 25 that are to leave something alone: a few points are chance.
 #
 # The adapter of the unfiltered pairs is here, so look for yourself, at the first test edit of three categories. The
 # sloppy editor's sin was oversaturation, as by too much guidance, and the model has learned just that. Held by the
 # paper's rule, most of what the words do not look at stays the source's. What they do look at, the edit and much of
-# what stands around it, keeps the sin; and with a larger λ, parts of the edit are held as well. What the hold cannot do
-# is mend an edit: the leaky model makes no balloon, held or not, and of the apple green scraps are left. (That the
-# shipped model's balloon stands in the meadow like a tree is a fault of its own, and no leak.)
+# what stands around it, keeps the sin; and parts of the edit are held as well: of the apple green scraps are left. What
+# the hold cannot do is mend an edit: the leaky model makes no balloon, held or not. (That the shipped model's balloon
+# stands in the meadow like a tree is a fault of its own, and no leak.)
 
 # %%
 shipped, leaky = (lab.load().with_defaults(hold="released") for _ in range(2))  # the paper's hold
@@ -270,12 +270,12 @@ load_adapter(leaky.transformer, data_folder() / "adapters" / "leaky")
 categories = ("color", "add", "remove")
 samples = [lab.world.sample_edit(i, split="test", category=each) for i, each in enumerate(categories)]
 leaks, lines = {}, [[(sample.source, sample.instruction) for sample in samples]]
-for name, editor, level in (("as shipped", shipped, 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.1", leaky, 0.1)):
+for name, editor, level in (("as shipped", shipped, 0.0), ("leaky", leaky, 0.0), ("leaky, λ = 0.2", leaky, 0.2)):
     scores, shown = answers(editor, samples, hold=level)
     leaks[name] = sum(each.leakage for each in scores) / len(scores)
     told = [f"leakage {each.leakage:.3f}, score {each.score:.1f}" for each in scores]
     lines.append(list(zip(shown, told, strict=True)))
-assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.1"] < 0.5 * leaks["leaky"]
+assert leaks["leaky"] > 1.5 * leaks["as shipped"] and leaks["leaky, λ = 0.2"] < 0.5 * leaks["leaky"]
 views.panels_figure(lines, ["source", *leaks])
 
 # %% [markdown]

@@ -77,8 +77,8 @@ maps = [(inside, "left to do, inside M"), (outside, "broken, outside M")]
 views.panels_figure([[(heat_overlay(sources[i], (4 * each).clamp(0, 1).numpy()), name) for each, name in maps]])
 
 # %% [markdown]
-# A score of 8.50 and a success, and yet the “yellow heart” of this edit is a torn blot, and the apple is frayed. The
-# score compares pixels, and the right colour at the right place already earns most of it. Look at the pictures, too.
+# A score of 8.36 and a success, and yet the “yellow heart” of this edit is a blot. The score compares pixels, and the
+# right colour at the right place already earns most of it. Look at the pictures, too.
 #
 # ## Localisation: does the heat map know the place?
 #
@@ -231,9 +231,9 @@ part("hold")
 
 # %% [markdown]
 # *What it says:* here the first two rules cost more than they give. Without a hold all five edits succeed, with a score
-# of 7.78. By the released rule it is one less, 80%, and 6.51, by the committing one 80% and 6.11; the leakage falls
-# from 0.0020 to 0.0013 and 0.0010. *Agree* costs nothing here, 100% and 7.90, and gives about as much as the released
-# rule: 0.0014.
+# of 7.78. By the released rule it is one less, 80%, and 6.75, by the committing one 80% and 6.02; the leakage falls
+# from 0.0020 to 0.0014 and 0.0011. *Agree* costs next to nothing here, 100% and 7.71, and gives as much as the released
+# rule: 0.0013.
 #
 # **Which blocks?** The heat map is made of the attention of some blocks. Here of every one alone, of both kinds, and of
 # all. Look at the right panel first: a block that does not know the place (near 0.5) may hold what was to be edited.
@@ -267,8 +267,8 @@ part("consolidation")
 part("filter")
 
 # %% [markdown]
-# *What it says:* no difference that five edits could show: the score is 6.51 with it and 6.38 without, the leakage is
-# the same, the localisation 0.953 against 0.935.
+# *What it says:* no difference that five edits could show: the score is 6.75 with it and 6.91 without, the leakage
+# 0.0014 and 0.0017, the localisation 0.957 against 0.944.
 #
 # **Whose attention?** All words of the instruction, or only those that name the object, the background or the style. In
 # this text encoder every word has seen all words before it, so that even a small word at the end knows what the
@@ -278,7 +278,7 @@ part("filter")
 part("words")
 
 # %% [markdown]
-# *What it says:* again no difference: 6.51 by all words, 6.66 by the object's, far within the intervals.
+# *What it says:* again no difference: 6.75 by all words as by the object's.
 #
 # **How hard does it look at the source?** γ multiplies the attention between image and source; [notebook
 # 03](03_attention_injection.ipynb) builds it. Trained at γ = 1, the network is used elsewhere here, with the paper's
@@ -289,8 +289,8 @@ part("injection")
 
 # %% [markdown]
 # *What it says:* looking harder keeps more and does less. From γ = 0.5 to 1 to 2 the leakage falls from 0.0022 to
-# 0.0013 to 0.0009, and the score from 6.91 to 6.51 to 5.34. The released code's bias does less: from 0.5 to 2 the
-# leakage falls from 0.0018 to 0.0014, and the score from 6.88 to 5.91.
+# 0.0014 to 0.0010, and the score from 7.03 to 6.75 to 5.48. The released code's bias does much the same: from 0.5 to 2
+# the leakage falls from 0.0023 to 0.0013, and the score from 6.94 to 6.07.
 #
 # ### The table
 #
