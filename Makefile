@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# glibc would hand every large tensor's memory back and take it again page by page: a quarter of an edit's time.
+# glibc would hand every large tensor's memory back and take it again page by page, at a good part of an edit's time.
 KEEP_MEMORY := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_threshold=1073741824
 
 # What was typed reaches the program as it is, with its spaces, quotes and dollar signs: through the environment.

@@ -63,7 +63,7 @@ class Finetuner:
         check_start(editor, self.settings, pairs, replay=self.replay, validation=validation)
         self.run_folder = Run(Path(folder), self._made_of(), other_code=other_code) if folder else None
         kept = self._kept()  # what is refused is refused before the editor is touched
-        self._going, self.cancelled = threading.Event(), False  # cancelled: the run of now, or the newest one
+        self._going, self.cancelled = threading.Event(), False  # cancelled: of the newest run
         self._going.set()
         self._turn, self._stepping = threading.Lock(), threading.RLock()
         self.accelerator = Accelerator(cpu=editor.device.type == "cpu")

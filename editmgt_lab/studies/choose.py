@@ -3,10 +3,9 @@
 One setting after the other, each with those before it as chosen: token temperature and guidance scale by success
 without hold; then the picture and the blocks of the heat map by localisation; last, since it rests on all of these, the
 hold: of the λ and rules whose success is at most 2 points below the best, that which leaks least in local categories,
-and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the
-first of those that are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength: to be
-seen and not chosen. With `--only PART`, one of these parts, all else as the model has it, and with `--hold RULE` one
-rule: a point of success takes hundreds of edits to be seen.
+and likewise the heat map to hold by. Options are listed from the cheapest or simplest on, and the first of those that
+are as good as the best (TIES) is taken. With `--calls`, also temperature, steps and strength, to be seen. With `--only
+PART`, one of these parts alone, with `--hold RULE` one rule: a point of success takes hundreds of edits to be seen.
 """
 
 from __future__ import annotations
@@ -44,9 +43,11 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "steps": (8, 12, 16),
     "strength": (1.0, 0.9, 1.1, 1.25),  # 1 is the plain attention
 }
-HEAT = ("heat_from", "blocks")
-HELD = ("hold_threshold", "hold", "hold_by")  # what `choose_hold` chooses
-PARTS = ("sampling", "heat", "hold")
+PARTS: dict[str, tuple[str, ...]] = {  # name → settings that it chooses
+    "sampling": tuple(SWEEPS),
+    "heat": ("heat_from", "blocks"),
+    "hold": ("hold_threshold", "hold", "hold_by"),
+}
 HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
 MAY_LOSE = 0.02  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.001, "leakage": 0.0002}  # a smaller difference is none
@@ -85,7 +86,7 @@ def choose_settings(
     count: int = 100,
     batch: int = 20,
     seed: int = 0,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = tuple(PARTS),
     rules: Sequence[str] = HOLDS,
     calls: bool = False,
     progress: bool = True,
@@ -118,19 +119,19 @@ def choose_settings(
             for heat_from in MAPPED
             for trial in try_blocks(editor, **run, hold_threshold=0.0, heat_from=heat_from, **chosen)
         ]
-        chosen |= dict(zip(HEAT, take(trials, best(trials, "localisation")), strict=True))
+        chosen["heat_from"], chosen["blocks"] = take(trials, best(trials, "localisation"))
 
-    held: dict[str, Any] = {}
     if "hold" in parts:
         held, trials = choose_hold(editor, rules, **run, **chosen)
+        chosen |= held
         table += trials
     if calls:
-        of_model = {name: held[name] for name in ("hold", "hold_by") if held}  # `Editor.edit` does not take these
-        fixed = chosen | {name: held[name] for name in ("hold_threshold",) if held}
+        of_model = {name: chosen[name] for name in ("hold", "hold_by") if name in chosen}  # not of `Editor.edit`
         holding = editor.with_defaults(**of_model)
+        fixed = {name: value for name, value in chosen.items() if name not in of_model}
         for setting, options in CALLS.items():
             table += [try_out(holding, setting, option, **run, **fixed, **{setting: option}) for option in options]
-    return chosen | held, table
+    return chosen, table
 
 
 def choose_hold(
@@ -256,8 +257,7 @@ def load_to_write(model: str, folder: Path, parts: Sequence[str]) -> Editor:
     """
     check_editor_folder(folder)
     theirs = load(folder)
-    settings = zip(PARTS, (SWEEPS, HEAT, HELD), strict=True)
-    to_be_chosen = {name: getattr(theirs.defaults, name) for part, names in settings if part in parts for name in names}
+    to_be_chosen = {name: getattr(theirs.defaults, name) for part in parts for name in PARTS[part]}
     wanted = weights_fingerprint(theirs)
     del theirs  # before the model takes its room
     editor = load(model)
@@ -292,12 +292,12 @@ def main(arguments: list[str] | None = None) -> None:
     counted, output = "edits of every trial; there are about thirty trials", Path("outputs") / "choices.json"
     parser = measuring(__doc__, count=100, counted=counted, output=output, split="validation")
     parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"one part alone: {', '.join(PARTS)}")
-    parser.add_argument("--hold", choices=HOLDS, metavar="RULE", help=f"λ of one rule alone: {', '.join(HOLDS)}")
+    parser.add_argument("--hold", choices=HOLDS, metavar="RULE", help=f"the hold by one rule alone: {', '.join(HOLDS)}")
     parser.add_argument("--calls", action="store_true", help="also try what a call may choose")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="editor folder whose lab.json takes the best")
     options = parser.parse_args(arguments)
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
-    parts = (options.only,) if options.only else PARTS
+    parts = (options.only,) if options.only else tuple(PARTS)
     rules = (options.hold,) if options.hold else HOLDS
     if options.write:
         editor = load_to_write(options.model, options.write, parts)
