@@ -299,10 +299,10 @@ def main(arguments: list[str] | None = None) -> None:
     measured = {name: getattr(options, name) for name in ("split", "count", "seed")}
     parts = (options.only,) if options.only else tuple(PARTS)
     rules = (options.hold,) if options.hold else HOLDS
-    if options.write:
-        editor = load_to_write(options.model, options.write, parts)
-    else:
-        editor = load(options.model)
+    if options.hold and "hold" not in parts:
+        fix = "--only hold, or leave one of them out"
+        raise SettingError(f"--hold {options.hold} beside --only {options.only}", expected="the part hold", fix=fix)
+    editor = load_to_write(options.model, options.write, parts) if options.write else load(options.model)
     about = which_model(options.model, editor)
     wanted = {"batch": options.batch, "parts": parts, "rules": rules, "calls": options.calls}
     chosen, table = choose_settings(editor, **wanted, **measured)

@@ -164,6 +164,12 @@ def not_measured(monkeypatch):
     monkeypatch.setattr(choose, "choose_settings", lambda *_, **__: pytest.fail("it was measured"))
 
 
+@pytest.mark.parametrize("only", ["sampling", "heat"])
+def test_a_rule_of_the_hold_beside_a_part_without_one_is_refused(not_measured, capsys, only):
+    assert main(["--only", only, "--hold", "agree"]) == 2
+    assert f"--hold agree beside --only {only}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("only", [[], ["--only", "hold"]], ids=["all", "hold"])
 def test_another_models_folder_is_refused_before_anything_is_measured(
     tiny_folder, tmp_path, not_measured, capsys, only
