@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import platform
 import re
@@ -11,13 +12,15 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 import psutil
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ..errors import DataError, DiskError, LabError
 
@@ -154,6 +157,21 @@ def write_text(path: Path, text: str) -> None:
     """In UTF-8, whole or not at all; half a surrogate pair is written as \\ud83d. Raises DiskError."""
     with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """A safetensors file with texts in its head, whole or not at all. Raises DiskError.
+
+    The library writes texts in any order; here they stand by their names, so that the same content is the same bytes.
+    """
+    with written_whole(path) as unfinished:
+        save_file(dict(tensors), unfinished, metadata=dict(texts))
+        with unfinished.open("r+b") as file:
+            size = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(size))
+            head["__metadata__"] = dict(sorted(texts.items()))
+            file.seek(8)
+            file.write(json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
 def append_line(path: Path, line: str) -> None:

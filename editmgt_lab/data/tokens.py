@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..basics.checks import check_number
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
-from ..basics.folders import plain, write_text, written_whole
+from ..basics.folders import plain, write_tensors, write_text
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError, TextError
 from ..images import Mask, fit_together, to_tensor
@@ -95,8 +94,7 @@ class TokenPairs:
         small = max((int(each.max()) for each in tokens.values() if each.numel()), default=0) < 2**15
         tokens = {name: each.to(torch.int16 if small else torch.int32).contiguous() for name, each in tokens.items()}
         texts = {"instructions": json.dumps(self.instructions), "categories": json.dumps(self.categories)}
-        with written_whole(path) as unfinished:
-            save_file(tokens, unfinished, metadata=texts)
+        write_tensors(path, tokens, texts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TokenPairs:

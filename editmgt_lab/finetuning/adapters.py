@@ -14,12 +14,11 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..basics.checks import check_name, check_number
 from ..basics.fingerprints import fingerprint
-from ..basics.folders import plain, written_whole
+from ..basics.folders import plain, write_tensors
 from ..checkpoints import some
 from ..errors import CheckpointError, LabError, SettingError
 from ..transformer import MaskedGenerativeTransformer
@@ -266,6 +265,5 @@ def _check_whole(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str,
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    with written_whole(folder / WEIGHTS) as unfinished:
-        save_file(dict(tensors), unfinished, dict(metadata))
+    write_tensors(folder / WEIGHTS, tensors, metadata)
     return folder / WEIGHTS

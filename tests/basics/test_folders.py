@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from editmgt_lab.basics import folders
@@ -19,6 +20,7 @@ from editmgt_lab.basics.folders import (
     make_folder,
     plain,
     remove,
+    write_tensors,
     write_text,
     written_into,
     written_whole,
@@ -171,6 +173,17 @@ def test_who_may_read_new_files_may_read_weights(tmp_path, umask):
         os.umask(before)
     modes = {name: (tmp_path / name).stat().st_mode for name in ("plain", "file", "folder/file", "other")}
     assert set(modes.values()) == {0o100666 & ~umask}, modes
+
+
+def test_the_same_tensors_and_texts_are_the_same_bytes(tmp_path):
+    tensors = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(3, dtype=torch.int16)}
+    texts = {f"name {i}": f'é 猫 "{i}" \\ \n\x1f\x7f\u2028' for i in range(20)}
+    for i, order in enumerate((sorted(texts), sorted(texts, reverse=True))):
+        write_tensors(tmp_path / str(i), tensors, {name: texts[name] for name in order})
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    with safe_open(tmp_path / "0", framework="pt") as file:
+        assert file.metadata() == texts
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
 
 
 def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):

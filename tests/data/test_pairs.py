@@ -16,8 +16,10 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import editmgt_lab as lab
+from editmgt_lab.basics import folders
 from editmgt_lab.data import tokens
 from editmgt_lab.data.pairs import Pair, PairReader, main
 from editmgt_lab.data.tables import absent_files
@@ -321,7 +323,7 @@ def test_token_pairs_are_taken_apart_joined_and_kept(editor, tmp_path):
     with pytest.raises(DiskError, match="cannot be written"):
         made.save(tmp_path / "file/pairs.safetensors")
     deep = {"instructions": "[" * 200_000, "categories": "[]"}
-    tokens.save_file({"source": made.source, "target": made.target}, tmp_path / "deep/deep.safetensors", deep)
+    save_file({"source": made.source, "target": made.target}, tmp_path / "deep/deep.safetensors", deep)
     for bad in ("file", "none", "deep/deep.safetensors"):
         with pytest.raises(DataError, match="holds no token pairs"):
             TokenPairs.load(tmp_path / bad)
@@ -336,7 +338,7 @@ def test_a_full_disk_leaves_the_file_before_as_it_was(editor, tmp_path, monkeypa
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens, "save_file", full)
+    monkeypatch.setattr(folders, "save_file", full)
     with pytest.raises(DiskError, match="No space left"):
         made.save(tmp_path / "pairs.safetensors")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
@@ -382,7 +384,7 @@ def test_a_stopped_run_goes_on_without_repeating(editor, crisp, tmp_path, monkey
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tokens, "encode", counted)
         if stopped == "writing":
-            patch.setattr(tokens, "save_file", torn)
+            patch.setattr(folders, "save_file", torn)
         kept()
     whole = len(calls) // 4 * 2 if stopped != "writing" else 0  # pairs in whole shards
     stopped = None

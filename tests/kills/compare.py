@@ -65,7 +65,7 @@ def differences(expected: Path, found: Path, timed: Sequence[str] = ()) -> list[
 
 
 def content(file: Path, numbers: Mapping[str, str] | None = None) -> Any:
-    """Bytes, but of what holds times the rest, of the pipeline's keys their numbers, and what says it in any order."""
+    """Bytes, but of what holds times the rest, and of the pipeline's keys their numbers."""
     if file.suffix in (".json", ".jsonl", ".txt", ".md"):
         text = KEY.sub(lambda key: (numbers or {}).get(key[0], key[0]), file.read_text(encoding="utf-8"))
         if file.suffix == ".json":
@@ -73,9 +73,6 @@ def content(file: Path, numbers: Mapping[str, str] | None = None) -> Any:
         if file.suffix == ".jsonl":
             return [without_times(json.loads(line)) for line in text.splitlines()]
         return TIMED.sub("", text)
-    if file.suffix == ".safetensors":  # whose head holds its texts in any order
-        with file.open("rb") as opened:
-            return json.loads(opened.read(int.from_bytes(opened.read(8), "little"))), opened.read()
     if file.suffix == ".pt":  # also of one content, a pickle is another where two of its texts are one object
         return fingerprint(without_times(torch.load(file, weights_only=True)))
     return file.read_bytes()
