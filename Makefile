@@ -34,7 +34,7 @@ fuzz: $(VENV)/installed-test ## ten thousand bad inputs: each a right result or 
 matrix: $(VENV)/installed-test ## the suite on every supported Python, and with the lowest versions of all dependencies
 	$(BIN)/python -m tests.matrix $(ARGS)
 
-kills: $(VENV)/installed-test ## kill every command at 100 random moments, fill its disk, and see that nothing is lost
+kills: $(VENV)/installed-test ## kill what takes long and writes at 100 random moments, fill its disk, and see that nothing is lost
 	$(BIN)/python -m tests.kills $(ARGS)
 
 long: $(VENV)/installed-test ## a thousand edits, every view opened 200 times, a notebook run 50 times: does memory grow?

@@ -14,6 +14,7 @@ from ..metrics.measures import Tools
 from ..plain_text import say
 from . import BENCHMARKS, editor_answers, run
 
+NETWORKS = {"dino": DINO_SOURCE, "dinov2": DINOV2_SOURCE}
 EDITING = ("hold_threshold", "steps", "guidance_scale", "strength")
 
 
@@ -35,8 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--strength", type=float, help="γ of the attention injection, else the model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clip", help=f"a folder, a hub name, tiny or none [small-world: {TINY}, else {CLIP_SOURCE}]")
-    for name, source in (("dino", DINO_SOURCE), ("dinov2", DINOV2_SOURCE), ("lpips", "none")):
-        parser.add_argument(f"--{name}", default=source, help="a folder, a hub name, or none [%(default)s]")
+    for name, source in NETWORKS.items():
+        parser.add_argument(f"--{name}", help=f"a folder, a hub name, or none [small-world: none, else {source}]")
+    parser.add_argument("--lpips", default="none", help="a folder, a hub name, or none [%(default)s]")
     parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
     parser.add_argument("--anew", action="store_true", help="forget what runs wrote into the folder, and begin again")
@@ -53,6 +55,8 @@ def _run(options: argparse.Namespace) -> Any:
     if data is None:
         raise SettingError("no data was given", expected="how many edits to draw", fix="pass --data 100")
     options.clip = options.clip or benchmark.clip
+    for name, source in NETWORKS.items():
+        setattr(options, name, getattr(options, name) or (source if benchmark.hub else "none"))
     asked = {name: getattr(options, name) for name in EDITING}
     given = [name for name, value in {"model": options.model, **asked}.items() if value is not None]
     if options.editor and given:

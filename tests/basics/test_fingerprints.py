@@ -278,7 +278,7 @@ def test_no_two_answers_or_rows_share_a_picture(tmp_path):
 
 def test_the_command_tells_and_begins_anew(tiny_folder, tmp_path, capsys):
     model = shutil.copytree(tiny_folder, tmp_path / "model")
-    none = ["--clip", "none", "--dino", "none", "--dinov2", "none"]
+    none = ["--clip", "none"]
     options = ["small-world", "--data", "2", "--model", str(model), "--steps", "1", "--output", str(tmp_path / "out")]
     assert main([*options, *none, "--count", "1"]) == 0
     defaults = json.loads((model / "lab.json").read_text())

@@ -23,7 +23,7 @@ from editmgt_lab.benchmarks.magicbrush import edit_region
 from editmgt_lab.benchmarks.run import editor_answers
 from editmgt_lab.data.tables import read_rows
 from editmgt_lab.errors import DataError, EndpointError, SettingError, TextError
-from editmgt_lab.metrics.backbones import CLIP_SOURCE, load_clip
+from editmgt_lab.metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, load_clip
 from editmgt_lab.metrics.measured import ALL
 from editmgt_lab.metrics.measures import Tools
 from tests.support.backbones import save_clip, save_dino
@@ -599,14 +599,23 @@ def test_the_drawn_world_has_a_clip_of_its_own(tmp_path):
     assert networks["clip"] == load_clip("tiny").fingerprint
 
 
-def test_the_command_takes_the_benchmarks_own_clip(tmp_path, monkeypatch):
+def test_the_command_takes_the_benchmarks_own_networks_and_the_drawn_world_none_of_the_hub(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("editmgt_lab.benchmarks.__main__.run", lambda *_, tools, **__: asked.append(tools.clip))
+    monkeypatch.setattr(
+        "editmgt_lab.benchmarks.__main__.run",
+        lambda *_, tools, **__: asked.append((tools.clip, tools.dino, tools.dinov2)),
+    )
     monkeypatch.setattr("editmgt_lab.benchmarks.__main__.say", print)
-    for arguments in (["small-world"], ["gedit"], ["small-world", "--clip", "none"], ["emu-edit", "--clip", "tiny"]):
+    given = ("small-world", "gedit", "small-world --clip none --dino a/b", "emu-edit --clip tiny --dinov2 none")
+    for arguments in map(str.split, given):
         with pytest.raises(AttributeError):  # there is no card to print
             main([*arguments, "--data", "1", "--editor", "builtins:print"])
-    assert asked == ["tiny", CLIP_SOURCE, None, "tiny"]
+    assert asked == [
+        ("tiny", None, None),
+        (CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE),
+        (None, "a/b", None),
+        ("tiny", DINO_SOURCE, None),
+    ]
 
 
 SILENT = "--clip none --dino none --dinov2 none".split()
