@@ -177,8 +177,8 @@ def _cell(found: Mapping[str, float | None], digits: int, edits: int) -> str:
 
 def _draw(axes: Any, place: int, found: Mapping[str, float | None]) -> None:
     if found["mean"] is None:
-        text = "∞" if found.get("infinite") else "–"
-        axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), ha="center", va="center")
+        text, at = ("∞", 0.97) if found.get("infinite") else ("–", 0.5)
+        axes.text(at, place, text, transform=axes.get_yaxis_transform(), ha="center", va="center")
         return
     axes.plot([found["low"], found["high"]], [place, place], color="tab:blue", linewidth=2)
     axes.plot([found["mean"]], [place], "o", color="tab:blue")

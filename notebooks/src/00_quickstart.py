@@ -80,8 +80,8 @@ views.tokens_figure(result.source, tokens[0], editor.vq.quantize.embedding.weigh
 #
 # A text encoder turns every word into a row of numbers (a column in this picture), and the whole instruction into one
 # more vector, the *pooled* one, which every layer of the network gets besides. We can always tell which rows belong to
-# a word: that is what makes the next stage readable. The numbers themselves are not made to be read; purple is below
-# 0, orange above.
+# a word: that is what makes the next stage readable. The numbers themselves are not made to be read; orange is below
+# 0, purple above.
 
 # %%
 text = editor.encode_text(sample.instruction)
@@ -95,9 +95,9 @@ views.text_figure(text)
 # **masked**, that is, unknown, at first), and the source tokens. In every one of its layers, called **blocks**, each of
 # them looks at all others: **attention**. The first blocks have weights of their own for text and pictures
 # (*multi-modal*), the later ones share them (*single-modal*). `capture_attention` records how much the text looks at
-# each place of one of the two pictures (`mapped`: here the one that this model's heat map is made of), while an edit
-# runs; it keeps what came last, so this is the last step. A map has half as many rows and columns as there are tokens,
-# since the network joins 2 × 2 of these to one place.
+# each place of the two pictures (`mapped`: the image, the source, or, as for this model's heat map and so here, both
+# added up), while an edit runs; it keeps what came last, so this is the last step. A map has half as many rows and
+# columns as there are tokens, since the network joins 2 × 2 of these to one place.
 
 # %%
 blocks, mapped = range(len(editor.transformer.blocks)), editor.defaults.heat_from
@@ -111,15 +111,17 @@ with (
 views.attention_figure(result.source, every_block[-1:], multi_modal=len(editor.transformer.transformer_blocks))
 
 # %% [markdown]
-# Bright is much, dark is little. Some blocks point at the object, some at the background, some nowhere in particular.
-# Compare them with what had to change. `04_attention_per_layer` measures every one of them.
+# Bright is much, dark is little, in each block by itself: every map is stretched to its own 0 … 1. Some blocks point at
+# the object, some at the background, some nowhere in particular. Compare them with what had to change.
+# `04_attention_per_layer` measures every one of them.
 #
 # ## Stage 4: many maps become one heat map
 #
-# So the maps of the blocks that point best are averaged (over these blocks, over the *heads*, of which every block
-# has four that look independently, and over the words), stretched to 0 … 1, and filtered: calm where the map is flat,
-# sharp where it peaks. Which blocks these are was chosen on other edits. Every cell whose heat is below λ is going to
-# be held; the last panel shows which ones λ = 0.2 would take.
+# So the maps of the blocks that point best are averaged (over these blocks, over the *heads*, of which every block has
+# four that look independently, and over the words), stretched to 0 … 1, and filtered: calm where the map is flat, sharp
+# where it peaks. Which blocks these are was chosen on other edits. Cells whose heat is below λ are going to be held; an
+# edit goes by the mean of its maps over all steps so far. Below is the map of the last step alone, and the last panel
+# shows what lies below 0.2 in it: not quite what λ = 0.2 held above.
 #
 # The hottest place is not always the one that has to change. In other pictures it is what stands beside it.
 # `05_consolidation` measures how often the map is right.
@@ -210,13 +212,15 @@ for name, (score, leaked) in means.items():
 
 # %%
 assert means["held by the true region"][1] < 0.75 * means["nothing held"][1], "a hold in the right places stops leakage"
-assert means["held by heat"][1] < means["nothing held"][1], "and the attention knows some of them"
+assert means["held by heat"][1] < means["nothing held"][1], "a hold by heat stops some of it, too"
+assert means["held by heat"][0] > means["held at random"][0] + 1, "and leaves the edit alone: attention knows the place"
 assert means["held by the true region"][0] > means["held at random"][0] + 1, "a random one stops the edit, too"
 
 # %% [markdown]
 # Copying the source leaks nothing either, and does nothing: only both numbers together say something. At random the
-# leakage is low *because* the edit is stopped. *Held by heat* belongs between *nothing held* and *the true region*; how
-# near it comes to the latter says how well the attention knows the place. The pictures behind the numbers:
+# leakage is low because nearly everything is held, wherever it lies, and that stops the edit as well. *Held by heat*
+# belongs between *nothing held* and *the true region*; how near it comes to the latter says how well the attention
+# knows the place. The pictures behind the numbers:
 
 # %%
 views.panels_figure(
@@ -251,11 +255,12 @@ views.playground(editor, result)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Hold it yourself.** (5 minutes) Here are the network's guesses for every cell of the edit above, from its first
-# step, and a heat map. Write the hold: where the heat is *below* λ, the source's token, elsewhere the guess.
+# **1. Hold it yourself.** (5 minutes) Here are the network's guesses for every cell, from the first step of an edit
+# without a hold, and a heat map. Write the hold: where the heat is *below* λ, the source's token, elsewhere the guess.
 
 # %%
-guesses, source_tokens = steps[0].sampled, result.source_tokens  # both [1, h, w], as the heat map is
+first_step = next(editor.steps(sample.source, sample.instruction, hold_threshold=0, seed=0))
+guesses, source_tokens = first_step.sampled, result.source_tokens  # both [1, h, w], as the heat map is
 
 
 def hold(guesses, source_tokens, heat, threshold):

@@ -68,7 +68,7 @@ for k in range(K):
 # is about to be forgotten. The background is right from the first guess on. An object may be torn at first, since
 # each of its cells is drawn without knowing what its neighbours will be: the bell could stand a little higher or lower,
 # and its cells are of both. It becomes whole as more of it is known. Mostly: with the seed 3 in place of 2 its cells do
-# not agree to the end, and the bell stays a small lump.
+# not agree to the end, and the bell stays a ragged lump.
 
 # %%
 chosen = (0, 2, 4, 7, 9, 11)
@@ -231,7 +231,7 @@ by_noise = {"0, strict": strict, "2": four, "random order": in_four["random"]}
 asked = {"steps": by_steps, "temperature of the first of 4 steps": by_noise}
 for name, found_by in asked.items():
     print(f"{name:36} " + "   ".join(f"{value}: {share:.0%}" for value, share in found_by.items()))
-assert strict < np.mean(list(in_four.values())) - 0.02, "strictly the surest first is worse"
+assert strict < np.mean(list(in_four.values())) - 0.06, "strictly the surest first is worse"
 
 # %%
 panels = []

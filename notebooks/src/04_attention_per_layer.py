@@ -93,7 +93,8 @@ print(f"all {len(blocks)} blocks of the small model: {small / 2**20:.2f} MiB")
 # %% [markdown]
 # ## Block by block
 #
-# Now run the edit, capture every block, and look at the last step's maps, the mean over heads and words.
+# Now run the edit, capture every block, and look at the last step's maps, the mean over heads and words. Each is
+# stretched to 0 … 1 by itself, so that brightness does not compare between blocks.
 
 # %%
 with lab.capture_attention(transformer, blocks) as captured:
@@ -200,10 +201,11 @@ for name in dict.fromkeys(names):
 views.panels_figure([row], [f"block {best[0]}, the mean of its heads, word by word"])
 
 # %% [markdown]
-# One would expect “the” to look nowhere. But the rows of text look at each other, too, in the text encoder and in every
-# block, so that each comes to know the whole instruction, and words that say nothing of a place may point at one all
-# the same. This picture alone does not show much: there is one object on a plain sky, and any map that likes objects
-# would look right. `05_consolidation` compares the words over two dozen edits.
+# One would expect “the” to look nowhere. But the rows of text look at each other, too, in the text encoder (at the
+# words before) and in every block (at all of them), so that each comes to know the whole instruction, and words that
+# say nothing of a place may point at one all the same. This picture alone does not show much: there is one object on a
+# plain sky, and any map that likes objects would look right. `05_consolidation` compares the words over two dozen
+# edits.
 #
 # A word that is not in the instruction is an error that says so. In the released code it gives a map of nothing, and
 # silently no hold:

@@ -91,8 +91,8 @@ by_hand = -log_p[batch.hidden].mean()
 print(f"{by_hand:.2f} nats; by chance it would be {math.log(editor.transformer.config.codebook_size):.2f}")
 
 # %% [markdown]
-# One more thing is drawn: in one step out of twenty a pair loses its text, so that guidance keeps an unconditional half
-# to push away from.
+# One more thing is drawn: one pair in twenty loses its text, so that guidance keeps an unconditional half to push away
+# from.
 #
 # ## Train
 #

@@ -66,6 +66,7 @@ def draw_examples(part: SubFigure, curves: LambdaCurves, examples: Mapping[str, 
             axes.imshow(picture, interpolation="antialiased")
             axes.set_title(name, fontsize=13)
             axes.axis("off")
+            axes.set_anchor("N" if len(examples) == 1 else "C")  # alone it has room to lose its title in
 
 
 def draw_with_published(axes: Axes, curves: LambdaCurves, metric: str, colour: str, marker: str) -> None:
