@@ -332,7 +332,7 @@ def told_of_a_place():
     """EXIF with a GPS position and an owner."""
     exif = Image.Exif()
     exif[0x013B] = exif[0xA430] = "Somebody"
-    exif.get_ifd(0x8825).update({1: "N", 2: (51.0, 28.0, 38.0), 29: "2024:01:01"})
+    exif[0x8825] = {1: "N", 2: (51.0, 28.0, 38.0), 29: "2024:01:01"}
     return exif
 
 
