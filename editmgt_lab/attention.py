@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .basics.checks import whole_numbers
+from .basics.checks import check_name, whole_numbers
 from .caching import Layout
 from .errors import SettingError
 
@@ -246,16 +246,20 @@ def capture_attention(
     Raises SettingError for a wrong transformer, block, keys, heads or mapped.
     """
     blocks = check_blocks(transformer, blocks)
-    for name, value, known in (
-        ("keys", keys, KEYS),
-        ("heads", heads, ("each", "mean")),
-        ("mapped", mapped, MAPPED if keys == "all" else MAPPED[:1]),
-    ):
-        if value not in known:
-            raise SettingError(f"{name} is {value!r}", expected=f"one of {list(known)}", fix="choose one of them")
+    check_name(heads, "heads", ("each", "mean"))
+    check_mapped(mapped, keys)
     captured = CapturedAttention(blocks, keys)
     with attached(transformer, {block: Recorder(captured, block, heads, pictures, mapped) for block in blocks}):
         yield captured
+
+
+def check_mapped(mapped: str, keys: str, *, names: tuple[str, str] = ("mapped", "keys")) -> None:
+    """Raises SettingError for what is not in MAPPED or KEYS, and for a map of the source among keys that lack it."""
+    check_name(mapped, names[0], MAPPED)
+    check_name(keys, names[1], KEYS)
+    if keys == "generated" and mapped != "image":
+        told = f"{names[0]} is {mapped!r} and {names[1]} is 'generated', which are text and image alone"
+        raise SettingError(told, expected="a map of the image", fix=f"pass {names[0]}='image', or {names[1]}='all'")
 
 
 @contextmanager

@@ -174,8 +174,8 @@ def load_into(
 
     The module may have been built on the meta device: it takes the stored tensors themselves, so nothing is held
     twice. device: None leaves the module where it is (from meta: to the CPU). dtype: of the floating-point parameters
-    (None: as stored). Names and shapes are compared before any weight is read; CheckpointError lists all that
-    are missing, unexpected or of another shape, and leaves the module as it was.
+    (None: as stored). Names and shapes are compared before any weight is read; CheckpointError counts
+    those that are missing, unexpected or of another shape, names the first, and leaves the module as it was.
     """
     _compare(module.state_dict(), stored(folder), Path(folder))
     if device is None:

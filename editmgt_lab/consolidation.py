@@ -104,7 +104,7 @@ def smooth_heat(heat: Tensor) -> Tensor:
 
     heat: [..., h, w] of any grid and floating dtype, every picture by itself; returns the same shape and dtype.
     A Gaussian is mixed with the raw map by the local variance; above its 90th percentile the raw map keeps 70%; the
-    result has the raw map's range.
+    result has the raw map's range. Raises ShapeError.
     """
     if not isinstance(heat, Tensor) or heat.ndim < 2 or not heat.is_floating_point() or not heat.numel():
         found = f"{heat.dtype} {list(heat.shape)}" if isinstance(heat, Tensor) else f"a {type(heat).__name__}"

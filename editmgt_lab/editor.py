@@ -101,7 +101,7 @@ class Editor:
     ) -> Task:
         """What an edit decodes, checked and encoded, for a decoding loop of one's own; arguments and errors: `edit`."""
         pictures, texts = ([], listed(instruction)) if image is NO_SOURCE else paired(image, instruction)
-        check_texts(texts)
+        check_texts(texts, "caption" if image is NO_SOURCE else "instruction")
         batch = len(texts)
         chosen = Settings.choose(self.defaults, batch, **settings)
         check_blocks(self.transformer, chosen.blocks)
@@ -154,8 +154,8 @@ class Editor:
         that λ = 1 edits still; `with_defaults(hold="commit")` holds every one.
         strength: γ in [0, 10] of the attention injection: 1 changes nothing, more stays closer to the source.
         guidance_scale: 1 (off) or more; the unguided half has the `negative` text, which 1 refuses, and the source.
-        temperature: of the noise on the confidence, in the first and the last step; token_temperature: of the draw of
-        tokens, 1 as the network says, less is surer.
+        temperature: of the noise on the confidence, in the first and the last step (a single number falls to 0.01), for
+        orders by confidence; token_temperature: of the draw of tokens, 1 as the network says, less is surer.
         seed: for every picture alike, or one for each; a picture's random numbers do not depend on the others of its
         batch, nor does its result, but for rounding, which in half precision can change some tokens.
         blocks: whose attention makes the heat map; focus: the words of the instruction to localise by (None: all).
@@ -217,7 +217,7 @@ class Editor:
     def encode_text(self, instruction: str | Sequence[str]) -> TextCondition:
         """Stage 2: texts → text tokens [B, L, D] and pooled vectors [B, P]; "" is the unconditional text.
 
-        Raises TextError for an over-long text.
+        Raises TextError for what is no text, and an over-long one.
         """
         texts = listed(instruction)
         check_texts(texts, may_be_blank=True)

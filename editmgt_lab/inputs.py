@@ -16,6 +16,10 @@ from .images import Fitted, MaskPicture, Picture, fit_together, to_tensor
 from .settings import Settings
 from .text import Focus, TextCondition
 
+WANTED = {
+    "instruction": 'say what to change, such as "make the ball blue"',
+    "caption": 'say what to show, such as "a red ball on grass"',
+}
 MOST_LETTERS = 100_000  # of a text; the tokenizers have room for a few hundred tokens, and take memory for every letter
 
 
@@ -76,9 +80,11 @@ def paired(pictures: Any, instructions: Any) -> tuple[list, list]:
 
 def spread(value: Any, count: int, name: str, others: str = "pictures") -> list:
     """A list of `count`: the value again and again, or the list that it is. Raises SettingError for another length."""
+    if count == 0:
+        raise SettingError(f"no {name if is_list(value) else others}", expected="at least one", fix="pass one")
     if not is_list(value):
         return [value] * count
-    if len(value) != count or count == 0:
+    if len(value) != count:
         raise SettingError(
             f"{len(value)} {name} for {count} {others}",
             expected=f"one of the {name} for each of the {others}, or a single one for all",
@@ -93,7 +99,7 @@ def check_texts(texts: Sequence[Any], name: str = "instruction", *, may_be_blank
         raise TextError("no text", expected="one text or a list of them", fix="pass one")
     for text in texts:
         if not isinstance(text, str):
-            problem = f"{'an' if name[0] in 'aeiou' else 'a'} {name} is a {type(text).__name__}"
+            problem = f"the {name} is of the type {type(text).__name__}"
         elif not text.strip() and not may_be_blank:
             problem = f"the {name} is {'blank' if text else 'empty'}"
         elif len(text) > MOST_LETTERS:
@@ -104,8 +110,8 @@ def check_texts(texts: Sequence[Any], name: str = "instruction", *, may_be_blank
             continue
         raise TextError(
             problem,
-            expected=f"a text of at most {MOST_LETTERS:,} characters",
-            fix="leave it out, or pass words" if may_be_blank else 'say what to change, such as "make the ball blue"',
+            expected=f"a text of at most {MOST_LETTERS:,} characters" + ("" if may_be_blank else ", with a word in it"),
+            fix=WANTED.get(name, "leave it out, or pass words"),
         )
 
 

@@ -44,7 +44,8 @@ def load(
     blocks when they first run, once for each kind of block and shape of batch, picture and text; on a CPU that wants a
     C++ compiler. Elementwise work then runs together, which is worth little on a CPU and should be worth most on a GPU
     (not measured here). Capture, hold and cache work as ever. What a large checkpoint will take is said before it is
-    read. Raises CheckpointError, and SettingError for a device or dtype, or where there is no compiler.
+    read. Raises CheckpointError, and SettingError for a device, dtype or configuration that cannot be, or where a
+    compiler is missing.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
     check_switch(offload, "offload")

@@ -123,7 +123,7 @@ class EditResult:
         return asked
 
     def pasted(self) -> Image.Image | list[Image.Image]:
-        """The edit with the source's own pixels wherever the last step held a token.
+        """The edit with the source's own pixels wherever a held token is the source's (see `kept`).
 
         A held token alone does not keep its pixels: the VQ decoder has context, and the tokenizer loses detail.
         Raises SettingError for text to image, which has no source.

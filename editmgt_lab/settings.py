@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .attention import KEYS, MAPPED
+from .attention import check_mapped
 from .basics.checks import check_name, check_number, check_switch, whole_numbers
 from .basics.folders import write_text
 from .checkpoints import read_json
@@ -38,8 +38,8 @@ class Defaults:
     (see MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see
     consolidate); heat_from: the picture in which the text's attention is mapped, "image", "source" or "both";
     heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
-    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated" and
-    heat_padding True, which is not the attention that the model used.
+    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated",
+    which allows heat_from "image" alone, and heat_padding True; that is not the attention that the model used.
 
     The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
     hold others, in `lab.json`.
@@ -162,12 +162,11 @@ class Settings:
         for name, value, known in (
             ("hold", defaults.hold, HOLDS),
             ("hold_by", defaults.hold_by, HOLD_BY),
-            ("heat_keys", defaults.heat_keys, KEYS),
-            ("heat_from", heat_from, MAPPED if defaults.heat_keys == "all" else MAPPED[:1]),
             ("order", order, ORDERS),
             ("draw", draw, DRAWS),
         ):
             check_name(value, name, known)
+        check_mapped(heat_from, defaults.heat_keys, names=("heat_from", "heat_keys"))
         return cls(
             hold_threshold=float(hold_threshold),
             strength=float(strength),

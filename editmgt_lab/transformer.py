@@ -85,7 +85,7 @@ class MaskedGenerativeTransformer(nn.Module):
     def from_pretrained(
         cls, folder: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: Dtype | None = None
     ) -> MaskedGenerativeTransformer:
-        """Read a folder of the released layout: config.json and safetensors, sharded or not. Raises CheckpointError."""
+        """Read a folder of the released layout, sharded or not. Raises what load_module does."""
         return load_module(cls.from_config, folder, device=device, dtype=dtype)
 
     def forward(

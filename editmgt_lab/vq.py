@@ -215,7 +215,7 @@ class VQModel(nn.Module):
     ) -> VQModel:
         """Read diffusers' folder of a VQModel: config.json and safetensors; dtype: see dtypes.choose_dtype.
 
-        Raises CheckpointError, and SettingError for a dtype that is none.
+        Raises CheckpointError, and SettingError for a dtype or a device that is none.
         """
         return load_module(lambda config: cls(VQConfig.from_dict(config)), folder, device=device, dtype=dtype)
 

@@ -386,7 +386,7 @@ def test_capture_errors(transformer):
             pass
     with pytest.raises(SettingError, match="generated"), capture_attention(transformer, blocks=[0], keys="image"):
         pass
-    with pytest.raises(SettingError, match="heads is 'all'"), capture_attention(transformer, [0], heads="all"):
+    with pytest.raises(SettingError, match="unknown heads 'all'"), capture_attention(transformer, [0], heads="all"):
         pass
     with capture_attention(transformer, blocks=[0]) as captured:
         with pytest.raises(SettingError, match="no forward pass"):
@@ -506,5 +506,9 @@ def test_a_map_can_be_over_the_source(editor, picture):
     with pytest.raises(SettingError, match="mapped"), capture_attention(editor.transformer, [0], mapped="text"):
         pass
     refused = capture_attention(editor.transformer, [0], "generated", mapped="source")  # it has no source keys
-    with pytest.raises(SettingError, match="mapped"), refused:
+    with pytest.raises(SettingError, match="mapped is 'source' and keys is 'generated'"), refused:
         pass
+    of_model = editor.with_defaults(heat_keys="generated", heat_from="both")
+    with pytest.raises(SettingError, match="heat_from is 'both' and heat_keys is 'generated'") as told:
+        of_model.edit(picture(), "make the ball blue")
+    assert "heat_from='image'" in told.value.fix

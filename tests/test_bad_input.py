@@ -75,8 +75,8 @@ def test_a_picture_that_is_too_narrow(asleep):
 def test_batches_that_do_not_fit(asleep, picture):
     refused(asleep, ImageError, "different grids: 32×32 px, 48×24 px", [picture(), picture(64, 32)], INSTRUCTION)
     refused(asleep, SettingError, "2 pictures for 3|3 instructions for 2", [picture()] * 2, [INSTRUCTION] * 3)
-    refused(asleep, LabError, "0 pictures", [], INSTRUCTION)
-    refused(asleep, LabError, "0 instructions", picture(), [])
+    refused(asleep, SettingError, "^no pictures", [], INSTRUCTION)
+    refused(asleep, LabError, "^no instructions", picture(), [])
     refused(asleep, SettingError, "2 seeds for 1 pictures", picture(), INSTRUCTION, seed=[1, 2])
     refused(asleep, SettingError, "2 negative texts for 1", picture(), INSTRUCTION, negative=["", ""])
     refused(asleep, SettingError, "2 masks for 1", picture(), INSTRUCTION, mask=[picture(), picture()])
@@ -93,8 +93,8 @@ def test_masks(asleep, picture):
     [
         ("", "the instruction is empty"),
         (" \n\t", "the instruction is blank"),
-        (None, "an instruction is a NoneType"),
-        (7, "an instruction is a int"),
+        (None, "the instruction is of the type NoneType"),
+        (7, "the instruction is of the type int"),
         ([INSTRUCTION, ""], "the instruction is empty"),
         ("the ball " * 50, "102 text tokens"),
     ],
@@ -102,13 +102,19 @@ def test_masks(asleep, picture):
 def test_instructions(asleep, picture, instruction, problem):
     pictures = [picture()] * len(instruction) if isinstance(instruction, list) else picture()
     refused(asleep, TextError, problem, pictures, instruction)
-    with pytest.raises(TextError, match=problem):
+    with pytest.raises(TextError, match=problem.replace("instruction", "caption")) as caught:
         asleep.generate(instruction)
+    assert "to change" not in caught.value.fix, "a caption changes nothing"
+
+
+def test_empty_lists(asleep, picture):
+    refused(asleep, SettingError, "^no pictures", [], [])
+    refused(asleep, SettingError, "^no instructions", picture(), [])
 
 
 def test_other_texts(asleep, picture):
     refused(asleep, TextError, "102 text tokens", picture(), INSTRUCTION, negative="the ball " * 50)
-    refused(asleep, TextError, "a negative text is a int", picture(), INSTRUCTION, negative=3)
+    refused(asleep, TextError, "the negative text is of the type int", picture(), INSTRUCTION, negative=3)
 
 
 @pytest.mark.parametrize("focus", ["cat", ["ball", "cat"]])

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..basics.checks import check_number
+from ..basics.checks import check_name, check_number
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint, fingerprint, function_fingerprint
 from ..data.rows import Opened, Report
 from ..editor import Editor
@@ -53,8 +53,10 @@ def editor_answers(
     """*No hold* and the hold at λ (None: the model's own), of an editor; row i decodes with seed + i.
 
     options: others of `Editor.edit`. Outputs have the size of their source; what the grid cuts off comes from it.
-    Raises SettingError for one out of range.
+    Raises SettingError for an unknown one, or one out of range.
     """
+    for name in options:
+        check_name(name, "setting", signature(editor.edit).parameters)
     known = {name: value for name, value in options.items() if name in signature(Settings.choose).parameters}
     own = Settings.choose(editor.defaults, 1, hold_threshold=hold_threshold, seed=seed, **known).hold_threshold
     weights = editor_fingerprint(editor)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..basics.checks import check_name
 from .assure.measures import Boxes, ClipCompare, Compare, Ground
 from .assure.rules import MEASURES, Assure, CategoryBounds
 from .bounds import Bounds
@@ -111,10 +112,11 @@ class Run:
 def run(source: Source, plan: Plan, folder: Path, *, until: str = STAGES[-1], progress: bool = True) -> Run:
     """Run every stage over a source, shard by shard; shards in the folder that this plan would make are taken as made.
 
-    until: the last stage to run.
+    until: the last stage to run, one of STAGES.
     Raises DataError for a source that cannot be read, DiskError for a full disk, SettingError for a plan that cannot be
-    keyed. Rows raise nothing: those that go no further are in the dropped tables, with their reasons.
+    keyed and an unknown stage. Rows raise nothing: those that go no further are in the dropped tables, with reasons.
     """
+    check_name(until, "until", STAGES)
     store, shards = Store(folder), {}
     stages = plan.stages()
     given: Iterable[Any] = source.shards()

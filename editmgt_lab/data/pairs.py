@@ -118,10 +118,11 @@ class PairReader:
             tables = tables_of(source, split)
             self.tables = [each for each in tables if split or not any(in_split(each.name, out) for out in HELD_OUT)]
         if not self.tables:
+            kept = next(out for out in HELD_OUT if any(in_split(each.name, out) for each in tables))
             raise DataError(
                 f"{self.source} holds only rows that are kept for tests",
                 expected="files that are not named for the splits " + ", ".join(HELD_OUT),
-                fix=f"name the split to train on it all the same: split={HELD_OUT[0]!r}",
+                fix=f"name the split to train on it all the same: split={kept!r}",
             )
         self.schema = "folder" if self._plain else self._recognise(schema)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..basics.checks import may_look
+from ..basics.checks import check_name, may_look
 from ..errors import SettingError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -39,8 +39,9 @@ DRAWS: dict[str, Draw] = {"race": race, "inverse": inverse}
 def draw_tokens(probabilities: Tensor, generator: Generators, draw: str = "race") -> Tensor:
     """One token for each position, by a way of DRAWS. probabilities: [B, N, codebook]; returns [B, N].
 
-    Raises SettingError for what is not a number, if it is on the CPU.
+    Raises SettingError for an unknown way, and for what is not a number, if it is on the CPU.
     """
+    check_name(draw, "draw", DRAWS)
     if may_look(probabilities):
         refuse_nan(probabilities)
     one = generator is None or isinstance(generator, torch.Generator)
@@ -104,5 +105,7 @@ def refuse_nan(values: Tensor) -> None:
     """Raises SettingError for values made of logits that are no numbers."""
     if values.sum().isnan():
         raise SettingError(
-            "the network's logits are not numbers", expected="finite logits", fix="load it with dtype=torch.float32"
+            "the network's logits are not numbers",
+            expected="finite logits",
+            fix="load it with dtype=torch.float32; if it was, get its weights again",
         )

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from ..data.pairs import PairReader
 from ..data.tokens import TokenPairs, token_pairs
 from ..editor import Editor
-from ..errors import command
+from ..errors import SettingError, command
 from ..loading import load
 from ..plain_text import say
 from ..training.run import Run
@@ -29,8 +29,17 @@ VALIDATION_SHARE = 0.05  # of the pairs, for the validation loss alone
 def read(
     editor: Editor, data: str, *, schema: str | None, split: str | None, limit: int | None, cache: Path
 ) -> TokenPairs:
-    """Tokens of the pairs of a skill of the drawn world, a folder or a hub data set, which are kept in `cache`."""
+    """Tokens of the pairs of a skill of the drawn world, a folder or a hub data set, which are kept in `cache`.
+
+    Raises SettingError for a skill with a schema or a split, which it has not; DataError.
+    """
     if data in SKILLS and not Path(data).exists():
+        if schema or split:
+            raise SettingError(
+                f"{data} is a skill of the drawn world, beside {'--schema' if schema else '--split'}",
+                expected="a data set of your own, which has them",
+                fix="leave that out",
+            )
         return skill_pairs(editor, data, limit)
     reader = PairReader(data, schema=schema, split=split, limit=limit)
     pairs = token_pairs(editor, reader, folder=cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..basics.checks import check_name
 from ..data.pairs import Pair
 from ..data.tokens import TokenPairs, token_pairs
 from ..editor import Editor
@@ -12,7 +13,8 @@ from ..world import CATEGORIES, SKILLS, EditSample, sample_edit, sample_skill
 
 
 def skill_pairs(editor: Editor, skill: str, count: int | None = None) -> TokenPairs:
-    """Tokens of the training pairs of one of the SKILLS, as many as it ships with or `count`."""
+    """Tokens of the training pairs of one of the SKILLS, as many as it ships with or `count`. Raises SettingError."""
+    check_name(skill, "skill", SKILLS)
     numbers = range(SKILLS[skill].count if count is None else count)
     samples = [sample_skill(i, skill, size=picture_size(editor)) for i in numbers]
     return token_pairs(editor, pairs_of(samples), progress=False)

@@ -199,7 +199,7 @@ class Finetuner:
             raise TrainingError(
                 f"the loss of step {self.done} is {loss}",
                 expected="a finite number",
-                fix="lower the learning rate; the last checkpoint is whole",
+                fix="lower the learning rate" + ("; the last checkpoint is whole" if self.run_folder else ""),
             )
         return loss
 

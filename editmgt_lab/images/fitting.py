@@ -62,7 +62,7 @@ class Fitted:
 
 def fit(picture: Picture, *, pixels: int, multiple: int) -> tuple[Image.Image, Geometry]:
     """Fits a picture to the model's grid: about pixels² of area, both sides a multiple of `multiple`. A very narrow one
-    has more or less, from a third to twice that, as its short side is few cells, and whole ones.
+    has more or less, from a quarter to four times that, as its short side is few cells, and whole ones.
 
     picture: whatever load_image takes; pixels: the side in px of the model's square (1024 for the released model);
     multiple: px per cell of the transformer's grid (twice the tokenizer's factor). The aspect ratio is kept: a centre

@@ -91,13 +91,14 @@ class Saves:
         super().close()
 
     def save_figure(self, path: str | os.PathLike[str]) -> Path:
-        """`figure()` as .png or .svg, by the name's ending. Waits for work under way."""
+        """`figure()` as .png or .svg, by the name's ending. Waits for work under way. Raises SettingError for another
+        ending, or where there is nothing to save, and DiskError."""
         return self._written(
             path, (".png", ".svg"), lambda file: self.figure().savefig(file, dpi=150, bbox_inches="tight")
         )
 
     def save_arrays(self, path: str | os.PathLike[str]) -> Path:
-        """`arrays()` as .npz, with `described()` as JSON under the name "settings". Waits for work under way."""
+        """`arrays()` as .npz, with `described()` as JSON under the name "settings". See `save_figure`."""
         return self._written(
             path,
             (".npz",),

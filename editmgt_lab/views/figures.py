@@ -82,20 +82,21 @@ def tokens_figure(image: Image.Image, tokens: Tensor, codebook: Tensor, decoded:
     """
     figure = _figure(4, 1, image.size[::-1])
     axes = figure.subplots(1, 4)
+    tokens = tokens.cpu().numpy()
     rows, columns = tokens.shape
     _show(axes[0], image, f"picture, {image.width}×{image.height} px")
     for line, count, along in ((axes[0].axvline, columns, image.width), (axes[0].axhline, rows, image.height)):
         for i in range(1, count):
             line(i * along / count - 0.5, color="white", linewidth=0.5, alpha=0.7)
 
-    colours = code_colours(codebook)[tokens.numpy()]
+    colours = code_colours(codebook)[tokens]
     _show(axes[1], colours, f"{rows}×{columns} tokens")
     top, left = busiest(colours, ZOOM)
     part = (slice(top, top + ZOOM), slice(left, left + ZOOM))
     axes[1].add_patch(Rectangle((left - 0.5, top - 0.5), ZOOM, ZOOM, fill=False, edgecolor="black", linewidth=2))
 
     _show(axes[2], colours[part], "the part in the frame")
-    for (row, column), token in np.ndenumerate(tokens.numpy()[part]):
+    for (row, column), token in np.ndenumerate(tokens[part]):
         ink = "black" if colours[part][row, column].mean() > 0.5 else "white"
         axes[2].text(column, row, token, color=ink, fontsize=11, ha="center", va="center")
     _show(axes[3], decoded, "decoded from the tokens")

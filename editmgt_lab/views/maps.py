@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attention import Layout, attached, attention_probabilities, capture_attention, capture_memory
+from ..attention import Layout, attached, attention_probabilities, capture_attention, capture_memory, check_blocks
 from ..basics.sizes import in_bytes
 from ..errors import SettingError
 
@@ -68,7 +68,7 @@ class Plan:
         passing = pictures * capture_memory(transformer, blocks, batch=1, text=text, token_grid=token_grid)
         grid = transformer.position_grid(*token_grid)
         heads = transformer.config.num_attention_heads
-        plan = cls(steps, tuple(dict.fromkeys(blocks)), heads, tuple(words), grid, pictures, passing)
+        plan = cls(steps, tuple(check_blocks(transformer, blocks)), heads, tuple(words), grid, pictures, passing)
         if plan.words_memory > WORDS_LIMIT:
             raise SettingError(
                 f"the maps of {plan.count} would take {in_bytes(plan.words_memory)}",

@@ -135,7 +135,8 @@ class LabWidget(Saves, anywidget.AnyWidget):
     # Export
 
     def export(self, path: str | os.PathLike[str]) -> Path:
-        """One HTML file that stays interactive without a kernel or a network. Waits for work under way."""
+        """One HTML file that stays interactive without a kernel or a network. Waits for work under way.
+        Raises as `save_figure` does."""
         return self._written(path, (".html",), lambda file: file.write_text(self._page(), encoding="utf-8"))
 
     def nothing(self) -> str:
@@ -164,6 +165,12 @@ class RunWidget(LabWidget):
         super().__init__()
         self.run: Run | None = None
         if isinstance(editor, Run):
+            if image is not None or instruction or settings:
+                raise SettingError(
+                    "a recorded run, and more beside it",
+                    expected="the run alone: its picture, instruction and settings are in it",
+                    fix="leave the others out, or pass the editor instead and have it recorded anew",
+                )
             self.show(editor)
         else:
             self.begin(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))

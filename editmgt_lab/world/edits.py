@@ -122,7 +122,9 @@ class EditSample:
 
 
 def sample_edit(seed: int, *, split: str = "train", category: str | None = None, size: int = PIXELS) -> EditSample:
-    """The edit number `seed` of a split; without a category they come in the published proportions."""
+    """The edit number `seed` of a split, "train", "validation" or "test"; without a category they come in the published
+    proportions. size: of its pictures in px. Raises SettingError for an unknown category or split, or a size that
+    `render` refuses."""
     if category is not None:
         check_category(category, "name one of these, or leave it out")
     rng = stream(seed, split, f"edit {category}")

@@ -107,7 +107,7 @@ HELD_OUT_PAIRS = tuple((kind, colour) for kind in KINDS for colour in COLOURS if
 
 
 def render(scene: Scene, size: int = PIXELS) -> Image.Image:
-    """Draw a scene → RGB picture of size × size pixels."""
+    """Draw a scene → RGB picture of size × size pixels. Raises SettingError for a size not in DRAWABLE."""
     if not isinstance(size, Integral) or size not in DRAWABLE:
         raise SettingError(
             f"size={size!r} is not a size a scene can be drawn at",

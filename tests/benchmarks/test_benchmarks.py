@@ -360,6 +360,8 @@ def test_gedit_keys_may_have_folders(tmp_path):
 
 
 def test_small_world_with_an_editor_has_copy_and_no_hold_rows(editor, tmp_path):
+    with pytest.raises(SettingError, match="unknown setting 'stepz'"):
+        editor_answers(editor, stepz=3)
     answers = editor_answers(editor, hold_threshold=0.3, steps=2)
     card = run(SmallWorld(), "3", answers, tmp_path, tools=NONE, progress=False)
     assert card.answers == [COPY, "no hold", "hold 0.3"] and len(card.scored) == 3

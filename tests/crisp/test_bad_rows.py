@@ -129,5 +129,8 @@ def test_captions_are_columns_of_tables(tmp_path):
     drawn("sea").save(tmp_path / "folder" / "a.png")
     with pytest.raises(SettingError, match="no table, and has no captions"):
         [*Source(str(tmp_path / "folder"), caption="text").shards()]
-    with pytest.raises(SettingError, match="shards of 0 pictures"):
-        Source(str(tmp_path), rows=0)
+    with pytest.raises(SettingError, match="no table, and has no pictures in 'image'"):
+        [*Source(str(tmp_path / "folder"), column="image").shards()]
+    for wrong, told in (({"rows": 0}, "shards of 0 pictures"), ({"limit": 0}, "0 pictures"), ({"limit": -1}, "-1")):
+        with pytest.raises(SettingError, match=told):
+            Source(str(tmp_path), **wrong)

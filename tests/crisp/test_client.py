@@ -243,6 +243,8 @@ def test_models_do_their_roles(server, tmp_path):
     server.answer(request.to_json())
     rounds = EndpointWriter(client, ("remove",), rounds=3).write(CAPTION, 2, 0)
     assert rounds == [[request] * 3]
+    with pytest.raises(SettingError, match="rounds is 0"):
+        EndpointWriter(client, rounds=0)
     assert "another verb" in server.asked()[-1]["content"]["messages"][0]["content"][-1]["text"]
     server.answer('{"success": 8, "preservation": 4.5, "quality": 9}')
     scores = EndpointJudge(client, reads=False).judge(picture, picture, CAPTION, request)

@@ -148,6 +148,8 @@ def test_a_second_run_makes_nothing_and_another_bound_only_the_last_stage(made, 
 def test_pictures_added_behind_leave_the_shards_before_them(made, world, tmp_path):
     shutil.copytree(world / "pictures", tmp_path / "pictures")
     more = draw(tmp_path, COUNT + 10, split="validation", size=64, progress=False)
+    with pytest.raises(SettingError, match="unknown until 'curation'"):
+        run(Source(str(more)), plan(), world / "shards", until="curation", progress=False)
     found = run(Source(str(more)), plan(), world / "shards", until="curate", progress=False)
     assert found.counts()["measure"]["came"] == COUNT + 10
     (first, last), (kept, changed) = made.shards["curate"], found.shards["curate"]

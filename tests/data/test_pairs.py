@@ -142,7 +142,7 @@ def test_anyedit_trains_on_no_validation_row_and_on_none_with_a_reference(tmp_pa
     assert list(reader.report.files.values()) == [2]
     assert [pair.category for pair in PairReader(tmp_path, split="validation")] == ["add"] * 2
     (tmp_path / "data/train-00000-of-00003.parquet").unlink()
-    with pytest.raises(DataError, match="kept for tests"):
+    with pytest.raises(DataError, match="kept for tests.*\n.*\n.*split='validation'"):
         PairReader(tmp_path)
 
 

@@ -36,6 +36,13 @@ def asked(folder, tiny_folder, *options: str) -> list[str]:
     return [str(folder / "data"), *places, *QUICK, *options]
 
 
+@pytest.mark.parametrize("given", ["--schema folder", "--split train"])
+def test_a_skill_has_neither_schema_nor_split(tiny_folder, tmp_path, capsys, given):
+    model = ["--model", str(tiny_folder), "--folder", str(tmp_path)]
+    assert main(["cactus", *given.split(), *model, *QUICK]) == 2
+    assert f"cactus is a skill of the drawn world, beside {given.split()[0]}" in capsys.readouterr().err
+
+
 def test_all_weights(folder, tiny_folder, capsys):
     assert main(asked(folder, tiny_folder)) == 0
     out = capsys.readouterr().out

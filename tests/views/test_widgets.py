@@ -332,6 +332,21 @@ def test_the_explorer_wants_attention(editor, picture):
     run = views.record(editor, picture(), INSTRUCTION, steps=1, progress=quiet)
     with pytest.raises(lab.LabError, match="attention=True"):
         views.attention_explorer(run)
+    with pytest.raises(lab.LabError, match="blocks is 3.5"):
+        views.record(editor, picture(), INSTRUCTION, attention=3.5, progress=quiet)
+    of_one = views.record(editor, picture(), INSTRUCTION, attention=1, steps=1, progress=quiet)
+    assert of_one.attention.plan.blocks == (1,)
+
+
+def test_a_recorded_run_is_shown_as_it_is(run, picture):
+    for more in ({"image": picture()}, {"instruction": "remove it"}, {"steps": 9}, {"nonsense": 4}):
+        for view in (views.decode_player, views.attention_explorer):
+            with pytest.raises(lab.LabError, match="a recorded run, and more beside it"):
+                view(run, **more)
+    with pytest.raises(lab.LabError, match="a recorded run, and more beside it"):
+        views.attention_explorer(run, attention=[0])
+    with pytest.raises(lab.LabError, match="unknown mapped 'nowhere'"):
+        views.attention_explorer(run).look(mapped="nowhere")
 
 
 def test_masked_tokens_have_no_colour_of_their_own(run):
@@ -582,7 +597,7 @@ def test_a_studio_that_cannot_be_is_refused_and_leaves_nothing_open(editor, pict
     assert len(_instances) == before
 
 
-@pytest.mark.parametrize("threshold, expected", [(np.float32(0.5), 0.5), (1, 1), (None, 0.25)])
+@pytest.mark.parametrize("threshold, expected", [(np.float32(0.5), 0.5), (1, 1), (None, 0.25), (0.0004, 0.0004)])
 def test_the_studios_threshold_is_what_an_edit_takes(editor, picture, threshold, expected):
     studio = views.hold_studio(
         editor.with_defaults(hold_threshold=0.25), picture(), INSTRUCTION, threshold=threshold, steps=1

@@ -81,6 +81,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise SettingError(f"shards of {self.rows} pictures", expected="1 or more", fix=f"{ROWS} are usual")
+        if self.limit is not None and self.limit < 1:
+            raise SettingError(f"{self.limit} pictures", expected="1 or more", fix="leave it out for all")
 
     def shards(self) -> Iterator[RawRows]:
         """In order, ids counting through. Raises DataError for a source that is not there or holds no pictures."""
@@ -102,7 +104,7 @@ class Source:
             )
 
     def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
-        self._without_captions(folder)
+        self._without_columns(folder)
         files = [file for file in files_in(folder) if file.suffix.lower() in PICTURES]
         for start in range(0, len(files), self.rows):
             part = files[start : start + self.rows]
@@ -113,7 +115,7 @@ class Source:
         tars = [path] if path.suffix == ".tar" and os.path.isfile(path) else []
         tars = tars or (files_in(path, "*.tar") if os.path.isdir(path) else [])
         if tars:
-            self._without_captions(path)
+            self._without_columns(path)
         columns = [self.column, self.caption] if self.caption else [self.column]
         tables = [Table(tar.name, str(tar), file_stamp(tar)) for tar in tars] or tables_of(self.place)
         for table in tables:
@@ -123,13 +125,14 @@ class Source:
                 yield [table.name, start, *columns], table.stamp, part
                 start += len(part)
 
-    def _without_captions(self, path: Path) -> None:
-        if self.caption:
-            raise SettingError(
-                f"{path} is no table, and has no captions in {self.caption!r}",
-                expected="tables with a column of captions",
-                fix="leave --caption out, or make a table of the pictures and their captions",
-            )
+    def _without_columns(self, path: Path) -> None:
+        for name, what, column in (("caption", "captions", self.caption), ("column", "pictures", self.column)):
+            if column:
+                raise SettingError(
+                    f"{path} is no table, and has no {what} in {column!r}",
+                    expected=f"tables with a column of {what}",
+                    fix=f"leave --{name} out, or make a table of the pictures",
+                )
 
     def _of_table(self, table: Table) -> Iterator[Raw]:
         """What comes after damage is one more row without a picture, so that it is counted. JSON lines may leave out

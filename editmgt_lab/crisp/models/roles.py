@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from PIL import Image
 
+from ...basics.checks import check_counts
 from ...world import CATEGORIES, PROPORTIONS
 from ..curate.decode import opened
 from ..edit.judge import HIGHEST, Scores
@@ -84,7 +85,6 @@ class EndpointDescriber:
 
     version: ClassVar[int] = 1
     client: Client
-    question: str = _DESCRIBE
 
     @property
     def at_once(self) -> int:
@@ -92,7 +92,7 @@ class EndpointDescriber:
 
     def describe(self, picture: Image.Image) -> Caption:
         """Raises EndpointError."""
-        return Caption.of(self.client.ask(self.question, CAPTION_SCHEMA, [picture], "caption"))
+        return Caption.of(self.client.ask(_DESCRIBE, CAPTION_SCHEMA, [picture], "caption"))
 
     def absent(self, picture: Image.Image, said: str) -> Sequence[str]:
         """Raises EndpointError."""
@@ -101,12 +101,15 @@ class EndpointDescriber:
 
 @dataclass(frozen=True)
 class EndpointWriter:
-    """See Writer. rounds: how often an instruction is written, the first time included."""
+    """See Writer. rounds: how often an instruction is written, the first time included. Raises SettingError."""
 
     version: ClassVar[int] = 2
     client: Client
     categories: tuple[str, ...] = CATEGORIES
     rounds: int = 3
+
+    def __post_init__(self) -> None:
+        check_counts(rounds=self.rounds)
 
     @property
     def at_once(self) -> int:

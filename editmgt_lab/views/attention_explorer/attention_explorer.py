@@ -10,6 +10,8 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
+from ...attention import MAPPED
+from ...basics.checks import check_name
 from ...editor import Editor
 from ...errors import SettingError
 from ...images import Picture
@@ -28,12 +30,15 @@ def attention_explorer(
     image: Picture | EditResult | None = None,
     instruction: str = "",
     *,
-    attention: bool | Sequence[int] = True,
+    attention: bool | Sequence[int] | None = None,
     **settings: Any,
 ) -> AttentionExplorer:
     """Open the explorer on a run that was recorded with its attention, or on an editor and a picture (or a finished
-    edit, or None for text to image), whose run it records beside the page; the arguments are those of `record`."""
-    return AttentionExplorer(editor, image, instruction, attention=attention, **settings)
+    edit, or None for text to image), whose run it records beside the page; the arguments are those of `record`.
+    attention: None records all of it."""
+    if attention is not None or not isinstance(editor, Run):
+        settings["attention"] = True if attention is None else attention
+    return AttentionExplorer(editor, image, instruction, **settings)
 
 
 class AttentionExplorer(RunWidget):
@@ -109,11 +114,13 @@ class AttentionExplorer(RunWidget):
     def look(self, chosen: Sequence[int] = (), mapped: str | None = None) -> np.ndarray:
         """Where these words look, none for all of them: float32 [rows, columns] of attention, the mean over their text
         rows and the picked maps, at the step on the page. mapped: in the "image", the "source" or, added up, "both";
-        None as for the run's heat map."""
+        None as for the run's heat map. Raises SettingError for a map that the run does not have."""
         plan = self.run.attention.plan
+        mapped = self.heat_from if mapped is None else mapped
+        check_name(mapped, "mapped", MAPPED if plan.pictures == 2 else MAPPED[:1])
         chosen = list(chosen) or list(range(len(plan.words)))
         step = min(self.step, plan.steps - 1)
-        maps = self.run.attention.word_maps(step, mapped or self.heat_from)  # [blocks, heads, W, N]
+        maps = self.run.attention.word_maps(step, mapped)  # [blocks, heads, W, N]
         picked = maps.reshape(-1, *maps.shape[2:])[list(self.picked)].mean(axis=0)[chosen]  # [chosen, N]
         weights = [len(plan.words[word].rows) for word in chosen]
         return np.average(picked, axis=0, weights=weights).astype(np.float32).reshape(plan.grid)

@@ -44,7 +44,8 @@ def hold_studio(
     """Open the studio on a picture and an instruction, or on an edit of the drawn world, whose truth gives scores.
 
     threshold: λ to begin with (None: the model's own); settings: as in `Editor.edit`, the same for every λ; the control
-    stays within a mask. Raises ImageError, TextError and SettingError, also for what the studio itself chooses.
+    stays within a mask. Raises ImageError, TextError and SettingError, also for what the studio itself chooses; what is
+    wrong with the other settings stands in its message.
     """
     return HoldStudio(editor, image, instruction, threshold, settings)
 
@@ -108,7 +109,7 @@ class HoldStudio(LabWidget):
     def _make(self, progress: Progress, threshold: float) -> None:
         if not self.data:  # nor is it there yet where the work before was cancelled
             self._open(progress)
-        threshold = round(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold, 3)
+        threshold = float(f"{Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold:.3g}")
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
             free = random_cells(~by_heat.kept[0].numpy(), by_heat.geometry, by_heat.fixed)
@@ -198,7 +199,7 @@ class HoldStudio(LabWidget):
         return told | ({"mask": free.readings[0]} if free.readings else {})
 
 
-def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = None, seed: int = 0) -> Mask:
+def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = None) -> Mask:
     """A mask that frees as many cells as bool [h, w] `free` does, anywhere but in `fixed` [1, h, w]; at least one.
 
     It has a white spot in the middle of each and the shape of the original picture, or is as many times larger as makes
@@ -208,7 +209,7 @@ def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = No
     down, across = (bottom - top) / free.shape[0], (right - left) / free.shape[1]  # px of a cell in the original
     finer = math.ceil(3 / min(down, across, 3))
     places = np.arange(free.size) if fixed is None else np.flatnonzero(~fixed.numpy())
-    chosen = np.random.default_rng(seed).permutation(places)[: max(int(free.sum()), 1)]
+    chosen = np.random.default_rng(0).permutation(places)[: max(int(free.sum()), 1)]
     rows, columns = np.unravel_index(chosen, free.shape)
     mask = np.zeros((geometry.original[1] * finer, geometry.original[0] * finer), np.uint8)
     y, x = (top + (rows + 0.5) * down) * finer, (left + (columns + 0.5) * across) * finer

@@ -34,7 +34,7 @@ def injection_dial(
     """Open the dial on a picture and an instruction; settings: as in `Editor.edit`, the same for every strength.
 
     Nothing is held unless they say so: held tokens would be the source's at any strength. Raises ImageError, TextError
-    and SettingError, also for what the dial itself chooses.
+    and SettingError, also for what the dial itself chooses; what is wrong with the others stands in its message.
     """
     return InjectionDial(editor, image, instruction, strengths, settings)
 
