@@ -298,7 +298,8 @@ def attached(transformer: nn.Module, recorders: Mapping[int, Any]) -> Iterator[N
 def capture_memory(
     transformer: nn.Module, blocks: Sequence[int], *, batch: int, text: int, token_grid: tuple[int, int]
 ) -> int:
-    """Bytes that capturing `blocks` will keep: Σ batch · heads · text rows · image positions · bytes a number."""
+    """Bytes that capturing `blocks` will keep: Σ batch · heads · text rows · image positions · bytes a number. Raises
+    SettingError."""
     blocks = check_blocks(transformer, blocks)
     rows, columns = transformer.position_grid(*token_grid)
     heads = transformer.config.num_attention_heads

@@ -102,7 +102,10 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
-        """From the content of a config.json. Keys with a leading underscore are ignored, other unknown ones refused."""
+        """From the content of a config.json, without keys that begin with an underscore.
+
+        Raises SettingError for other unknown keys.
+        """
         values = {key: value for key, value in values.items() if not key.startswith("_")}
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:

@@ -171,7 +171,8 @@ class MaskedGenerativeTransformer(nn.Module):
     ) -> Prepared:
         """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone.
 
-        cache: says in every pass which positions are computed; the logits of all others are as they were.
+        cache: says in every pass which positions are computed; the logits of all others are as they were. Raises as
+        `forward` does.
         """
         self.check_inputs(tokens, text, source, strength, micro_conditions)
         pooled, with_source = self.pool(tokens, text, micro_conditions), source is not None and strength > 0

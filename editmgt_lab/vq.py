@@ -38,7 +38,7 @@ class VQConfig:
 
     @classmethod
     def from_dict(cls, config: dict) -> VQConfig:
-        """Take the known keys of a `config.json`; refuse the variants that this module does not build."""
+        """From the known keys of a `config.json`. Raises CheckpointError for a variant that this one does not build."""
         known = {f.name for f in fields(cls)}
         chosen = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known})
         for name, only in (("norm_type", "group"), ("mid_block_add_attention", False), ("act_fn", "silu")):

@@ -76,7 +76,6 @@ def test_batches_that_do_not_fit(asleep, picture):
     refused(asleep, ImageError, "different grids: 32×32 px, 48×24 px", [picture(), picture(64, 32)], INSTRUCTION)
     refused(asleep, SettingError, "2 pictures for 3|3 instructions for 2", [picture()] * 2, [INSTRUCTION] * 3)
     refused(asleep, SettingError, "^no pictures", [], INSTRUCTION)
-    refused(asleep, LabError, "^no instructions", picture(), [])
     refused(asleep, SettingError, "2 seeds for 1 pictures", picture(), INSTRUCTION, seed=[1, 2])
     refused(asleep, SettingError, "2 negative texts for 1", picture(), INSTRUCTION, negative=["", ""])
     refused(asleep, SettingError, "2 masks for 1", picture(), INSTRUCTION, mask=[picture(), picture()])

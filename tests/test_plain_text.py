@@ -58,7 +58,7 @@ def test_figures(instruction):
         finetune_figure(np.ones((3, 3)), np.zeros((0, 2)), [(instruction, row)]),
         gallery(instruction, [((instruction, [RED]), ("", ()))], [instruction]),
     ]
-    measures, _ = build_measures([("L1", SOURCE)], Tools(clip=None, dino=None, dinov2=None))
+    measures, _ = build_measures([("L1", SOURCE)], Tools())
     scored = [{instruction: {measures[0].key: 0.5}}]
     card = MeasuredCard(instruction, measures, [instruction], scored, {instruction: [0]}, {}, [instruction],
                         [Shown(instruction, {instruction: RED})])  # fmt: skip

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import SettingError, command
 from ..loading import load
-from ..metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, TINY
-from ..metrics.measures import Tools
+from ..metrics.backbones import PUBLISHED, TINY
+from ..metrics.measures import Tools, tools_of
 from ..plain_text import say
 from . import BENCHMARKS, editor_answers, run
 
-NETWORKS = {"dino": DINO_SOURCE, "dinov2": DINOV2_SOURCE}
+NETWORKS = (*PUBLISHED, "lpips")
 EDITING = ("hold_threshold", "steps", "guidance_scale", "strength")
 
 
@@ -35,10 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--guidance-scale", type=float, help="else the model's own")
     parser.add_argument("--strength", type=float, help="γ of the attention injection, else the model's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", help=f"a folder, a hub name, tiny or none [small-world: {TINY}, else {CLIP_SOURCE}]")
-    for name, source in NETWORKS.items():
-        parser.add_argument(f"--{name}", help=f"a folder, a hub name, or none [small-world: none, else {source}]")
-    parser.add_argument("--lpips", default="none", help="a folder, a hub name, or none [%(default)s]")
+    for name, source in PUBLISHED.items():
+        own = f"tiny or none [small-world: {TINY}" if name == "clip" else "or none [small-world: none"
+        parser.add_argument(f"--{name}", help=f"a folder, a hub name, {own}, else {source}]")
+    parser.add_argument("--lpips", help="a folder, a hub name, or none [none]")
     parser.add_argument("--judge", metavar="MODULE:FUNCTION", help="for VIEScore: (pictures, question) → answer")
     parser.add_argument("--rescore", action="store_true", help="keep the pictures that are there, measure them again")
     parser.add_argument("--anew", action="store_true", help="forget what runs wrote into the folder, and begin again")
@@ -54,9 +54,14 @@ def _run(options: argparse.Namespace) -> Any:
     data = options.data or benchmark.hub
     if data is None:
         raise SettingError("no data was given", expected="how many edits to draw", fix="pass --data 100")
-    options.clip = options.clip or benchmark.clip
-    for name, source in NETWORKS.items():
-        setattr(options, name, getattr(options, name) or (source if benchmark.hub else "none"))
+    named = {name: given for name in (*NETWORKS, "judge") if (given := getattr(options, name)) not in (None, "none")}
+    unheard = sorted(named.keys() - tools_of(benchmark.plan))
+    if unheard:
+        raise SettingError(
+            f"{benchmark.name} has no measure that would ask --{unheard[0]} {named[unheard[0]]}",
+            expected=f"only what it measures with: {', '.join(sorted(tools_of(benchmark.plan)))}",
+            fix="leave it out",
+        )
     asked = {name: getattr(options, name) for name in EDITING}
     given = [name for name, value in {"model": options.model, **asked}.items() if value is not None]
     if options.editor and given:
@@ -65,11 +70,9 @@ def _run(options: argparse.Namespace) -> Any:
             expected="either --editor, or --model and how it edits",
             fix="leave one of them out, and set in the function itself how that edits",
         )
+    networks = {name: getattr(options, name) or benchmark.networks.get(name, "none") for name in NETWORKS}
     tools = Tools(
-        **{
-            name: None if getattr(options, name) == "none" else getattr(options, name)
-            for name in ("clip", "dino", "dinov2", "lpips")
-        },
+        **{name: None if source == "none" else source for name, source in networks.items()},
         judge=_named(options.judge) if options.judge else None,
         judge_name=options.judge or "none",
     )

@@ -28,29 +28,32 @@ from ..basics.folders import files_in, within
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
-from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.backbones import PUBLISHED
 from ..metrics.measured import ALL
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
-from .edits import Row, by_group
+from .edits import Row, by_group, check_whole
 
 RESULTS = "edit_result.json"
+HUB_SPLIT = "validation"
 
 
 class AnyBench:
-    """split: of the hub's files; the zip is one split."""
+    """split: of the hub's files, "validation" if left out; the zip is one split, and takes no other."""
 
-    name, hub, masks, clip, headline = "anybench", "Bin1117/AnyEdit", False, CLIP_SOURCE, ALL
+    name, hub, masks, networks, headline = "anybench", "Bin1117/AnyEdit", False, PUBLISHED, ALL
     plan = (
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("L1", TARGET), ("L2", TARGET), ("DINO", TARGET),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("L1", "source"),
     )  # fmt: skip
 
     def __init__(self, split: str | None = None):
-        self.split = split or "validation"
+        self.split = split or HUB_SPLIT
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
         tables = files_in(folder, RESULTS)
+        if tables:
+            check_whole(self.split, HUB_SPLIT, tables[0])
         seen: set[str] = set()
         for number, row in enumerate(_zipped(folder, tables) if tables else read_rows(data, self.split)):
             kind = str(row.get("edit_type"))

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..basics.fingerprints import fingerprint
 from ..basics.folders import plain, written_whole
 from ..data.rows import BadRow, Opened, open_edit
+from ..errors import SettingError
 from ..images import fit_mask
 from ..metrics.measures import Measure, Plan
 
@@ -66,15 +67,15 @@ class Benchmark(Protocol):
     """What `run` needs of a benchmark.
 
     name, hub: of the data set there (None where it has none); plan: its authors' measures and what they compare with,
-    then ours; masks: whether rows come with masks; clip: the CLIP that measures where no other is named; headline: the
-    group that stands for it, `ALL` where each finished row counts once.
+    then ours; masks: whether rows come with masks; networks: those that measure where no others are named, as fields of
+    `Tools`; headline: the group that stands for it, `ALL` where each finished row counts once.
     """
 
     name: str
     hub: str | None
     plan: Plan
     masks: bool
-    clip: str
+    networks: Mapping[str, str]
     headline: str
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
@@ -91,6 +92,16 @@ class Benchmark(Protocol):
 
     def finish(self, rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure], folder: Path) -> None:
         """Write what the authors' scripts write or read once all is done, such as tables of scores."""
+
+
+def check_whole(split: str, default: str, file: Path) -> None:
+    """Of a data set that comes as one zip. Raises SettingError for another split than the one that nobody named."""
+    if split != default:
+        raise SettingError(
+            f"the split {split!r} was asked of {file.name}",
+            expected="no split: the zip is one",
+            fix="leave --split out, or read the hub's files",
+        )
 
 
 def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows, text_or_none
-from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.backbones import PUBLISHED
 from ..metrics.measured import ALL
 from ..metrics.measures import SOURCE, TARGET_CAPTION, Measure
 from .edits import Row, by_group
@@ -31,7 +31,7 @@ from .edits import Row, by_group
 class EmuEdit:
     """split: "test" or "validation", as the files are named."""
 
-    name, hub, masks, clip, headline = "emu-edit", "facebook/emu_edit_test_set", False, CLIP_SOURCE, ALL
+    name, hub, masks, networks, headline = "emu-edit", "facebook/emu_edit_test_set", False, PUBLISHED, ALL
     plan = (
         ("CLIP-dir", "captions"), ("CLIP-I", SOURCE), ("CLIP-T", TARGET_CAPTION), ("L1", SOURCE), ("DINO", SOURCE),
         ("DINOv2", SOURCE), ("LPIPS", SOURCE),

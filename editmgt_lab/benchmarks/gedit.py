@@ -25,7 +25,6 @@ from typing import Any
 from ..basics.folders import is_stray, write_text, written_whole
 from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_rows
-from ..metrics.backbones import CLIP_SOURCE
 from ..metrics.measured import ALL
 from ..metrics.measures import SOURCE, Measure
 from .edits import Row, by_group, folder_name, save_picture
@@ -44,7 +43,7 @@ SEMANTIC, QUALITY = "VIEScore semantic, source", "VIEScore quality, source"
 class GEdit:
     """split: of the files; the hub has "train" alone, and its arrow files do not name it."""
 
-    name, hub, masks, clip, headline = "gedit", "stepfun-ai/GEdit-Bench", False, CLIP_SOURCE, ALL
+    name, hub, masks, networks, headline = "gedit", "stepfun-ai/GEdit-Bench", False, {}, ALL
     plan = (
         ("VIEScore semantic", SOURCE), ("VIEScore quality", SOURCE), ("VIEScore overall", SOURCE), ("L1", SOURCE),
         ("LPIPS", SOURCE),

@@ -50,7 +50,7 @@ class Journal:
                 raise DataError(
                     f"{kept} is no record of a run's settings",
                     expected=f"an object with {' and '.join(record)}",
-                    fix="take another --output, or begin again in this one: --anew",
+                    fix="take another folder (--output), or begin again in this one (--anew, anew=True)",
                 )
             changed = differences(before["edits"], now["edits"])
             measured = differences(before["measures"], now["measures"])
@@ -60,7 +60,7 @@ class Journal:
                     f"{folder} was begun with other {'settings' if changed else 'measures'}: "
                     + "; ".join(changed or measured),
                     expected="all that is in its settings.json, so that one table has one model's numbers alone",
-                    fix=again + "take another --output, or begin again in this one: --anew",
+                    fix=again + "take another folder (--output), or begin again in this one (--anew, anew=True)",
                 )
         if afresh or anew:
             remove(self.file)

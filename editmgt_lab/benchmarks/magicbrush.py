@@ -33,28 +33,31 @@ from ..data.rows import Opened
 from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
 from ..images import read_mask, shows_by_alpha
-from ..metrics.backbones import CLIP_SOURCE
+from ..metrics.backbones import PUBLISHED
 from ..metrics.measures import TARGET, TARGET_CAPTION, Measure
-from .edits import Row, save_picture
+from .edits import Row, check_whole, save_picture
 
 ALL_TURNS, FINAL_TURN = "all turns", "final turn"
+HUB_SPLIT = "dev"
 
 
 class MagicBrush:
-    """split: of the hub's files, "dev" or "train"; the zip is one split."""
+    """split: of the hub's files, "dev" (the default) or "train"; the zip is one split, and takes no other."""
 
-    name, hub, masks, clip, headline = "magicbrush", "osunlp/MagicBrush", True, CLIP_SOURCE, ALL_TURNS
+    name, hub, masks, networks, headline = "magicbrush", "osunlp/MagicBrush", True, PUBLISHED, ALL_TURNS
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("CLIP-I", TARGET), ("DINO", TARGET), ("CLIP-T", TARGET_CAPTION),
         ("DINOv2", TARGET), ("LPIPS", TARGET), ("SSIM", TARGET), ("PSNR", TARGET), ("L1", "source"),
     )  # fmt: skip
 
     def __init__(self, split: str | None = None):
-        self.split = split or "dev"
+        self.split = split or HUB_SPLIT
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
         sessions = files_in(folder, "edit_sessions.json")
+        if sessions:
+            check_whole(self.split, HUB_SPLIT, sessions[0])
         turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))
         for image, session in groupby(turns, key=itemgetter(0)):  # the turns of a picture follow each other
             yield from _session(image, [(turn, fields) for _, turn, fields in session])

@@ -90,9 +90,9 @@ def run(
 
     data: a local folder or hub name; answers: name → function, *copy the source* is added; settings: what the answers
     depend on, so that a folder is not gone on with by others; count: rows at most (None: all); tools: None takes the
-    benchmark's own CLIP and the published DINO; rescore: measure the pictures that are there again, with other networks
-    perhaps; anew: forget all that runs wrote into the folder. seed: of the bootstrap. The card is of this run's rows
-    alone: the folder may have more, of a run with a larger count or of more data.
+    benchmark's own networks; rescore: measure the pictures that are there again, with other networks perhaps; anew:
+    forget all that runs wrote into the folder. seed: of the bootstrap. The card is of this run's rows alone: the folder
+    may have more, of a run with a larger count or of more data.
 
     One table is of one model: beside the settings the folder keeps a fingerprint of what makes its numbers, of every
     answer (see `function_fingerprint`; editors of the lab say their weights), network, row and the code, and a run that
@@ -107,7 +107,7 @@ def run(
     if count is not None:
         check_number(count, "count", 1, sys.maxsize, "leave it out for all rows", whole=True)
     answers = {COPY: copy_answer, **{name: answer for name, answer in answers.items() if name != COPY}}
-    tools = tools or Tools(clip=benchmark.clip)
+    tools = tools or Tools(**benchmark.networks)
     measures, absent = build_measures(benchmark.plan, tools, masks=benchmark.masks)
     folders = {folder_name(name) for name in answers}
     if len(folders) < len(answers) or "" in folders:
@@ -216,7 +216,7 @@ def _is_done(row: Row, mark: str, journal: Journal) -> bool:
         raise DataError(
             f"row {row.key} is not what was measured: its instruction, a picture, a caption or its place has changed",
             expected="the data that the folder was begun with",
-            fix="take another --output, or begin again in this one: --anew",
+            fix="take another folder (--output), or begin again in this one (--anew, anew=True)",
         )
     return True
 

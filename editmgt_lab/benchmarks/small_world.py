@@ -21,7 +21,7 @@ LONGEST = 20  # digits; a longer number is none of edits
 class SmallWorld:
     """split: "train", "validation" or "test"; the edits 0, 1, 2 … of it, as many as are asked for."""
 
-    name, hub, masks, clip, headline = "small-world", None, True, TINY, ALL
+    name, hub, masks, networks, headline = "small-world", None, True, {"clip": TINY}, ALL
     plan = (
         ("L1", TARGET), ("L2", TARGET), ("PSNR", TARGET), ("SSIM", TARGET), ("L1", SOURCE), ("LPIPS", TARGET),
         ("CLIP-I", TARGET), ("CLIP-T", TARGET_CAPTION), ("CLIP-dir", "captions"), ("DINO", TARGET), ("DINOv2", TARGET),

@@ -27,6 +27,7 @@ from ..checkpoints import data_folder
 from ..errors import CheckpointError
 
 CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE = "openai/clip-vit-base-patch32", "facebook/dino-vits16", "facebook/dinov2-base"
+PUBLISHED = {"clip": CLIP_SOURCE, "dino": DINO_SOURCE, "dinov2": DINOV2_SOURCE}  # what papers measure with
 TINY = "tiny"
 CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

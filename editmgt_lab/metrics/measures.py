@@ -21,17 +21,7 @@ from ..basics.fingerprints import fingerprint, function_fingerprint
 from ..errors import LabError, SettingError
 from ..images import fit_mask, to_tensor
 from . import pixels
-from .backbones import (
-    CLIP_SOURCE,
-    DINO_SOURCE,
-    DINOV2_SOURCE,
-    Backbone,
-    cosine,
-    direction,
-    load_clip,
-    load_dino,
-    load_dinov2,
-)
+from .backbones import Backbone, cosine, direction, load_clip, load_dino, load_dinov2
 from .lpips import LPIPS
 from .viescore import Judge, VIEScore, ask
 
@@ -134,11 +124,14 @@ class Measure:
 
 @dataclass
 class Tools:
-    """Where the networks come from: a local folder or a hub name each, None for none. judge: see viescore."""
+    """Where the networks come from: a local folder or a hub name each, None for none. judge: see viescore.
 
-    clip: str | os.PathLike[str] | None = CLIP_SOURCE
-    dino: str | os.PathLike[str] | None = DINO_SOURCE
-    dinov2: str | os.PathLike[str] | None = DINOV2_SOURCE
+    `Tools(**backbones.PUBLISHED)` takes those of the papers from the hub.
+    """
+
+    clip: str | os.PathLike[str] | None = None
+    dino: str | os.PathLike[str] | None = None
+    dinov2: str | os.PathLike[str] | None = None
     lpips: str | os.PathLike[str] | None = None
     judge: Judge | None = None
     judge_name: str = "judge"
@@ -181,6 +174,11 @@ class Tools:
 
 
 Plan = Sequence[tuple[str, str]]  # (name of a measure, what to compare with), in the order of the table
+
+
+def tools_of(plan: Plan) -> set[str]:
+    """Which of the tools some measure of a plan asks: fields of `Tools`."""
+    return {"judge" if name in JUDGED else TOOLS[name] for name, _ in plan if name in (*JUDGED, *TOOLS)}
 
 
 def build_measures(plan: Plan, tools: Tools, *, masks: bool = False) -> tuple[list[Measure], dict[str, str]]:

@@ -71,7 +71,7 @@ def check_same(
         changed = [each for each in changed if not each.startswith("code.")]
     if not changed:
         return
-    fix = "take the same again, or another folder, or begin anew in this one: --anew"
+    fix = "take the same again, or another folder, or begin anew in this one, as --anew does"
     if all(each.startswith("code.") for each in changed) or before is None:
         fix += "; if the difference is known to change nothing: --other-code"
     raise CheckpointError(

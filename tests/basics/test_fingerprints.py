@@ -34,7 +34,7 @@ from editmgt_lab.training.run import Run
 from tests.support.backbones import save_dino
 from tests.support.tiny import RECIPE
 
-NONE = Tools(clip=None, dino=None, dinov2=None)
+NONE = Tools()
 
 
 def changed(editor, name):
@@ -207,7 +207,7 @@ def test_code_and_networks_count(editor, tmp_path, other_code):
     folder = save_dino(tmp_path / "dino")
 
     def bench(**options):
-        tools = Tools(clip=None, dino=folder, dinov2=None)
+        tools = Tools(dino=folder)
         return run(SmallWorld(), "1", {}, tmp_path / "out", tools=tools, progress=False, **options)
 
     bench()

@@ -29,7 +29,7 @@ from editmgt_lab.metrics.measures import Tools
 from tests.support.backbones import save_clip, save_dino
 from tests.support.parquet import IMAGE, column, png, write
 
-NONE = Tools(clip=None, dino=None, dinov2=None)
+NONE = Tools()
 COPY = "copy the source"
 
 
@@ -81,7 +81,7 @@ def emu(tmp_path):
 
 
 def test_emu_edit(emu, tmp_path):
-    tools = Tools(clip=save_clip(tmp_path / "clip"), dino=save_dino(tmp_path / "dino"), dinov2=None)
+    tools = Tools(clip=save_clip(tmp_path / "clip"), dino=save_dino(tmp_path / "dino"))
     folder = tmp_path / "out"
     card = run(EmuEdit(), emu, {"mine": invert}, folder, tools=tools, progress=False)
     reasons = skipped(folder)
@@ -217,7 +217,7 @@ def test_magicbrush_of_the_zip(tmp_path):
     (root / "edit_sessions.json").write_text(json.dumps(sessions))
     captions = {"30": {"30-output1.png": "a blue cat"}}
     (root / "local_descriptions.json").write_text(json.dumps(captions))
-    tools = Tools(clip=save_clip(tmp_path / "clip"), dino=None, dinov2=None)
+    tools = Tools(clip=save_clip(tmp_path / "clip"))
     card = run(MagicBrush(), root, {"mine": invert}, tmp_path / "out", tools=tools, progress=False)
     assert list(skipped(tmp_path / "out")) == ["139_inde_2", "139_iter_2"]
     assert (
@@ -324,7 +324,7 @@ def test_gedit(tmp_path):
         return json.dumps({"score": [0, 10] if same else [6, 9]})
 
     judge.asked = 0
-    tools = Tools(clip=None, dino=None, dinov2=None, judge=judge, judge_name="fair")
+    tools = Tools(judge=judge, judge_name="fair")
     folder = tmp_path / "out"
     card = run(GEdit(), tmp_path / "gedit", {"mine": invert}, folder, tools=tools, progress=False)
     assert sizes in ({(627, 418)}, {(627, 417)}), "512² px of area, in the shape of 96 × 64"
@@ -433,7 +433,7 @@ def test_an_editor_that_raises_stops_the_run_and_the_next_one_goes_on(tmp_path):
     assert calls == [0, 1, 2, 2] and len(card.scored) == 4
     with pytest.raises(SettingError, match="begun with other settings: answers"):
         run(SmallWorld(), "4", {"other": fails}, tmp_path, tools=NONE, progress=False)
-    tools = Tools(clip=None, dino=save_dino(tmp_path / "dino"), dinov2=None)
+    tools = Tools(dino=save_dino(tmp_path / "dino"))
     with pytest.raises(SettingError, match="measures"):
         run(SmallWorld(), "4", {"mine": fails}, tmp_path, tools=tools, progress=False)
     card = run(SmallWorld(), "4", {"mine": fails}, tmp_path, tools=tools, rescore=True, progress=False)
@@ -592,7 +592,7 @@ def test_rows_are_streamed_from_the_hub(emu, hub):
 
 
 def test_the_drawn_world_has_a_clip_of_its_own(tmp_path):
-    tools = Tools(clip=SmallWorld.clip, dino=None, dinov2=None)
+    tools = Tools(**SmallWorld.networks)
     card = run(SmallWorld(), "3", {"mine": invert}, tmp_path, tools=tools, progress=False)
     clip = next(each for each in card.measures if each.name == "CLIP-T")
     assert clip.backbone == "tiny CLIP" and not any(name.startswith("CLIP") for name in card.absent)
@@ -608,7 +608,7 @@ def test_the_command_takes_the_benchmarks_own_networks_and_the_drawn_world_none_
         lambda *_, tools, **__: asked.append((tools.clip, tools.dino, tools.dinov2)),
     )
     monkeypatch.setattr("editmgt_lab.benchmarks.__main__.say", print)
-    given = ("small-world", "gedit", "small-world --clip none --dino a/b", "emu-edit --clip tiny --dinov2 none")
+    given = ("small-world", "magicbrush", "small-world --clip none --dino a/b", "emu-edit --clip tiny --dinov2 none")
     for arguments in map(str.split, given):
         with pytest.raises(AttributeError):  # there is no card to print
             main([*arguments, "--data", "1", "--editor", "builtins:print"])
@@ -618,6 +618,23 @@ def test_the_command_takes_the_benchmarks_own_networks_and_the_drawn_world_none_
         (None, "a/b", None),
         ("tiny", DINO_SOURCE, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "given"), [("gedit", "--dino a/b"), ("emu-edit", "--judge builtins:print"), ("gedit", "--clip tiny")]
+)
+def test_what_a_benchmark_has_no_measure_for_is_refused(tmp_path, capsys, benchmark, given):
+    assert main([benchmark, *given.split(), "--editor", "builtins:print", "--output", str(tmp_path / "out")]) == 2
+    assert f"{benchmark} has no measure that would ask {given}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("benchmark", "file"), [(MagicBrush, "edit_sessions.json"), (AnyBench, "edit_result.json")])
+def test_a_zip_has_no_splits(tmp_path, benchmark, file):
+    (tmp_path / file).write_text("{}")
+    assert list(benchmark().rows(tmp_path)) == []
+    with pytest.raises(SettingError, match="the split 'train' was asked of edit_"):
+        list(benchmark("train").rows(tmp_path))
 
 
 SILENT = "--clip none --dino none --dinov2 none".split()

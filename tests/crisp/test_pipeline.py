@@ -228,7 +228,7 @@ def test_statistics_of_a_published_set(published, tmp_path, capsys):
 
 def test_intervals_of_the_long_side_hold_every_row():
     told = Statistics(6, 0, {"add": 6}, {1000: 1, 1279: 2, 1280: 2, 1799: 1})
-    assert told.intervals(8) == [(1000, 1100, 1), (1100, 1200, 0), (1200, 1300, 4), (1300, 1400, 0), (1400, 1500, 0),
+    assert told.intervals() == [(1000, 1100, 1), (1100, 1200, 0), (1200, 1300, 4), (1300, 1400, 0), (1400, 1500, 0),
                                  (1500, 1600, 0), (1600, 1700, 0), (1700, 1800, 1)]  # fmt: skip
     assert len(told.figure().axes) == 2 and Statistics(0, 0, {}, {}).intervals() == []
 

@@ -255,7 +255,7 @@ def run_benchmark(recipe: Any, bench: Bench) -> None:
 def run_whole(benchmark: Any, data: Path, out: Path, recipe: Any) -> None:
     def do() -> None:
         run(benchmark, data, {"invert": lambda source, *_: source.point(lambda v: 255 - v)}, out,
-            tools=Tools(clip=None, dino=None, dinov2=None), progress=False)  # fmt: skip
+            tools=Tools(), progress=False)  # fmt: skip
 
     do()
     if "journal" in recipe:

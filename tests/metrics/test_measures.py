@@ -302,7 +302,7 @@ def test_an_output_of_another_size_is_resized_to_the_reference(sample):
 
 
 def test_unknown_measures_and_absent_networks_are_left_out(sample, tmp_path):
-    tools = Tools(clip=tmp_path / "none", dino=None)
+    tools = Tools(clip=tmp_path / "none")
     measures, absent = build_measures([("CLIP-I", "source"), ("DINO", "source"), ("FID", "source")], tools)
     assert measures == [] and len(absent) == 3
     assert "could not be loaded" in absent["CLIP-I, source"] and "--dino" in absent["DINO, source"]

@@ -78,7 +78,8 @@ class DrawnEditor:
         return "drawn" if self.fault == DONE else f"drawn: {self.fault}"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
-        """See PictureEditor. Raises DataError for a picture that is not drawn, TextError for what makes no sense."""
+        """See PictureEditor. Raises ImageError for a picture that is no square, DataError for one that is not drawn,
+        TextError for what makes no sense."""
         if image.width != image.height or image.width % GRID:
             raise ImageError(
                 f"a picture of {image.width}×{image.height} px",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageEnhance
 from tqdm.auto import tqdm
 
 from ...basics.folders import write_text, written_whole
@@ -73,17 +73,6 @@ def spoiled(scene: Scene, kind: str, size: int, dice: random.Random) -> bytes:
     if kind != GOOD:
         return encoded(Image.fromarray(_pattern(kind, size, np.random.default_rng(dice.randrange(2**32)))))
     return encoded(render(scene, size))
-
-
-def watermarked(picture: Image.Image, text: str, dice: random.Random, strength: float = 0.6) -> Image.Image:
-    """The picture with a text across it, somewhere, in white or black."""
-    layer = Image.new("L", picture.size)
-    font = ImageFont.load_default(size=max(8, picture.height // 8))
-    pen = ImageDraw.Draw(layer)
-    width, height = pen.textbbox((0, 0), text, font=font)[2:]
-    corner = dice.randrange(max(1, picture.width - width)), dice.randrange(max(1, picture.height - height))
-    pen.text(corner, text, fill=round(255 * strength), font=font)
-    return Image.composite(Image.new("RGB", picture.size, dice.choice(("white", "black"))), picture, layer)
 
 
 def scene_to_dict(scene: Scene) -> dict[str, Any]:

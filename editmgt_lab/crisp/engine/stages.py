@@ -32,18 +32,6 @@ class Input(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """An input whose rows are at hand: of a source, or for a test."""
-
-    key: str
-    table: pa.Table
-    lies: Mapping[str, str]
-
-    def frame(self, columns: set[str]) -> Any:
-        return load_daft().from_arrow(self.table)
-
-
-@dataclass(frozen=True)
 class Finished:
     """An input that an earlier stage left, with columns joined to it by id that only a look at all shards could give.
 

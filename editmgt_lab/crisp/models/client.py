@@ -32,10 +32,6 @@ class Cost:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def price(self, prompt: float, completion: float) -> float:
-        """In the money that a million tokens of each kind cost."""
-        return (self.prompt_tokens * prompt + self.completion_tokens * completion) / 1e6
-
 
 @dataclass(frozen=True)
 class Client:

@@ -48,12 +48,12 @@ class Statistics:
     sizes_differ: int = 0
     lost: int = 0
 
-    def intervals(self, count: int = INTERVALS) -> list[tuple[int, int, int]]:
-        """(from, to, rows): `count` equally wide intervals of the long side, [from, to) in whole px, first to last."""
+    def intervals(self) -> list[tuple[int, int, int]]:
+        """(from, to, rows): INTERVALS equally wide ones of the long side, [from, to) in whole px, first to last."""
         if not self.long_sides:
             return []
         low, high = min(self.long_sides), max(self.long_sides) + 1
-        width = max(1, math.ceil((high - low) / count))
+        width = max(1, math.ceil((high - low) / INTERVALS))
         edges = range(low, high, width)
         inside = Counter((side - low) // width for side, n in self.long_sides.items() for _ in range(n))
         return [(edge, edge + width, inside[i]) for i, edge in enumerate(edges)]

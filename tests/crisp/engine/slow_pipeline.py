@@ -10,7 +10,8 @@ import pyarrow as pa
 from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.runner import start
 from editmgt_lab.crisp.engine.shards import Store
-from editmgt_lab.crisp.engine.stages import Rows, Stage, finished
+from editmgt_lab.crisp.engine.stages import Stage, finished
+from tests.crisp.engine.rows import Rows
 
 SHARDS, ROWS = 10, 5
 
@@ -38,7 +39,7 @@ class Slow(Operator):
 def inputs():
     for shard in range(SHARDS):
         numbers = range(shard * ROWS + 1, shard * ROWS + ROWS + 1)
-        yield Rows(f"shard {shard}", pa.table({"id": [f"{n:04d}" for n in numbers], "n": list(numbers)}), {})
+        yield Rows(f"shard {shard}", pa.table({"id": [f"{n:04d}" for n in numbers], "n": list(numbers)}))
 
 
 def run(folder, log, adds=(1, 2), seconds=0.02):

@@ -20,8 +20,9 @@ from editmgt_lab.crisp.engine import runner, stages
 from editmgt_lab.crisp.engine.keys import described, key_of
 from editmgt_lab.crisp.engine.operators import Drop, Operator, Verdict
 from editmgt_lab.crisp.engine.shards import Store
-from editmgt_lab.crisp.engine.stages import Rows, Stage, finished, write_manifest
+from editmgt_lab.crisp.engine.stages import Stage, finished, write_manifest
 from editmgt_lab.errors import DiskError, EndpointError, SettingError
+from tests.crisp.engine.rows import Rows
 from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
 
 
@@ -93,7 +94,7 @@ class Says(Operator):
 
 def test_a_value_that_no_table_takes_costs_its_row(tmp_path):
     store, table = Store(tmp_path), pa.table({"id": ["a", "b", "c", "d", "e"], "n": [0, 1, 2, 3, 4]})
-    shards = Stage("said", (Says(),)).run([Rows("k", table, {})], store, progress=False)
+    shards = Stage("said", (Says(),)).run([Rows("k", table)], store, progress=False)
     assert [(row["id"], row["text"]) for row in rows_of(store, shards)] == [("a", "🔵")]
     dropped = rows_of(store, shards, dropped=True)
     problems = {row["id"]: row["problem"] for row in dropped}
@@ -144,7 +145,7 @@ def test_a_version_and_a_setting_are_part_of_the_key_and_a_secret_is_not():
 def test_pictures_lie_once_and_are_found_from_later_stages(tmp_path):
     store = Store(tmp_path)
     table = pa.table({"id": ["a", "b", "c", "d"], "n": [1, 2, 3, 0]})
-    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table, {})], store, progress=False)
+    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table)], store, progress=False)
     second = Stage("copied", (Copies(),)).run(finished(first, store), store, progress=False)
     assert "picture" not in pq.read_schema(store.kept(second[0])).names
     kept = rows_of(store, second, pictures=("picture",))
@@ -163,7 +164,7 @@ def test_no_table_of_pictures_ends_at_2_gib(tmp_path, monkeypatch):
     seen, small = [], stages._small
     monkeypatch.setattr(stages, "_small", lambda table: seen.append(small(table).schema) or small(table))
     store, table = Store(tmp_path), pa.table({"id": ["a", "b"], "n": [1, 2]})
-    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table, {})], store, progress=False)
+    first = Stage("drawn", (Draws(),), pictures=("picture",)).run([Rows("k", table)], store, progress=False)
     Stage("copied", (Copies(),)).run(finished(first, store), store, progress=False)
     schemas = [*seen, pq.read_schema(store.kept(first[0]))]
     assert [each.field("picture").type for each in schemas] == [pa.large_binary()] * 3
@@ -210,7 +211,7 @@ class Repeats(Operator):
 
 
 def asked(folder, *stages):
-    store, shards = Store(folder), [Rows("k", pa.table({"id": ["a", "b"]}), {})]
+    store, shards = Store(folder), [Rows("k", pa.table({"id": ["a", "b"]}))]
     for stage in stages:
         shards = stage.run(finished(shards, store) if stage is not stages[0] else shards, store, progress=False)
     return store, shards
@@ -250,12 +251,12 @@ def test_a_device_that_is_broken_is_no_rows_fault(tmp_path, monkeypatch, error):
     table = pa.table({"id": ["a", "b"], "picture": [b"a", b"b"]})
     with monkeypatch.context() as broken:
         broken.setattr(Repeats, "run", raising(kind("CUDA error: an illegal memory access was encountered")))
-        (shard,) = stage.run([Rows("k", table, {})], Store(tmp_path), progress=False)
+        (shard,) = stage.run([Rows("k", table)], Store(tmp_path), progress=False)
         assert shard.failed == ["a", "b"]
         broken.setattr(Repeats, "run", raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
-        (other,) = stage.run([Rows("other", table, {})], Store(tmp_path), progress=False)
+        (other,) = stage.run([Rows("other", table)], Store(tmp_path), progress=False)
         assert not other.failed, "what is of the rows is not asked again"
-    (again,) = stage.run([Rows("k", table, {})], Store(tmp_path), progress=False)
+    (again,) = stage.run([Rows("k", table)], Store(tmp_path), progress=False)
     assert again.kept == 2
 
 
@@ -339,7 +340,7 @@ class Keeps(Operator):
 
 
 def test_a_full_disk_is_no_rows_fault(tmp_path):
-    given = Rows("key", pa.table({"id": ["a", "b"]}), {})
+    given = Rows("key", pa.table({"id": ["a", "b"]}))
     with pytest.raises(DiskError, match="cannot be written"):
         Stage("one", (Keeps(),)).run([given], Store(tmp_path), progress=False)
     assert not list(tmp_path.rglob("*.parquet"))
