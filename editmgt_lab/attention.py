@@ -42,7 +42,7 @@ def injection_bias(text: int, image: int, strength: float, *, bias_text: bool) -
     """
     total = text + 2 * image
     source, rest = slice(text + image, total), slice(0 if bias_text else text, text + image)
-    bias = torch.zeros(total, total)
+    bias = torch.zeros(total, total, dtype=torch.float32)
     bias[source, rest] = bias[rest, source] = math.log(strength)
     return bias
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import SettingError
+from .basics.checks import check_number
 
 
 class FeatureCache:
@@ -29,8 +30,7 @@ class FeatureCache:
     """
 
     def __init__(self, refresh_every: int):
-        if refresh_every < 1:
-            raise SettingError(f"refresh_every is {refresh_every}", expected="1 or more", fix="1 computes all, always")
+        check_number(refresh_every, "refresh_every", 1, math.inf, "1 computes all, always", whole=True)
         self.refresh_every, self.passes = refresh_every, 0
         self.keys: dict[Hashable, Tensor] = {}
         self.values: dict[Hashable, Tensor] = {}

@@ -77,7 +77,7 @@ def mean_attention(maps: Sequence[Tensor], words: Tensor) -> Tensor:
 
     It can be averaged once more, over the steps of a decoding; `to_heat` makes a heat map of it.
     """
-    words = words.to(maps[0].device)
+    words = words.to(maps[0].device).float()
     by_row = sum(reduce(m.float(), "b heads l n -> b l n", "mean") for m in maps) / len(maps)
     return torch.einsum("bl,bln->bn", words / words.sum(dim=1, keepdim=True), by_row)
 
@@ -93,7 +93,12 @@ def to_heat(attention: Tensor, *, smooth: bool = True, token_grid: tuple[int, in
 
 
 def over_steps(steps: Sequence[CapturedAttention]) -> CapturedAttention:
-    """The mean attention of several decoding steps, captured alike; `consolidate` then gives the heat over them all."""
+    """The mean attention of several decoding steps, captured alike; `consolidate` then gives the heat over them all.
+
+    Raises SettingError for none.
+    """
+    if not steps:
+        raise SettingError("no steps", expected="the captured maps of one step or more", fix="capture a step")
     mean = steps[0][:]
     mean.maps = {block: sum(step.text_to_image(block) for step in steps) / len(steps) for block in mean.blocks}
     return mean
@@ -164,10 +169,11 @@ def choose_rows(words: Words | None, padding: Tensor | None, batch: int, length:
     if words.dtype == torch.bool:
         chosen = words
         if chosen.shape != (batch, length):
+            both = "with guidance the maps hold both passes: take captured[batch:], the conditional half"
             raise ShapeError(
                 f"words is {list(words.shape)}",
                 expected=f"[{batch}, {length}], one row for each picture of the maps",
-                fix="with guidance the maps hold both passes: take captured[batch:], the conditional half",
+                fix="pass words[None], for the one picture" if chosen.ndim == 1 else both,
             )
     else:
         rows = words.long().tolist()

@@ -48,7 +48,7 @@ class Editor:
     ):
         config = transformer.config
         self.vq, self.text_encoder, self.transformer = vq.eval(), text_encoder.eval(), transformer.eval()
-        self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
+        mask = self.mask_token_id = config.vocab_size - 1 if mask_token_id is None else mask_token_id
         self.defaults = defaults or Defaults()
         self.watch: Watch = show if bytes_of(vq, transformer) >= LONG else hide
         for what, mine, others in (
@@ -62,9 +62,9 @@ class Editor:
                     expected="parts that were trained together",
                     fix="take all parts from one checkpoint",
                 )
-        if self.mask_token_id not in range(config.codebook_size, config.vocab_size):
+        if type(mask) is not int or mask not in range(config.codebook_size, config.vocab_size):
             raise CheckpointError(
-                f"mask_token_id is {self.mask_token_id}",
+                f"mask_token_id is {mask!r}",
                 expected=f"{config.codebook_size} to {config.vocab_size - 1}: in the vocabulary, beyond the codebook",
                 fix="correct scheduler/scheduler_config.json",
             )
@@ -232,12 +232,16 @@ class Editor:
     @torch.no_grad()
     def decode(self, task: Task) -> Iterator[DecodeStep]:
         """The one decoding loop, for edits and for text to image: of a task that `prepare` made."""
-        chosen, tokens = task.settings, task.start
-        sampler = self._sampler(chosen)
+        for index, fields in enumerate(self._decide(task)):
+            copies = [field.to("cpu", copy=True) for field in fields]  # only here is a device waited for
+            refuse_nan(copies[2])
+            yield DecodeStep(index, *copies, task.single, self.detokenize)
+
+    def _decide(self, task: Task) -> Iterator[tuple[Tensor, ...]]:
+        """The tensors of every DecodeStep, on the device, for which nothing here waits."""
+        chosen, tokens, attended = task.settings, task.start, 0  # over the steps so far
+        sampler, prepared, everything = self._sampler(chosen), self._prepared(task), torch.ones_like(task.fixed)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in chosen.seeds]
-        prepared = self._prepared(task)
-        cache, everything = prepared.layout.cache, torch.ones_like(task.fixed)
-        attended = 0  # over the steps so far
         for index in range(chosen.steps):
             logits, attention = self._predict(task, tokens, timestep=chosen.steps - 1 - index, prepared=prepared)
             attended = attended + attention
@@ -247,18 +251,14 @@ class Editor:
                 hold_threshold=chosen.hold_threshold, source=task.source, fixed=task.fixed, generator=generators,
             )  # fmt: skip
             tokens, held = decision.tokens, decision.held | task.fixed
-            computed = everything if cache is None else cache.computed[-len(tokens) :]
+            computed = everything if (cache := prepared.layout.cache) is None else cache.computed[-len(tokens) :]
             kept = held if task.source is None else held & (tokens == task.source)
-            fields = (tokens, decision.masked, decision.confidence, heat, so_far, held, kept, decision.sampled)
-            copies = [field.to("cpu", copy=True) for field in (*fields, computed)]  # only here is a device waited for
-            refuse_nan(copies[2])
-            yield DecodeStep(index, *copies, task.single, self.detokenize)
+            yield tokens, decision.masked, decision.confidence, heat, so_far, held, kept, decision.sampled, computed
 
     def _sampler(self, chosen: Settings) -> RegionHoldSampler:
         return RegionHoldSampler(
-            self.mask_token_id, chosen.steps, temperature=chosen.temperature,
-            token_temperature=chosen.token_temperature, hold=chosen.hold, order=chosen.order, draw=chosen.draw,
-            revise=chosen.revise,
+            self.mask_token_id, chosen.steps, temperature=chosen.temperature, hold=chosen.hold, order=chosen.order,
+            token_temperature=chosen.token_temperature, draw=chosen.draw, revise=chosen.revise,
         )  # fmt: skip
 
     def _prepared(self, task: Task) -> Prepared:
@@ -271,7 +271,7 @@ class Editor:
             source=None if task.source is None else task.source.repeat(passes, 1, 1),
             strength=chosen.strength,
             bias_text=chosen.bias_text,
-            micro_conditions=torch.tensor(size, device=self.device).expand(len(task.text.tokens), 5),
+            micro_conditions=torch.tensor([size] * len(task.text.tokens), dtype=torch.float32, device=self.device),
             cache=FeatureCache(chosen.refresh_every) if chosen.refresh_every > 1 else None,
         )
 

@@ -1,5 +1,6 @@
 """One family of errors: each says what was wrong, what was expected and what to do."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -60,6 +61,9 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
 
     @wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):  # where λ is unknown, it is shown as \u03bb
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             main(arguments)
         except LabError as error:

@@ -111,8 +111,8 @@ class EditResult:
         return _one_or_all(self.instructions, self.single)
 
     def call(self) -> dict[str, Any]:
-        """The keyword arguments of `Editor.edit` that make the first edit again from `sources[0]`: its settings,
-        and its mask, focus words and negative text where it had them."""
+        """The keyword arguments of `Editor.edit` that make the first edit again from `sources[0]`, with an editor of
+        the same defaults: its settings, and its mask, focus words and negative text where it had them."""
         asked = self.settings.call() | {"seed": self.settings.seeds[0]}
         if self.fixed is not None:
             asked["mask"] = mask_of_cells(~self.fixed[0].numpy(), self.sources[0].size)
@@ -139,8 +139,7 @@ def composites(above: Sequence[Image.Image], below: Sequence[Image.Image], where
     """`below` with `above` over it in the cells of `where`, bool [B, h, w]. Pictures of one size."""
     pictures = []
     for top, bottom, cells in zip(above, below, where, strict=True):
-        mask = Image.fromarray(cells.byte().mul(255).cpu().numpy()).resize(bottom.size, Image.Resampling.NEAREST)
-        pictures.append(Image.composite(top, bottom, mask))
+        pictures.append(Image.composite(top, bottom, mask_of_cells(cells.cpu().numpy(), bottom.size).image))
     return pictures
 
 

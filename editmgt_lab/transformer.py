@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Layout, RMSNorm, SingleModalAttention, injection_bias, position_ids, rotary_table
-from .basics.checks import check_number
+from .basics.checks import check_number, check_switch
 from .basics.dtypes import Dtype
 from .blocks import (
     SINUSOID_WIDTH,
@@ -131,7 +131,8 @@ class MaskedGenerativeTransformer(nn.Module):
         else:
             prepared = self.prepare(tokens, text, **shared)
         layout, encoded, batch = prepared.layout, prepared.text, len(prepared.text)
-        check_shapes(tokens, [("tokens", tokens, (batch, *layout.token_grid)), ("timestep", timestep, (batch,))])
+        whole = batch, *layout.token_grid
+        check_shapes(tokens, [("tokens", tokens, whole), ("timestep", timestep, (batch,)), ("only", only, whole)])
         pictures = [self.encode_tokens(tokens)]  # [B, N, D]
         conditions = [self.time_text_embed(timestep.float() * 1000, prepared.pooled)]  # [B, D]
         cache, positions = layout.cache, None
@@ -171,9 +172,9 @@ class MaskedGenerativeTransformer(nn.Module):
     ) -> Prepared:
         """What `forward` makes of these anew in every step, made once; of the tokens it takes the shape alone.
 
-        cache: says in every pass which positions are computed; the logits of all others are as they were. Raises as
-        `forward` does.
+        cache: says in every pass which positions are computed; the others' logits stay. Raises what `forward` does.
         """
+        check_switch(bias_text, "bias_text")
         self.check_inputs(tokens, text, source, strength, micro_conditions)
         pooled, with_source = self.pool(tokens, text, micro_conditions), source is not None and strength > 0
         layout = self.layout(
@@ -182,7 +183,7 @@ class MaskedGenerativeTransformer(nn.Module):
         prepared = Prepared(replace(layout, cache=cache), self.encode_text(text.tokens), pooled)
         if not with_source:
             return prepared
-        at_rest = self.time_text_embed(torch.zeros(len(tokens), device=tokens.device), pooled)  # always timestep 0
+        at_rest = self.time_text_embed(tokens.new_zeros(len(tokens)).float(), pooled)  # always timestep 0
         return replace(prepared, source=self.encode_tokens(source), source_condition=at_rest)
 
     def through(self, block: nn.Module, *inputs: Any) -> Any:
@@ -227,7 +228,7 @@ class MaskedGenerativeTransformer(nn.Module):
         if micro_conditions is None:
             h, w = tokens.shape[1:]
             size = (PIXELS_PER_TOKEN * w, PIXELS_PER_TOKEN * h, 0, 0, AESTHETIC_SCORE)
-            micro_conditions = torch.tensor(size, device=tokens.device).expand(len(tokens), 5)
+            micro_conditions = torch.tensor(size, dtype=torch.float32, device=tokens.device).expand(len(tokens), 5)
         micro = sinusoids(micro_conditions).flatten(1).to(self.dtype)  # [B, 5 * 256]
         return self.cond_embed(torch.cat([text.pooled.to(self.dtype), micro], dim=1))
 
@@ -287,14 +288,12 @@ class MaskedGenerativeTransformer(nn.Module):
                 fix="resize or crop the picture",
             )
         length = text.tokens.shape[1] if text.tokens.ndim == 3 else "L"
-        wanted = [
+        check_shapes(tokens, [
             ("source", source, (batch, h, w)),
             ("text.tokens", text.tokens, (batch, length, self.config.text_width)),
             ("text.pooled", text.pooled, (batch, self.config.pooled_projection_dim)),
-            ("text.padding", text.padding, (batch, length)),
-            ("micro_conditions", micro, (batch, 5)),
-        ]
-        check_shapes(tokens, wanted)
+            ("text.padding", text.padding, (batch, length)), ("micro_conditions", micro, (batch, 5)),
+        ])  # fmt: skip
         if source is not None:
             self.config.check_tokens(source, "source tokens")
 

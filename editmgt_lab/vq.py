@@ -6,6 +6,7 @@ The VQ model has the layout and the parameter names of diffusers' `VQModel`, so 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .basics.checks import check_number
 from .basics.dtypes import Dtype
 from .checkpoints import load_module
 from .errors import CheckpointError, SettingError, ShapeError
@@ -38,9 +40,11 @@ class VQConfig:
 
     @classmethod
     def from_dict(cls, config: dict) -> VQConfig:
-        """From the known keys of a `config.json`. Raises CheckpointError for a variant that this one does not build."""
+        """From the known keys of a `config.json`. Raises CheckpointError for a variant that this one does not build,
+        SettingError for a number of groups that is none."""
         known = {f.name for f in fields(cls)}
         chosen = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known})
+        check_number(chosen.norm_num_groups, "norm_num_groups", 1, sys.maxsize, "copy config.json again", whole=True)
         for name, only in (("norm_type", "group"), ("mid_block_add_attention", False), ("act_fn", "silu")):
             if getattr(chosen, name) != only:
                 raise CheckpointError(
@@ -237,7 +241,7 @@ class VQModel(nn.Module):
         size = self.config.num_vq_embeddings
         whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
         whole = whole and 0 < tokens.numel() <= MOST_TOKENS
-        lowest, highest = (int(each) for each in tokens.aminmax()) if whole else (0, -1)
+        lowest, highest = (int(each) for each in tokens.long().aminmax()) if whole else (0, -1)
         if tokens.ndim != 3 or not 0 <= lowest <= highest < size:
             raise ShapeError(
                 f"The tokens are {tokens.dtype} {list(tokens.shape)}"

@@ -35,10 +35,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def nothing_was_asked_of_the_network():
-    """No test reaches beyond this computer, or tries to, even where what it runs makes up for that."""
-    network.ATTEMPTS.clear()
+    """No test reaches beyond this computer, or tries to, even where what it runs makes up for that: nor do the imports,
+    fixtures and processes of other files, which the test that comes next tells of."""
     yield
-    assert network.ATTEMPTS == []
+    assert network.asked() == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_was_asked_in_the_end():
+    """As above, of what ends with the session."""
+    yield
+    assert network.asked() == []
 
 
 @pytest.fixture(scope="session")

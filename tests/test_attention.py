@@ -23,7 +23,7 @@ from editmgt_lab.attention import (
 from editmgt_lab.blocks import TransformerConfig
 from editmgt_lab.caching import FeatureCache
 from editmgt_lab.consolidation import consolidate
-from editmgt_lab.errors import SettingError, ShapeError, TextError
+from editmgt_lab.errors import LabError, SettingError, ShapeError, TextError
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
 
@@ -192,6 +192,13 @@ def test_fast_attention_equals_the_readable_one():
     for bias in (None, injection_bias(3, 3, 1.7, bias_text=False)):
         readable = attention_probabilities(q, k, bias) @ v
         torch.testing.assert_close(joint_attention(q, k, v, bias), readable, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"bias_text": "no"}, {"only": torch.ones(1, 2, 2, dtype=torch.bool)}])
+def test_settings_of_a_pass_that_are_none(transformer, wrong):
+    tokens, text, timestep, source = inputs(1)
+    with pytest.raises(LabError, match=next(iter(wrong))):
+        transformer(tokens, text, timestep, source=source, **wrong)
 
 
 @pytest.mark.parametrize("bias_text", [False, True])

@@ -4,8 +4,6 @@ import json
 import math
 import pickle
 import shutil
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +15,7 @@ import editmgt_lab as lab
 from editmgt_lab.errors import CheckpointError, ImageError, LabError, SettingError, ShapeError, TextError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.vq import VQModel
+from tests.support.pictures import png_header
 from tests.support.tiny import RECIPE
 
 INSTRUCTION = "make the ball blue"
@@ -39,16 +38,6 @@ def refused(editor, kind, match, *arguments, **settings):
         assert "expected:" in str(caught.value) and "to do:" in str(caught.value)
 
 
-def png(width, height):
-    """A PNG file that is all header."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("thing", [None, 3, {"image": 1}, lambda: None, torch.zeros(3, 8, 8), np.zeros((2, 2, 7))])
 def test_not_an_image(asleep, thing):
     refused(asleep, ImageError, "is not a picture", thing, INSTRUCTION)
@@ -56,7 +45,7 @@ def test_not_an_image(asleep, thing):
 
 def test_files_that_are_no_pictures(asleep, picture, tmp_path):
     refused(asleep, ImageError, "there is no picture file .*gone.png", str(tmp_path / "gone.png"), INSTRUCTION)
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
     refused(asleep, ImageError, "notes.png cannot be read", tmp_path / "notes.png", INSTRUCTION)
     picture(64, 64).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:150])
@@ -64,7 +53,7 @@ def test_files_that_are_no_pictures(asleep, picture, tmp_path):
 
 
 def test_a_picture_that_is_too_large(asleep, tmp_path):
-    (tmp_path / "huge.png").write_bytes(png(20_000, 20_000))
+    (tmp_path / "huge.png").write_bytes(png_header(20_000, 20_000))
     refused(asleep, ImageError, "huge.png is too large", tmp_path / "huge.png", INSTRUCTION)
 
 
@@ -215,7 +204,7 @@ def test_a_part_that_is_missing(copied, part):
 
 
 def change(file, **values):
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def test_a_checkpoint_of_another_shape(copied):
@@ -246,9 +235,9 @@ def test_parts_that_do_not_belong_together(editor, copied):
     other = VQModel(replace(RECIPE.vq, num_vq_embeddings=16))
     with pytest.raises(CheckpointError, match="codes 32 in the transformer, 16"):
         lab.Editor(other, editor.text_encoder, editor.transformer)
-    for wrong in (5, 40, "39"):
+    for wrong in (5, 40, "39", 39.0, True):
         change(copied / "scheduler" / "scheduler_config.json", mask_token_id=wrong)
-        with pytest.raises(CheckpointError, match=f"mask_token_id is {wrong}"):
+        with pytest.raises(CheckpointError, match=f"mask_token_id is {wrong!r}"):
             lab.load(copied)
 
 

@@ -143,9 +143,10 @@ def test_text_to_image_can_be_cached_too(editor):
     assert torch.equal(cached[-1].tokens[settled], cached[-2].tokens[settled]) and not cached[-1].masked.any()
 
 
-def test_less_than_every_pass_is_refused():
-    with pytest.raises(SettingError, match="refresh_every is 0"):
-        FeatureCache(0)
+@pytest.mark.parametrize("wrong", [0, "2", 1.5])
+def test_what_counts_no_passes_is_refused(wrong):
+    with pytest.raises(SettingError, match=f"refresh_every is {wrong!r}"):
+        FeatureCache(wrong)
 
 
 def test_recorded_maps_of_settled_patches_are_those_last_computed(editor, picture):

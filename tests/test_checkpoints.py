@@ -45,7 +45,7 @@ def write_shards(folder, module):
         file = f"model-{number:05}-of-00002.safetensors"
         save_file({name: weights[name] for name in names}, folder / file)
         weight_map |= dict.fromkeys(names, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
 
 
 def test_saved_and_loaded(tmp_path):
@@ -114,7 +114,7 @@ def test_a_missing_shard(tmp_path):
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": [1]}, {"weight_map": {"a": "../a"}}])
 def test_an_index_that_names_no_shards(tmp_path, index):
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(CheckpointError, match="does not name its shards"):
         read_weights(tmp_path)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from editmgt_lab.attention import capture_attention
-from editmgt_lab.consolidation import consolidate, smooth_heat
+from editmgt_lab.consolidation import consolidate, over_steps, smooth_heat
 from editmgt_lab.errors import SettingError, ShapeError, TextError
 from editmgt_lab.text import TextCondition
 from editmgt_lab.transformer import MaskedGenerativeTransformer
@@ -187,6 +187,11 @@ def test_filter_keeps_a_flat_map():
 def test_words_that_are_no_row_numbers(maps, words):
     with pytest.raises(TextError, match=r"(?s)words is .*text\.rows\(.ball.\)"):
         consolidate(maps, words=words, grid=(3, 4))
+
+
+def test_no_steps_have_no_mean():
+    with pytest.raises(SettingError, match="no steps"):
+        over_steps([])
 
 
 def test_captured_maps_have_their_own_grid():

@@ -54,6 +54,21 @@ def test_the_schedule_says_how_many_stay_masked(schedule):
     torch.testing.assert_close(ends, torch.tensor([1.0, 0.0]))
 
 
+@pytest.mark.parametrize("hold", HOLDS)
+def test_fixed_tokens_stay_whatever_is_held(hold):
+    logits, tokens, source, heat = scene()
+    fixed = torch.rand(heat.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    own = torch.where(fixed, (source + 1) % CODEBOOK, tokens)
+    sampler = RegionHoldSampler(MASK, STEPS, hold=hold)
+    for index in range(STEPS):
+        decision = sampler.decide(
+            logits[index], own, index, heat=heat, hold_threshold=0.5, source=source, fixed=fixed,
+            generator=torch.Generator().manual_seed(index),
+        )  # fmt: skip
+        own = decision.tokens
+        assert torch.equal(own[fixed], ((source + 1) % CODEBOOK)[fixed])
+
+
 def test_without_noise_the_least_confident_are_masked_again():
     logits, tokens, _, _ = scene()
     sampler = RegionHoldSampler(MASK, STEPS, temperature=(0.0, 0.0))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import editmgt_lab as lab
 from editmgt_lab import loading
+from editmgt_lab.basics.devices import choose_device
 from editmgt_lab.basics.progress import show
 from editmgt_lab.basics.sizes import bytes_of, in_bytes
 from editmgt_lab.errors import SettingError
@@ -31,6 +32,24 @@ def stored_as(tiny_folder, tmp_path):
         return tmp_path
 
     return store
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_the_fastest_device_is_chosen(monkeypatch, cuda, mps, chosen):
+    def broken(*_, device):
+        raise RuntimeError("its driver is too old")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    monkeypatch.setattr(torch, "zeros", broken)
+    with pytest.raises(SettingError, match=f"device '{chosen}' cannot be used: its driver is too old"):
+        choose_device(None)
+
+
+def test_only_the_cpu_turns_small_weights_into_float32(tiny_folder):
+    for device, dtype in (("cuda", None), ("mps", None), ("cpu", torch.float32)):
+        planned = loading.plan_weights(tiny_folder, device=torch.device(device), dtype=None, offload=False)
+        assert planned is dtype
 
 
 def dtypes(editor):

@@ -169,7 +169,7 @@ def test_the_released_heat_map_and_its_tokens(transformer, golden, monkeypatch, 
 
 
 def test_full_size_names_and_shapes():
-    inventory = json.loads((PARITY / "inventory_960m.json").read_text())["transformer"]
+    inventory = json.loads((PARITY / "inventory_960m.json").read_text(encoding="utf-8"))["transformer"]
     with torch.device("meta"):
         full = MaskedGenerativeTransformer.from_config(inventory["config"])
     shapes = {name: list(value.shape) for name, value in full.state_dict().items()}

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import re
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_a_terminal_that_knows_no_greek(capsys):
     say("λ =", 1, "\x1b[2J", file=file)
     file.flush()
     assert file.buffer.getvalue() == b"\\u03bb = 1 \\x1b[2J\n"
+
+
+def test_a_command_prints_greek_wherever_it_runs(monkeypatch):
+    @command
+    def main(arguments=None):
+        print("λ = 1")
+        raise DataError("no λ", expected="μ", fix="none")
+
+    told = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
+    for name, file in told.items():
+        monkeypatch.setattr(sys, name, file)
+    assert main() == 2
+    for file in told.values():
+        file.flush()
+    assert told["stdout"].buffer.getvalue() == b"\\u03bb = 1\n"
+    assert told["stderr"].buffer.getvalue().startswith(b"no \\u03bb")
 
 
 def test_errors_and_tables():

@@ -13,8 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from editmgt_lab.basics.fingerprints import fingerprint
+from editmgt_lab.basics.offload import parameters_on_meta
 from editmgt_lab.errors import CheckpointError, SettingError, TextError
 from editmgt_lab.text import TextCondition, load_text_encoder
+from editmgt_lab.training.build import save_editor
+from tests.support import PATIENCE
 from tests.support.tiny import RECIPE, save_language_model
 
 LENGTH = RECIPE.text_length
@@ -184,6 +187,43 @@ def copied(tiny_folder, tmp_path):
     return tmp_path
 
 
+def test_a_language_model_is_saved_with_its_editor(both, both_folder, editor, tmp_path):
+    save_editor(tmp_path, editor.vq, both, editor.transformer, 64)
+    again = load_text_encoder(tmp_path, architecture="CLIP_Gemma2")
+    assert torch.equal(again([INSTRUCTION]).tokens, both([INSTRUCTION]).tokens)
+    away = load_text_encoder(both_folder, architecture="CLIP_Gemma2", offload=True)
+    with pytest.raises(SettingError, match="left in their files"):
+        save_editor(tmp_path / "other", editor.vq, away, editor.transformer, 64)
+    assert not (tmp_path / "other").exists()
+
+
+def test_code_that_a_configuration_asks_for_is_not_run(both_folder, tmp_path):
+    """Of a class that the library does not know by itself, as `AutoModel` would look for it in `auto_map`."""
+    shutil.copytree(both_folder, tmp_path / "model")
+    folder, ran = tmp_path / "model" / "llm_encoder", tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n", encoding="utf-8")
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for wrong in (
+        {"model_type": "blip_text_model", "auto_map": {"AutoModel": "evil.Evil"}},
+        {"attn_implementation": "owner/kernel"},
+        {"text_config": {"_attn_implementation": "owner/kernel"}},
+    ):
+        (folder / "config.json").write_text(json.dumps(known | wrong), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="trust_remote_code|no code that comes with a model is run"):
+            load_text_encoder(tmp_path / "model", architecture="CLIP_Gemma2")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_attention_heads": -1}, {"layer_norm_eps": None}, {"eos_token_id": None}, {"eos_token_id": [1, 2]}]
+)
+def test_numbers_with_which_nothing_is_encoded(copied, wrong):
+    file = copied / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | wrong), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="text_encoder cannot be loaded"):
+        load_text_encoder(copied)
+
+
 def test_no_tokenizer(copied):
     shutil.rmtree(copied / "tokenizer")
     with pytest.raises(CheckpointError, match="no tokenizer"):
@@ -227,10 +267,18 @@ def test_loading_small_files_prints_nothing(tiny_folder, capsys):
 
 
 def test_the_config_decides_the_width(copied):
-    config = json.loads((copied / "text_encoder" / "config.json").read_text())
-    (copied / "text_encoder" / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    file = copied / "text_encoder" / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"intermediate_size": 48}
+    file.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"of another shape.*\[64, 32\] instead of \[48, 32\]"):
         load_text_encoder(copied)
+
+
+def test_parameters_without_numbers_are_this_threads_alone():
+    with parameters_on_meta(), ThreadPoolExecutor(1) as other:
+        assert torch.nn.Linear(2, 2).weight.is_meta
+        assert not other.submit(torch.nn.Linear, 2, 2).result().weight.is_meta
+    assert not torch.nn.Linear(2, 2).weight.is_meta
 
 
 @torch.no_grad()
@@ -299,7 +347,7 @@ def test_offloaded_weights_that_do_not_fit(both_folder, tmp_path):
         save_file(changed, file, metadata={"format": "pt"})
         with pytest.raises(CheckpointError, match=f"llm_encoder does not fit(?s:.*){match}"):
             load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
-    (tmp_path / "llm_encoder" / "config.json").write_text('{"model_type": "gemma3000"}')
+    (tmp_path / "llm_encoder" / "config.json").write_text('{"model_type": "gemma3000"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match="llm_encoder cannot be loaded"):
         load_text_encoder(tmp_path, architecture="CLIP_Gemma2", offload=True)
 
@@ -331,7 +379,7 @@ def test_offloaded_it_reads_on_after_an_interrupt_and_as_a_copy(both_folder, bot
     for encoder in (away, copy.deepcopy(away)):
         other = threading.Thread(target=lambda e=encoder: read.append(e([INSTRUCTION]).pooled), daemon=True)
         other.start()
-        other.join(timeout=60)
+        other.join(PATIENCE)
         read.append(encoder([INSTRUCTION]).pooled if not other.is_alive() else None)
     assert len(read) == 4 and all(torch.equal(each, both([INSTRUCTION]).pooled) for each in read)
 

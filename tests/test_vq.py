@@ -61,7 +61,7 @@ def test_a_folder_that_diffusers_wrote(tmp_path):
 
 
 def test_full_size_names_and_shapes():
-    inventory = json.loads((PARITY / "inventory_960m.json").read_text())["vqvae"]
+    inventory = json.loads((PARITY / "inventory_960m.json").read_text(encoding="utf-8"))["vqvae"]
     with torch.device("meta"):
         full = VQModel(VQConfig.from_dict(inventory["config"]))
     shapes = {name: list(value.shape) for name, value in full.state_dict().items()}
@@ -78,7 +78,7 @@ def test_a_token_is_its_nearest_code(vq):
     assert torch.equal(vq.quantize.nearest(latents)[0], distances.argmin(-1))
 
 
-@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int32, torch.uint16])
 @torch.no_grad()
 def test_tokens_may_be_kept_small(vq, dtype):
     tokens = torch.arange(32).view(1, 4, 8)
@@ -162,9 +162,15 @@ def test_another_architecture_is_refused():
         VQConfig.from_dict({"norm_type": "spatial"})
 
 
+@pytest.mark.parametrize("groups", [-1, 0, 0.5, True, None])
+def test_groups_that_are_none_are_refused(groups):
+    with pytest.raises(SettingError, match="norm_num_groups"):
+        VQConfig.from_dict({"norm_num_groups": groups})
+
+
 def test_weights_of_another_shape(tiny_folder, tmp_path):
-    config = json.loads((tiny_folder / "vqvae" / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"num_vq_embeddings": 48}))
+    config = json.loads((tiny_folder / "vqvae" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_vq_embeddings": 48}), encoding="utf-8")
     weights = "diffusion_pytorch_model.safetensors"
     (tmp_path / weights).write_bytes((tiny_folder / "vqvae" / weights).read_bytes())
     with pytest.raises(CheckpointError, match=r"quantize.embedding.weight \[32, 4\] instead of \[48, 4\]"):

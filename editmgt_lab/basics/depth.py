@@ -1,4 +1,4 @@
-"""What a configuration may ask for: no more layers than there are weights for them."""
+"""What a configuration may ask for: no more layers than there are weights for them, and no code from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def check_depth(config: Mapping[str, Any], stored: Collection[str], folder: Path
             expected="the configuration that was saved with the weights",
             fix="download or copy both again",
         )
+
+
+def check_kernels(config: Any, folder: Path) -> None:
+    """Raises CheckpointError where a configuration, or a part of it, names a repository to take its attention from:
+    transformers would fetch native code from there."""
+    for name, value in config.items() if isinstance(config, Mapping) else ():
+        if "attn_implementation" in name and "/" in str(value):
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {name} {value!r}, and no code that comes with a model is run",
+                expected="an attention that is built in, such as 'sdpa'",
+                fix=f"remove {name}",
+            )
+        check_kernels(value, folder)

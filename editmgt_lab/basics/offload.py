@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -42,6 +44,27 @@ def main_dtype(tensors: Iterable[Stored]) -> torch.dtype:
         if each.dtype is not None and each.dtype.is_floating_point:
             sizes[each.dtype] = sizes.get(each.dtype, 0) + each.nbytes()
     return max(sizes, key=sizes.get)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Inside the context, modules that this thread builds get parameters without numbers; buffers get theirs.
+
+    accelerate's `init_empty_weights` does so to whatever any thread builds meanwhile. For one thread at a time: see
+    lazy.LOADING.
+    """
+    thread, register = threading.get_ident(), nn.Module.register_parameter
+
+    def without_numbers(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and threading.get_ident() == thread:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = without_numbers
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
 
 
 def read_on_use(module: nn.Module, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> nn.Module:

@@ -73,7 +73,9 @@ class GEdit:
         return by_group(rows) | ({"intersection": shared} if shared else {})
 
     def about(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        return "the published average is the mean of the tasks' means: results.txt has each, gedit.txt their mean"
+        about = "the published average is the mean of the tasks' means: results.txt has each"
+        judged = any(SEMANTIC in scores for row in rows for scores in row.get("scores", {}).values())
+        return about + (", gedit.txt their mean" if judged else ", of the judge's scores, which this run does not have")
 
     def keep(self, row: Row, opened: Opened, folder: Path) -> None:
         for answer in (path for path in folder.iterdir() if not is_stray(path.name) and (path / row.file).exists()):

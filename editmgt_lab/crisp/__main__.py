@@ -11,17 +11,14 @@ from pathlib import Path
 from ..basics.folders import write_text
 from ..errors import SettingError, command
 from ..metrics.report import save_figure, save_json
-from .curate.sources import Source
-from .drawn.pictures import draw
 from .drawn.table import Findings, hold_against_truth
-from .engine.runner import start
-from .options import parser, plan_of
-from .pipeline import STAGES, Run, run
+from .options import parser, plan_of, run_asked
+from .pipeline import STAGES, Run
 from .results.card import card, funnel_figure, funnel_table, refinement_table, summary
 from .results.publish import publish
 from .results.statistics import statistics
 
-DRAWN_PICTURES = 1000
+WRITTEN = ("answers", "dataset", "losers", "shards")  # folders of the output
 
 
 @command
@@ -29,16 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipeline and write all that comes of it."""
     chosen = parser().parse_args(arguments)
     _check_apart(chosen.source, chosen.output)
-    plan = plan_of(chosen)
-    start(chosen.runner, chosen.address)
-    began = time.perf_counter()
-    place, count, world = chosen.source, chosen.count, None
-    if place is None:
-        world = chosen.output / f"{chosen.split}_{chosen.size}"
-        count = DRAWN_PICTURES if count is None else count
-        place = draw(world, count, split=chosen.split, size=chosen.size)
-    source = Source(str(place), count, chosen.column, chosen.caption, chosen.shard)
-    found = run(source, plan, chosen.output / "shards", until=chosen.until or STAGES[-1])
+    plan, began = plan_of(chosen), time.perf_counter()
+    found, world = run_asked(chosen, plan, until=chosen.until or STAGES[-1])
     print(funnel_table(found))
     if STAGES[-1] in found.shards:
         _finish(found, chosen.output, hold_against_truth(found, world) if world else None)
@@ -46,11 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _check_apart(source: str | None, output: Path) -> None:
-    """Raises SettingError for an output in the source's folder: the next run would take its tables for the source."""
-    folder = os.path.expanduser(source or "")
-    if os.path.isdir(folder) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
+    """Raises SettingError for an output in the source's folder, since the next run would take its tables for the
+    source, and for a source in one of the folders that this run writes, which may replace it."""
+    if source is None or not os.path.exists(place := os.path.expanduser(source)):
+        return
+    place, told = Path(os.path.realpath(place)), None
+    for folder in (output, *(output / name for name in WRITTEN)):
+        real = Path(os.path.realpath(folder))
+        if real.is_relative_to(place):
+            told = f"the output {folder} lies in the source {source}, which the next run would read again"
+        elif folder != output and place.is_relative_to(real):
+            told = f"the source {source} lies in {folder}, which this run writes anew"
+    if told:
         raise SettingError(
-            f"the output {output} lies in the source {source}, which the next run would read again",
+            told,
             expected="a source without this command's own files",
             fix="name another folder by --output, or the folder with the pictures alone as the source",
         )

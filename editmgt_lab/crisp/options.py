@@ -1,4 +1,4 @@
-"""What the command is asked with, and the plan that it makes: of the drawn world, or of photographs."""
+"""What the command is asked with, the plan that it makes, of the drawn world or of photographs, and its run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from .assure.measures import Boxes, ClipCompare
 from .bounds import Bounds, with_settings
 from .curate import rules as before
 from .curate.aesthetic import Aesthetic
+from .curate.sources import Source
 from .curate.text import Writing
 from .drawn.editors import FAULTS, SLOPPY, DrawnEditor, ManyFaults
 from .drawn.models import DrawnDescriber, DrawnGround, DrawnJudge, DrawnWriter
+from .drawn.pictures import draw
 from .edit.editors import DiffusersEditor, HttpEditor, LabEditor
 from .edit.protocol import PictureEditor
 from .engine.operators import Operator
-from .engine.runner import RUNNERS
+from .engine.runner import RUNNERS, start
 from .engine.stages import ROWS
 from .instruct.operators import Describer, Writer
 from .models.client import Client, client_from_environment
 from .models.roles import EndpointDescriber, EndpointJudge, EndpointWriter, Suitable
-from .pipeline import STAGES, Plan
+from .pipeline import STAGES, Plan, Run, run
 
+DRAWN_PICTURES, DRAWN_SPLIT = 1000, "train"
 EDITORS = "drawn, drawn:FAULT, faults, sloppy, lab, lab:MODEL, an address, or CLASS:FOLDER of a diffusers pipeline"
 
 
@@ -39,17 +42,17 @@ def parser() -> argparse.ArgumentParser:
         "source", nargs="?", help="a folder, tables, .tar files or a hub name [the drawn world's pictures]"
     )
     made.add_argument("--output", type=Path, default=Path("outputs") / "crisp", help="folder [%(default)s]")
-    made.add_argument("--count", type=int, help="pictures at most [1000 drawn ones, else all]")
+    made.add_argument("--count", type=int, help=f"pictures at most [{DRAWN_PICTURES} drawn ones, else all]")
     made.add_argument("--column", help="of tables, which holds the pictures")
     made.add_argument(
         "--caption", help="of tables, which says what a picture shows: one that contradicts it is dropped"
     )
     made.add_argument("--until", choices=STAGES, help="the last stage to run [all]")
     drawn = made.add_argument_group("the drawn world")
-    drawn.add_argument("--split", default="train", choices=SPLITS, help="of its scenes [%(default)s]")
-    drawn.add_argument("--size", type=int, default=PIXELS, help="px of its pictures [%(default)s]")
+    drawn.add_argument("--split", choices=SPLITS, help=f"of its scenes [{DRAWN_SPLIT}]")
+    drawn.add_argument("--size", type=int, help=f"px of its pictures [{PIXELS}]")
     drawn.add_argument(
-        "--careless", type=float, default=0.1, help="share of instructions that make no sense [%(default)s]"
+        "--careless", type=float, help=f"share of instructions that make no sense [{DrawnWriter.careless}]"
     )
     rules = made.add_argument_group("rules")
     rules.add_argument("--preset", choices=("drawn", "photographs"), help="of all rules [by the source]")
@@ -66,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--rounds", type=int, default=3, help="an instruction is written in, the last is kept [%(default)s]"
     )
-    work.add_argument("--editor", action="append", default=[], help=f"{EDITORS}; more than one [faults]")
+    work.add_argument("--editor", action="append", default=[], help=f"{EDITORS}; more than one [drawn: faults]")
     work.add_argument("--candidates", type=int, default=2, help="of each editor [%(default)s]")
     work.add_argument("--seed", type=int, default=0, help="of instructions [%(default)s]")
     models = made.add_argument_group("a language and vision model, for all but the drawn world")
@@ -86,8 +89,9 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     drawn = preset == "drawn"
     client = _client(chosen)
     clip = chosen.clip or (TINY if drawn else "none")
-    editors = tuple((editor_of(text), chosen.candidates) for text in chosen.editor or ["faults"])
     describer, writer = _models(chosen, client, drawn)
+    _check_heard(chosen, drawn)
+    editors = tuple((editor_of(text), chosen.candidates) for text in chosen.editor or ["faults"])
     extra: list[Operator] = [Aesthetic(chosen.aesthetic)] if chosen.aesthetic else []
     if chosen.text:
         extra.append(Writing())
@@ -114,6 +118,48 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     )
     _check_measured(chosen, made)
     return made
+
+
+def run_asked(chosen: argparse.Namespace, plan: Plan, *, until: str = STAGES[-1]) -> tuple[Run, Path | None]:
+    """The run of a plan over the source, and None; or over the drawn world's pictures, which are drawn where there is
+    no source, and the folder with their truth."""
+    start(chosen.runner, chosen.address)
+    place, count, world = chosen.source, chosen.count, None
+    if place is None:
+        split, size = chosen.split or DRAWN_SPLIT, PIXELS if chosen.size is None else chosen.size
+        count = DRAWN_PICTURES if count is None else count
+        world = chosen.output / f"{split}_{size}"
+        place = draw(world, count, split=split, size=size)
+    source = Source(str(place), count, chosen.column, chosen.caption, chosen.shard)
+    return run(source, plan, chosen.output / "shards", until=until), world
+
+
+def _check_heard(chosen: argparse.Namespace, drawn: bool) -> None:
+    """Raises SettingError for what was asked for and nobody would hear, and for an editor that nobody named."""
+    unheard = {
+        "split": chosen.source is not None,
+        "size": chosen.source is not None,
+        "careless": not drawn or chosen.endpoint is not None,
+    }
+    if deaf := [f"--{name}" for name, vain in unheard.items() if vain and getattr(chosen, name) is not None]:
+        raise SettingError(
+            f"nobody hears {', '.join(deaf)}",
+            expected="--split and --size of pictures that this command draws, --careless for the drawn world's writer",
+            fix="leave it out",
+        )
+    most = len({*chosen.categories})
+    if chosen.instructions > most:
+        raise SettingError(
+            f"{chosen.instructions} instructions for a picture",
+            expected=f"one of a category at most, so {most} of {', '.join(dict.fromkeys(chosen.categories))}",
+            fix="ask for fewer, or for more categories",
+        )
+    if not drawn and not chosen.editor and (chosen.until is None or chosen.until in STAGES[STAGES.index("edit") :]):
+        raise SettingError(
+            "nobody edits photographs: the usual editor knows the drawn world alone",
+            expected=f"an --editor, one of {EDITORS}",
+            fix="name one, or stop before edits are made, by --until instruct",
+        )
 
 
 def _check_measured(chosen: argparse.Namespace, plan: Plan) -> None:
@@ -144,7 +190,7 @@ def editor_of(text: str) -> PictureEditor:
         return DrawnEditor(rest)
     if kind == "lab":
         return LabEditor(rest or "tiny")
-    if rest and kind.isidentifier():
+    if rest and kind.isidentifier() and kind not in named:
         return DiffusersEditor(kind, rest)
     raise SettingError(f"unknown editor {text!r}", expected=EDITORS, fix="name one; faults: " + ", ".join(FAULTS))
 
@@ -160,12 +206,14 @@ def _client(chosen: argparse.Namespace) -> Client | None:
 
 
 def _models(chosen: argparse.Namespace, client: Client | None, drawn: bool) -> tuple[Describer, Writer]:
+    categories = tuple(dict.fromkeys(chosen.categories))
     if client:
-        return EndpointDescriber(client), EndpointWriter(client, tuple(chosen.categories), chosen.rounds)
+        return EndpointDescriber(client), EndpointWriter(client, categories, chosen.rounds)
     if not drawn and chosen.until not in ("measure", "curate"):
         raise SettingError(
             "photographs can be described by a language model only",
             expected="--endpoint and --endpoint-model, or --until curate",
             fix="name a server, or stop after curation; --preset drawn is for pictures of the drawn world",
         )
-    return DrawnDescriber(), DrawnWriter(tuple(chosen.categories), chosen.rounds, chosen.careless)
+    careless = DrawnWriter.careless if chosen.careless is None else chosen.careless
+    return DrawnDescriber(), DrawnWriter(categories, chosen.rounds, careless)

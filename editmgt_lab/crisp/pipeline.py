@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..basics.checks import check_name
+from ..errors import SettingError
 from .assure.measures import Boxes, ClipCompare, Compare, Ground
 from .assure.rules import MEASURES, Assure, CategoryBounds
 from .bounds import Bounds
@@ -37,7 +38,7 @@ class Plan:
     extra: operators that measure curated pictures by networks (aesthetic score, text, suitability), before the rules;
     editors: each with how many candidates it makes; captions: whether the source's pictures come with captions, to be
     checked; clip: as load_clip takes it, for CLIP's alignment (None: without);
-    watched: bounds that drop nothing, only held against the truth, to see how good they would be.
+    watched: bounds that drop nothing, only held against the truth, to see how good they would be. Raises SettingError.
     """
 
     curation: Mapping[str, Bounds]
@@ -53,6 +54,15 @@ class Plan:
     captions: bool = False
     clip: str | None = None
     watched: CategoryBounds = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        twins = self.curation.get("twin_bits", Bounds())
+        if twins.high is not None or (twins.low or 0) > NO_TWIN:
+            raise SettingError(
+                f"twin_bits {twins} drops every picture: what resembles none is as far from all as can be",
+                expected=f"a lower bound alone, of {NO_TWIN:g} bits at most",
+                fix='write it such as "twin_bits=41:"',
+            )
 
     def stages(self) -> dict[str, Stage]:
         """By name, in order."""

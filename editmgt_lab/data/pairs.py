@@ -31,11 +31,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..basics.checks import check_number
-from ..basics.folders import files_in
 from ..errors import DataError, SettingError, command
 from ..plain_text import say
 from .rows import BadRow, Report, open_edit
-from .tables import Table, absent_files, file_stamp, in_split, picture_bytes, rows_of, tables_of
+from .tables import Table, absent_files, file_stamp, in_split, listed, picture_bytes, root_of, rows_of, tables_of
 
 EDITS = "edits.jsonl"
 HELD_OUT = ("test", "validation", "val", "dev")  # splits that nothing is trained on unless they are asked for
@@ -82,7 +81,8 @@ class PairReader:
 
     source: a local folder or file, or a hub name ("WeiChow/CrispEdit-2M"), which is streamed; schema: a name in SCHEMAS
     (None: recognised by its columns); split: only files whose name or folder begins with it, such as "style" of
-    CrispEdit-2M (None: all but test and validation files); limit: pairs at most (None: all).
+    CrispEdit-2M (None: all but test and validation files); limit: pairs at most (None: all); held_out: whether test and
+    validation files are among the tables, for who only counts.
 
     Bad rows and files that are cut short or missing are left out. Pictures may differ in size but by no more than 2% in
     shape. Raises DataError for a source that cannot be read or is in no known schema, SettingError for an unknown one.
@@ -95,6 +95,7 @@ class PairReader:
         schema: str | None = None,
         split: str | None = None,
         limit: int | None = None,
+        held_out: bool = False,
     ):
         if schema is not None and not (isinstance(schema, str) and schema in SCHEMAS):
             raise SettingError(f"unknown schema {schema!r}", expected=", ".join(SCHEMAS), fix="name one, or none")
@@ -104,7 +105,7 @@ class PairReader:
         self._folder = Path(os.path.expanduser(source))
         if self._folder.name == EDITS and self._folder.is_file():
             self._folder = self._folder.parent
-        self._home = self._folder.parent if os.path.isfile(self._folder) else self._folder
+        self._home = root_of(self._folder)
         self._plain = schema in (None, "folder") and os.path.isfile(self._folder / EDITS)
         if self._plain:
             if split is not None:
@@ -116,7 +117,8 @@ class PairReader:
             self.tables = [Table(EDITS, str(self._folder / EDITS), file_stamp(self._folder / EDITS))]
         else:
             tables = tables_of(source, split)
-            self.tables = [each for each in tables if split or not any(in_split(each.name, out) for out in HELD_OUT)]
+            every = held_out or split
+            self.tables = [each for each in tables if every or not any(in_split(each.name, out) for out in HELD_OUT)]
         if not self.tables:
             kept = next(out for out in HELD_OUT if any(in_split(each.name, out) for each in tables))
             raise DataError(
@@ -143,7 +145,7 @@ class PairReader:
             report.lose("the numbers of the others say that there is one more file", example, lost)
         for table in self.tables:
             try:
-                for number, row in enumerate(lines_of(table) if self._plain else rows_of(table)):
+                for number, row in enumerate(self.rows(table)):
                     position += 1
                     if position <= begin:
                         continue
@@ -167,6 +169,18 @@ class PairReader:
                 fix="download the data set again, or look at the rows that the report names",
             )
 
+    def rows(self, table: Table) -> Iterator[dict[str, Any] | None]:
+        """Of one of the tables, as it holds them; None for a line of a plain folder that is none. Raises DataError."""
+        return _lines_of(table) if self._plain else rows_of(table)
+
+    def pictures(self, row: dict[str, Any]) -> list[Any]:
+        """Source and target of a row, as `rows.open_edit` takes them."""
+        schema = SCHEMAS[self.schema]
+        return [
+            picture_bytes(row.get(column), self._folder / part if self._plain else self._home)
+            for column, part in ((schema.source, "source"), (schema.target, "target"))
+        ]
+
     def reject(self, reason: str, example: str) -> None:
         """Count the last pair as left out after all."""
         self.report.used -= 1
@@ -176,7 +190,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = [path for part in ("source", "target") for path in files_in(self._folder / part)]
+            pictures = [path for part in ("source", "target") for path in listed(self._folder / part)]
         else:
             pictures = self._named()
         stamps += [(str(path.relative_to(self._home)), file_stamp(path)) for path in pictures]
@@ -186,35 +200,27 @@ class PairReader:
     def _named(self) -> list[Path]:
         """The pictures that local tables name and do not hold, as JSON lines cannot; told by the first row with any."""
         found: set[Path] = set()
-        for table in self.tables if self._home.is_dir() else ():
+        for table in self.tables if self._home else ():
             with suppress(DataError):  # which reading reports
                 for row in rows_of(table):
-                    values = self._pictures(row)
+                    values = self.pictures(row)
                     if any(isinstance(value, bytes) for value in values):
                         break
                     found |= {value for value in values if isinstance(value, Path) and os.path.isfile(value)}
         return sorted(found)
 
-    def _pictures(self, row: dict[str, Any]) -> list[Any]:
-        """Source and target as `rows.open_edit` takes them."""
-        schema = SCHEMAS[self.schema]
-        return [
-            picture_bytes(row.get(column), self._folder / part if self._plain else self._home)
-            for column, part in ((schema.source, "source"), (schema.target, "target"))
-        ]
-
     def _recognise(self, schema: str | None) -> str:
-        columns, problem = None, "they hold no rows"
+        columns, problem = None, None  # of the first one
         for table in self.tables:
             try:
                 columns = next((list(row) for row in rows_of(table) if row), None)
             except DataError as error:
-                problem = error.problem
+                problem = problem or error.problem
             if columns:
                 break
         else:
             raise DataError(
-                f"none of the {len(self.tables)} files of {self.source} can be used: {problem}",
+                f"none of the {len(self.tables)} files of {self.source} can be used: {problem or 'they hold no rows'}",
                 expected="whole parquet or arrow files",
                 fix="download the data set again (a file of about 130 bytes is a Git LFS pointer)",
             )
@@ -236,15 +242,23 @@ class PairReader:
         category = str(category) if category else None
         if schema.incomplete and category and category.startswith(schema.incomplete):
             raise BadRow("it wants a reference picture", expected="an edit of one picture by an instruction")
-        source, target = self._pictures(row)
+        source, target = self.pictures(row)
         instruction = row.get(schema.instruction)
         opened = open_edit(instruction, source, target)
         return Pair(opened.source, opened.target, instruction.strip(), category)
 
 
-def lines_of(table: Table) -> Iterator[dict[str, Any] | None]:
+def _lines_of(table: Table) -> Iterator[dict[str, Any] | None]:
     """The rows of a plain folder's EDITS; None for a line that is none."""
-    for line in filter(bytes.strip, Path(table.url).read_bytes().splitlines()):
+    try:
+        content = Path(table.url).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{table.name} cannot be read: {error}",
+            expected="a file that can be read",
+            fix="give yourself the right to read it",
+        ) from error
+    for line in filter(bytes.strip, content.splitlines()):
         try:
             row = json.loads(line)
         except (RecursionError, ValueError):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -40,10 +41,9 @@ class Table:
 
 def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[Table]:
     """The files of a data set, in order. source and split: see read_rows. Raises DataError for none."""
-    path = Path(os.path.expanduser(source))
-    if os.path.exists(path):  # False, where Path's own raises, for what no file can be called
-        root = path.parent if path.is_file() else path
-        files = [path] if path.is_file() else files_in(path)
+    if root := root_of(source):
+        path = Path(os.path.expanduser(source))
+        files = [path] if path.is_file() else listed(path)
         tables = [Table(each.relative_to(root).as_posix(), str(each), file_stamp(each)) for each in files]
     elif _HUB_NAME.fullmatch(os.fspath(source)):
         tables = _on_the_hub(os.fspath(source))
@@ -61,6 +61,27 @@ def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[
             fix="check the folder and the split",
         )
     return tables
+
+
+def root_of(source: str | os.PathLike[str]) -> Path | None:
+    """The folder of a local data set, in which its rows' names of pictures are looked up; None for the hub's, which
+    hold their pictures, and for what is not there."""
+    path = Path(os.path.expanduser(source))
+    if not os.path.exists(path):  # False, where Path's own raises, for what no file can be called
+        return None
+    return path.parent if path.is_file() else path
+
+
+def listed(folder: Path, pattern: str = "*") -> list[Path]:
+    """`files_in`. Raises DataError where a folder in it may be listed and not entered."""
+    try:
+        return files_in(folder, pattern)
+    except OSError as error:
+        raise DataError(
+            f"the files of {folder} cannot be told: {error}",
+            expected="folders that can be entered",
+            fix="give yourself the right to enter them, or name the folder that is meant",
+        ) from error
 
 
 def rows_of(table: Table) -> Iterator[dict[str, Any]]:
@@ -171,10 +192,9 @@ def _holds_rows(name: str, split: str | None) -> bool:
 
 
 def _column_rows(table: Table) -> Iterator[dict[str, Any]]:
-    import fsspec  # these take a moment
-    import pyarrow.parquet
+    import pyarrow.parquet  # takes a moment
 
-    with fsspec.open(table.url, "rb") as stream:
+    with _stream(table) as stream:
         if table.name.endswith(".arrow"):
             batches = iter(_arrow_file(stream))
         else:
@@ -184,6 +204,15 @@ def _column_rows(table: Table) -> Iterator[dict[str, Any]]:
             batches = (each for group in groups for each in file.iter_batches(BATCH, [group], use_threads=False))
         for batch in batches:
             yield from batch.to_pylist()
+
+
+def _stream(table: Table) -> AbstractContextManager[BinaryIO]:
+    """fsspec takes a local name with "::" in it for a chain of file systems."""
+    if not table.url.startswith("hf://"):
+        return open(table.url, "rb")
+    import fsspec
+
+    return fsspec.open(table.url, "rb")
 
 
 def _arrow_file(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
@@ -198,9 +227,7 @@ def _arrow_file(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
-    import fsspec
-
-    with fsspec.open(table.url, "rb") as stream:
+    with _stream(table) as stream:
         if table.name.endswith(".jsonl"):
             yield from (_object(json.loads(line)) for line in stream if line.strip())
             return

@@ -58,7 +58,8 @@ def exponential_times(like: Tensor, generator: torch.Generator | None) -> Tensor
     """
     device = like.device if generator is None else generator.device
     if device.type != "cpu":
-        return torch.empty(like.shape, device=device).exponential_(generator=generator).to(like.device)
+        times = torch.empty(like.shape, dtype=torch.float32, device=device)
+        return times.exponential_(generator=generator).to(like.device)
     uniform = torch.empty(like.shape, dtype=torch.float64).uniform_(generator=generator)
     return uniform.neg_().log1p_().neg_().float().to(like.device)
 
@@ -66,7 +67,7 @@ def exponential_times(like: Tensor, generator: torch.Generator | None) -> Tensor
 def uniform_numbers(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Numbers from 0 on, below 1, in the shape of `like`."""
     device = like.device if generator is None else generator.device
-    return torch.empty(like.shape, device=device).uniform_(generator=generator).to(like.device)
+    return torch.empty(like.shape, dtype=torch.float32, device=device).uniform_(generator=generator).to(like.device)
 
 
 def gumbel_noise(like: Tensor, generator: Generators) -> Tensor:

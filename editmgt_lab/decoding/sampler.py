@@ -120,7 +120,7 @@ class RegionHoldSampler:
         self.mask_token_id, self.steps, self.hold = mask_token_id, steps, hold
         self.token_temperature, self.draw = token_temperature, draw
         self.schedule, self.order, self.revise = SCHEDULES[schedule], ORDERS[order], revise
-        self.temperatures = torch.linspace(*temperatures(temperature), steps).tolist()
+        self.temperatures = torch.linspace(*temperatures(temperature), steps, dtype=torch.float32).tolist()
 
     def step(
         self,
@@ -175,6 +175,7 @@ class RegionHoldSampler:
             if self.hold == "agree":
                 held = held & (sampled == source.flatten(1))
             replaced = held & unknown if self.hold == "released" else held
+            replaced = replaced if fixed is None else replaced & ~fixed.flatten(1)
             sampled = torch.where(replaced, source.flatten(1), sampled)
             settled = held if self.hold == "released" else sampled == source.flatten(1)  # also by an earlier heat map
         committed = torch.zeros_like(held) if self.hold == "released" else held
@@ -201,7 +202,7 @@ class RegionHoldSampler:
 
     def count_masked(self, competing: Tensor, places: Tensor, index: int) -> Tensor:
         """How many tokens [B, 1] are masked again. competing: bool [B, N]; places [B, 1]: those in the schedule."""
-        progress = torch.tensor((index + 1) / self.steps)
+        progress = torch.tensor((index + 1) / self.steps, dtype=torch.float32)
         count = (places * self.schedule(progress)).floor().long()
         count = torch.minimum(count, competing.sum(dim=1, keepdim=True) - 1).clamp(min=1)
         return count.clamp(max=competing.shape[1] - 1)

@@ -7,6 +7,7 @@ from accelerate import PartialState
 from ..data.tokens import TokenPairs
 from ..editor import Editor
 from ..errors import DataError, SettingError, ShapeError
+from ..training.build import check_in_memory
 from .adapters import lora_layers
 from .settings import FinetuneSettings
 
@@ -19,8 +20,9 @@ def check_start(
     replay: TokenPairs | None,
     validation: TokenPairs | None,
 ) -> None:
-    """Raises SettingError for an editor that cannot be trained as it is or in this process, and for a patience with
-    nothing to validate on; DataError for no pairs, ShapeError for pairs to replay of another grid."""
+    """Raises SettingError for an editor that cannot be trained as it is or in this process, or saved afterwards, for a
+    patience with nothing to validate on, and for old pairs that no batch has room for; DataError for no pairs,
+    ShapeError for pairs to replay of another grid."""
     if lora_layers(editor.transformer):
         raise SettingError(
             "this editor has an adapter already, and neither its weights nor a second adapter are trained with it",
@@ -36,12 +38,20 @@ def check_start(
             expected="one grid, since they come in one batch",
             fix="tokenize all of them with one editor",
         )
+    if replay and settings.batch == 1:
+        raise SettingError(
+            "a batch of 1 has no room for pairs to replay beside a new one",
+            expected="a batch of 2 or more",
+            fix="take a larger batch, or replay_share=0",
+        )
     if settings.patience is not None and not validation:
         raise SettingError(
             f"patience is {settings.patience}, and there are no pairs to validate on",
             expected="some that are kept back, as the command does of 20 pairs or more",
             fix="pass validation=…, or leave patience out",
         )
+    if not settings.rank:
+        check_in_memory(editor.text_encoder)
     _check_device(editor)
 
 

@@ -23,7 +23,7 @@ from ..data.tokens import TokenPairs
 from ..editor import Editor
 from ..errors import SettingError, TrainingError
 from ..training.build import save_editor
-from ..training.run import Run, warm_cosine
+from ..training.run import Run, copy_into, warm_cosine
 from .adapters import add_adapter, save_adapter
 from .batch import Batch, draw_batch
 from .checks import check_start
@@ -32,7 +32,7 @@ from .settings import FinetuneSettings
 
 
 class Finetuner:
-    """Fine-tunes the transformer of an editor in place; the text encoder and the VQ model stay as they are.
+    """Fine-tunes the transformer of an editor in place, in float32; the text encoder and the VQ model stay as they are.
 
     pairs, replay, validation: tokens of the new pairs, of old ones to mix in against forgetting, and of pairs to
     validate on; folder: for checkpoints, from which an interrupted run goes on exactly, with the same weights,
@@ -60,6 +60,7 @@ class Finetuner:
         self.editor, self.pairs, self.validation = editor, pairs, validation
         self.replay = replay if self.settings.replay_share else None
         self.done, self.history = 0, []
+        self._unaveraged: list[torch.Tensor] = []  # weights of a run that ended early, from which the next goes on
         check_start(editor, self.settings, pairs, replay=self.replay, validation=validation)
         self.run_folder = Run(Path(folder), self._made_of(), other_code=other_code) if folder else None
         kept = self._kept()  # what is refused is refused before the editor is touched
@@ -75,6 +76,7 @@ class Finetuner:
             )
         for part in (editor.vq, editor.text_encoder, editor.transformer):
             part.to(self.accelerator.device)
+        editor.transformer.float()  # small steps are lost in half precision, and float16 overflows
         self.objective = Objective(editor, self.settings, replay=bool(self.replay))
         if self.settings.rank:
             add_adapter(
@@ -129,6 +131,8 @@ class Finetuner:
         checkpoint that cannot be written.
         """
         self.cancelled = False
+        if self._unaveraged:
+            copy_into(self.trained, self._unaveraged)
         progress = tqdm(
             total=self.settings.steps, initial=self.done, desc="fine-tuning", unit="step",
             disable=not (bar and self.accelerator.is_main_process),
@@ -150,8 +154,9 @@ class Finetuner:
             progress.close()
             self.model.eval()
         with self._alone():
-            for weight, kept in zip(self.trained, self.average, strict=True):
-                weight.data.copy_(kept)
+            early = self.done < self.settings.steps and not self._is_over()
+            self._unaveraged = [p.detach().clone() for p in self.trained] if early else []
+            copy_into(self.trained, self.average)
             self.show(self.editor)
         return self.editor
 
@@ -307,11 +312,7 @@ class Finetuner:
     def _go_back_to(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
-        self.done, self.history = state["done"], state["history"]
-        with torch.no_grad():
-            for weight, average, kept, mean in zip(
-                self.trained, self.average, state["weights"], state["average"], strict=True
-            ):
-                weight.copy_(kept)
-                average.copy_(mean)
+        self.done, self.history, self._unaveraged = state["done"], state["history"], []
+        copy_into(self.trained, state["weights"])
+        copy_into(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

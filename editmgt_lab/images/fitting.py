@@ -37,6 +37,7 @@ class Geometry:
     def paste_back(self, edited: Picture, original: Picture) -> Image.Image:
         """`original`, at its full size, with `edited` resized into the part that was kept. Raises ImageError."""
         whole, edit = load_image(original), load_image(edited)
+        _check_same_aspect(edit.size, self.size, "edit")
         if whole.size != self.original:
             raise ImageError(
                 f"this picture is {px(whole.size)}, another one than was fitted",

@@ -78,7 +78,13 @@ def read_mask(mask: MaskPicture, source: Picture | None = None, *, reading: str 
         few = _fewer(shown)
         reading = _by_colours(few, below) if alpha is None else _by_alpha(few, _fewer(alpha), below)
     if reading in ("strokes", "erased"):
-        region = _stretched(alpha or Image.new("L", shown.size, 255), inverted=reading == "erased")
+        if alpha is None:
+            raise ImageError(
+                f"the mask is equally opaque all over, and is to be read as {reading!r}",
+                expected="a layer that is transparent in some places",
+                fix="leave the reading out, or name another one",
+            )
+        region = _stretched(alpha, inverted=reading == "erased")
     elif reading == "painted over":
         region = _painted_over(shown, below)
     else:

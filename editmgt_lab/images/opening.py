@@ -148,8 +148,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         if upright.has_transparency_data:
             return upright.convert(WITH_ALPHA.get(upright.mode, "RGBA"))
         return upright.convert({"1": "L", "L": "L", "CMYK": "CMYK", "LAB": "LAB"}.get(upright.mode, "RGB"))
-    except ImageError:
-        raise
+    except ImageError as error:  # of the values that it holds
+        raise ImageError(f"{name}: {error.problem}", expected=error.expected, fix=error.fix) from error
     except Exception as error:
         raise _unreadable(name, error) from error
 

@@ -170,6 +170,7 @@ def _pretrained(kind: Any, source: Any, device: torch.device | str, **options: A
     with LOADING:
         model, report = kind.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True, trust_remote_code=False,
+            attn_implementation="sdpa",  # whatever its configuration names, which may be a repository of native code
             **options,
         )  # fmt: skip
     if wrong := [*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])]:

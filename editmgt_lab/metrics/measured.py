@@ -84,7 +84,7 @@ class MeasuredCard:
                 cells = [_cell(answers[answer][each.key], digits, count) for answer in self.answers]
                 described = [
                     each.name,
-                    each.better,
+                    each.better or "–",
                     each.reference,
                     each.part,
                     each.backbone,
@@ -124,7 +124,8 @@ class MeasuredCard:
             axes.set_yticks(places, [one_line(each) for each in self.answers], fontsize="small")
             axes.set_ylim(len(self.answers) - 0.5, -0.5)
             part = "" if each.part == WHOLE else f", {each.part} the edit"
-            axes.set_title(f"{each.name}: {each.reference}{part} ({each.better} is better)", fontsize="small")
+            better = f" ({each.better} is better)" if each.better else ""
+            axes.set_title(f"{each.name}: {each.reference}{part}{better}", fontsize="small")
             unit = f"{UNITS[each.name]}, " if each.name in UNITS else ""
             axes.set_xlabel(f"{unit}by {each.backbone}", fontsize="x-small")
             axes.tick_params(labelsize="x-small")

@@ -112,7 +112,10 @@ class Measure:
         return f"{self.name}, {self.reference}" + ("" if self.part == WHOLE else f", {self.part}")
 
     @property
-    def better(self) -> str:
+    def better(self) -> str | None:
+        """None for what tells no good from bad: how far an edit's inside is from its source."""
+        if (self.reference, self.part) == (SOURCE, INSIDE):
+            return None
         return "lower" if self.name in LOWER_IS_BETTER else "higher"
 
     def describe(self) -> dict[str, str]:

@@ -48,7 +48,7 @@ PARTS: dict[str, tuple[str, ...]] = {  # name → settings that it chooses
     "heat": ("heat_from", "blocks"),
     "hold": ("hold_threshold", "hold", "hold_by"),
 }
-HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3)
+HOLD_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 MAY_LOSE = 0.02  # of success, for the hold
 TIES = {"success": 0.005, "localisation": 0.001, "leakage": 0.0002}  # a smaller difference is none
 COLUMNS = {  # name → head, factor, digits

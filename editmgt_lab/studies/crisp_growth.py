@@ -24,6 +24,7 @@ import psutil
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
+from ..basics.folders import make_folder
 from ..crisp.pipeline import STAGES
 from ..errors import DataError, SettingError, command
 from ..metrics.report import align, save_figure, save_json
@@ -54,7 +55,7 @@ class Taken:
 def take(count: int, folder: Path, arguments: Sequence[str] = ()) -> Taken:
     """Run the pipeline on `count` scenes in a new folder. Raises DataError where it fails, with what it said."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     asked = ["--count", str(count), "--output", str(folder), *arguments]
     with open(folder / "said.txt", "w", encoding="utf-8") as said:
         began = time.perf_counter()

@@ -218,10 +218,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     chosen = options.parse_args(arguments)
     check_counts(count=chosen.count, batch=chosen.batch, scenes=chosen.scenes)  # before the pipeline's hours
+    settings = replace(SETTINGS, steps=chosen.steps, learning_rate=chosen.learning_rate, seed=chosen.seed)
     editor = load(chosen.model)
     size = picture_size(editor)
     pairs = pairs_of(*pipeline(chosen.folder, chosen.scenes, size))
-    settings = replace(SETTINGS, steps=chosen.steps, learning_rate=chosen.learning_rate)
     measured = {name: getattr(chosen, name) for name in ("split", "count", "seed")}
     results = list(
         measure_filtering(editor, pairs, batch=chosen.batch, settings=settings, adapter=chosen.adapter, **measured)

@@ -29,6 +29,7 @@ from ..basics.checks import check_counts
 from ..basics.fingerprints import code_fingerprint, editor_fingerprint
 from ..basics.folders import remove, written_whole
 from ..benchmarks.journal import Journal
+from ..data.tokens import keep_unchanged
 from ..editor import Editor
 from ..errors import SettingError, command
 from ..images import to_tensor
@@ -100,12 +101,13 @@ def measure(
     picture = picture_size(editor)
     recipe = replace(RECIPE, image_size=picture, samples=samples)
     asked = {"split": split, "count": count, "seed": seed, "recipe": asdict(recipe)}
-    code = code_fingerprint(measuring.__module__, Run.__module__, Truth.__module__, draw_scene.__module__)
+    rooms = (measuring, Run, Truth, draw_scene, keep_unchanged)
+    code = code_fingerprint(*(each.__module__ for each in rooms))
     asked |= {"editor": editor_fingerprint(editor), "code": code}
-    journal = Journal(folder, asked, {}, anew=anew)
-    if anew:
+    if anew:  # before the journal names the new settings: a kill in between leaves no old state under them
         for path in (*folder.glob("pairs_*.safetensors"), *folder.glob("*_pairs")):
             remove(path)
+    journal = Journal(folder, asked, {}, anew=anew)
     new = [sample_resize(i, split=split, size=picture) for i in range(count)]
     unseen = batches_of(editor, new, batch)
     old = list(draw_truths(editor, split=split, count=count, batch=batch))
@@ -117,7 +119,8 @@ def measure(
         run, taught = folder / f"{pairs}_pairs", editor
         if pairs:
             data = training_pairs(editor, folder, max(sizes), picture)
-            taught = teach(load(model), {name: each[:pairs] for name, each in data.items()}, run, recipe, seed)
+            chosen = {name: each[:pairs] for name, each in data.items()}
+            taught = teach(load(model, dtype=torch.float32), chosen, Run(run, asked | {"pairs": pairs}), recipe, seed)
         known = {name: ask(taught, truths, seed, f"{pairs} pairs, {name}") for name, truths in groups.items()}
         journal.add({"key": str(pairs), "pairs": pairs, **known})
         remove(run)
@@ -135,15 +138,15 @@ def training_pairs(editor: Editor, folder: Path, pairs: int, size: int) -> dict[
     return {name: tensor.long() for name, tensor in load_file(path).items()}
 
 
-def teach(editor: Editor, data: dict[str, Tensor], folder: Path, recipe: Recipe, seed: int) -> Editor:
-    """The editor after training on these pairs; resumes from `folder`."""
+def teach(editor: Editor, data: dict[str, Tensor], run: Run, recipe: Recipe, seed: int) -> Editor:
+    """The editor after training on these pairs; resumes what the run has kept."""
     torch.manual_seed(seed)
     average = train_transformer(
         editor.transformer,
         editor.text_encoder,
         data,
         editor.vq.quantize.embedding.weight.detach(),
-        Run(folder),
+        run,
         recipe,
         seed=seed,
     )

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..basics.depth import check_depth
+from ..basics.depth import check_depth, check_kernels
 from ..basics.devices import choose_device
 from ..basics.dtypes import Dtype, choose_dtype
 from ..basics.folders import check_texts_of
 from ..basics.lazy import LOADING, transformers
-from ..basics.offload import main_dtype, read_on_use
+from ..basics.offload import main_dtype, parameters_on_meta, read_on_use
 from ..checkpoints import is_large, read_config, stored, weight_files
 from ..errors import CheckpointError
 from .encoding import TextEncoder, padded, token_count
@@ -71,13 +71,11 @@ def _cast(module: nn.Module, folder: Path, dtype: torch.dtype | None) -> nn.Modu
 
 def _without_weights(kind: Any, folder: Path) -> nn.Module:
     """A model of transformers on the meta device, but for its buffers."""
-    from accelerate import init_empty_weights  # slow to import, as transformers is
-
     _checked(kind, folder)
     try:
         config = transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with init_empty_weights(include_buffers=False):
-            return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+        with _quiet_transformers(progress=False), parameters_on_meta():
+            return kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
     except Exception as error:  # as below
         raise _unloadable(folder, error) from error
 
@@ -114,22 +112,26 @@ def _checked(kind: Any, folder: Path) -> None:
     check_texts_of(folder, CheckpointError)
     config, tensors = read_config(folder), stored(folder)  # refuses pickles
     check_depth(config, tensors, folder)
+    check_kernels(config, folder)
     try:
         with _quiet_transformers(progress=False):
-            _check_size(kind, folder, sum(math.prod(each.shape) for each in tensors.values()))
+            _try_out(kind, folder, sum(math.prod(each.shape) for each in tensors.values()))
     except Exception as error:  # as in `_pretrained`
         raise _unloadable(folder, error) from error
 
 
-def _check_size(kind: Any, folder: Path, count: int) -> None:
-    """Raises ValueError where the configuration describes a network of more values than are stored, before any of them
-    takes memory."""
+def _try_out(kind: Any, folder: Path, count: int) -> None:
+    """Raises ValueError where the configuration describes a network of more values than are stored, and whatever the
+    network raises whose numbers do not fit each other, before any of it takes memory."""
     config = transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+        module = kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
     due = sum(value.numel() for value in module.state_dict().values())
     if due > 2 * count:
         raise ValueError(f"its config.json describes {due:,} values, and {count:,} are stored")
+    if kind is transformers().CLIPTextModelWithProjection:  # others want a real device in transformers 5.0
+        with torch.no_grad():
+            module.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
 
 
 def _unloadable(folder: Path, error: Exception) -> CheckpointError:

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..basics.checks import check_number
 from ..basics.devices import choose_device
 from ..basics.fingerprints import code_fingerprint, fingerprint, tokenizer_fingerprint
 from ..basics.folders import remove
+from ..editor import Editor
 from ..errors import SettingError, TrainingError, command
 from ..loading import load
 from ..text import TextEncoder
 from ..transformer import MaskedGenerativeTransformer
 from ..vq import VQModel
 from ..world import sample_edit
+from ..world.scenes import GRID
 from .build import build_text_encoder, save_editor
 from .data import picture_pairs, pictures, token_cache
 from .recipe import RECIPES, SPARE_IDS, Recipe
@@ -37,16 +39,28 @@ STAGES = ("vq", "decoder", "tokens", "transformer", "save")
 
 
 def check(recipe: Recipe) -> None:
-    """Raises SettingError for a number that is out of range, crops that no picture holds, more codes than there are,
-    and windows that an edit is not seen through."""
+    """Raises SettingError for a number that is out of range, crops that no picture holds or that are no whole tokens,
+    more codes than there are, windows that an edit is not seen through, and pictures whose positions do not fit the
+    drawn world's units."""
     check_numbers(recipe)
+    unit = 2 * recipe.vq.factor  # px of a position
+    if recipe.image_size % unit or GRID % (recipe.image_size // unit):
+        raise SettingError(
+            f"--image-size is {recipe.image_size}",
+            expected=f"{unit} px times a number that divides {GRID}, the units along a side of the drawn world",
+            fix=f"take {GRID * unit}",
+        )
     check_number(recipe.codes, "--codes", 0, recipe.vq.num_vq_embeddings, "0 keeps all of the VQ model's")
     if recipe.window:
         half = recipe.image_size // recipe.vq.factor // 2
         check_number(recipe.window, "--window", half, half, f"{half} is half of a picture; 0 shows whole ones")
         check_number(recipe.window_samples, "--window-samples", 0, recipe.samples, "they count among --samples")
     for name in ("vq_crop", "decoder_crop"):
-        check_number(getattr(recipe, name), option(name), 0, recipe.image_size, "crops are cut out of the pictures")
+        crop = getattr(recipe, name)
+        check_number(crop, option(name), 0, recipe.image_size, "crops are cut out of the pictures")
+        if crop % recipe.vq.factor:
+            fix = f"take {crop - crop % recipe.vq.factor}"
+            raise SettingError(f"{option(name)} is {crop}", expected=f"a multiple of {recipe.vq.factor} px", fix=fix)
 
 
 def check_words(words: TextEncoder, recipe: Recipe) -> None:
@@ -87,12 +101,14 @@ def make_vq(
             vq = thinned(vq, _state(run)["average"]["count"], recipe.codes)
     if recipe.tune_samples:
         settings |= {name: settings[name] / 2 for name in ("learning_rate", "muon_learning_rate")}
-        samples = recipe.tune_samples if trains else 0
+        run = stage("tune", **{"VQ model": fingerprint(vq)})
+        if not trains:
+            _state(run)
         vq = train_vq(
             vq.config,
             draw,
-            stage("tune", **{"VQ model": fingerprint(vq)}),
-            samples=samples,
+            run,
+            samples=recipe.tune_samples if trains else 0,
             start=vq,
             among=recipe.tune_among,
             **settings,
@@ -104,10 +120,11 @@ def _state(run: Run) -> dict[str, Any]:
     """What a stage has kept, which a later one goes on from. Raises TrainingError where it has not begun."""
     if (state := run.load()) is None:
         stage = run.folder.name
+        only = "vq" if stage == "tune" else stage
         raise TrainingError(
             f"{run.folder} holds no state of the stage {stage!r}",
             expected="what that stage has kept, finished or not",
-            fix=f"run it first, --only {stage} or all without --only, or name the --folder that has it",
+            fix=f"run it first, --only {only} or all without --only, or name the --folder that has it",
         )
     return state
 
@@ -137,9 +154,17 @@ def train(
     of it; other_code: go on with it although code or libraries have changed.
 
     Raises CheckpointError where the folder was begun with another recipe or start, TrainingError where `only` has
-    nothing to go on from, SettingError for a device or a number of the recipe that cannot be.
+    nothing to go on from, SettingError for a device or a number of the recipe that cannot be, and for a tokenizer or
+    words beside a start, which has its own.
     """
     check(recipe)
+    for name, value in {"tokenizer": tokenizer, "words": words}.items():
+        if start is not None and value is not None:
+            raise SettingError(
+                f"--{name} {value} beside --start {start}, which has its own",
+                expected="--start alone, or --tokenizer and --words",
+                fix="leave one of them out",
+            )
     device = str(choose_device(device))
     numbers = asdict(recipe)
     of_stage = {
@@ -155,6 +180,10 @@ def train(
             run.clear()
         return run
 
+    def write(vq: VQModel, text_encoder: TextEncoder, transformer: nn.Module, of: Editor | None) -> None:
+        defaults = None if of is None else replace(of.defaults, image_size=recipe.image_size)
+        save_editor(output, vq, text_encoder, transformer, recipe.image_size, defaults)
+
     def samples_of(name: str, samples: int) -> int:
         return samples if only in (None, name) else 0
 
@@ -166,7 +195,7 @@ def train(
     if editor is not None:
         began = fingerprint(editor.transformer, editor.text_encoder, tokenizer_fingerprint(editor.text_encoder))
     named = None
-    if words is not None and editor is None:
+    if words is not None:
         named = load(words, device=device, dtype=torch.float32).text_encoder
         began = {"words": fingerprint(named, tokenizer_fingerprint(named))}
         check_words(named, recipe)
@@ -189,7 +218,7 @@ def train(
     codes = vq.quantize.embedding.weight.detach()
     if only in ("vq", "decoder"):
         if given is not None:
-            save_editor(output, vq, given.text_encoder, given.transformer, recipe.image_size)
+            write(vq, given.text_encoder, given.transformer, given)
         return
 
     torch.manual_seed(seed)  # again: after a kill, what comes before need not be trained
@@ -209,7 +238,7 @@ def train(
             own = {key.removeprefix(name + "."): value for key, value in average.items() if key.startswith(name + ".")}
             module.load_state_dict(own)
             module.half()
-        save_editor(output, vq, text_encoder, transformer, recipe.image_size)
+        write(vq, text_encoder, transformer, editor)
         return
     run.load()  # before the tokens, which take long: it refuses the state of another run
     data = token_cache(
@@ -234,7 +263,7 @@ def train(
         compiled=compiled,
         seed=seed,
     )
-    save_editor(output, vq, average["text_encoder"], average["transformer"], recipe.image_size)
+    write(vq, average["text_encoder"], average["transformer"], editor)
     print(f"The editor is in {output}.")
 
 

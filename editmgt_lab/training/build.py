@@ -69,11 +69,13 @@ def save_editor(
     image_size: int,
     defaults: Defaults | None = None,
 ) -> None:
-    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`; and `lab.json`.
+    """Write the released layout: `editmgt/`, `vqvae/`, `text_encoder/`, `tokenizer/`, `scheduler/`, and `llm_encoder/`
+    where there is a language model; and `lab.json`.
 
     Raises SettingError, before anything is written, for a transformer that could not be loaded again from there: one
-    with an adapter, or wrapped by a library.
+    with an adapter, or wrapped by a library; and for weights that are not in memory.
     """
+    check_in_memory(text_encoder)
     with torch.device("meta"):
         plain = MaskedGenerativeTransformer(transformer.config).state_dict().keys()
     if other := sorted(plain ^ transformer.state_dict().keys()):
@@ -98,6 +100,10 @@ def save_editor(
     with written_into(folder / "text_encoder") as unfinished:
         text_encoder.clip.save_pretrained(unfinished)
     save_tokenizer(text_encoder.clip_tokenizer, folder / "tokenizer")
+    if text_encoder.language_model is not None:
+        with written_into(folder / "llm_encoder") as unfinished:
+            text_encoder.language_model.save_pretrained(unfinished)
+            text_encoder.language_tokenizer.save_pretrained(unfinished)
     scheduler = {
         "_class_name": "Scheduler",
         "mask_token_id": transformer.config.vocab_size - 1,
@@ -105,6 +111,16 @@ def save_editor(
     }
     write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2) + "\n")
     (defaults or small_defaults(transformer.config, image_size)).write(folder)
+
+
+def check_in_memory(text_encoder: TextEncoder) -> None:
+    """Raises SettingError for a text encoder whose weights were left in their files, and cannot be saved."""
+    if any(each.is_meta for each in text_encoder.parameters()):
+        raise SettingError(
+            "the text encoder's weights were left in their files",
+            expected="an editor that was loaded whole",
+            fix="load it without offload",
+        )
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ def warm_cosine(done: int, total: int, warm_up: float) -> float:
     if done < first:
         return (done + 1) / (first + 1)
     return 0.5 * (1 + math.cos(math.pi * (done - first) / (total - first)))
+
+
+def copy_into(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Give every weight its value, whatever device that is on."""
+    for weight, value in zip(weights, values, strict=True):
+        weight.data.copy_(value)
 
 
 def check_same(

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 from ipywidgets import DOMWidget, Widget
 
-_opened: dict[str, tuple[str, list[Widget]]] = {}  # cell → its last run, and the views which that has opened
+_opened: dict[str, tuple[str, WeakSet[Widget]]] = {}  # cell → its last run, and the views which that has opened
 _cared_for = ContextVar("cared_for", default=False)
 
 
@@ -42,15 +43,16 @@ def opened(view: Widget) -> None:
     cell, run = _here()
     if cell is None or _cared_for.get():
         return
-    before, views = _opened.get(cell, (run, []))
+    before, views = _opened.get(cell, (run, WeakSet()))
     if before != run:
         for each in views:
             parts = [*parts_of(each), each]
             each.close()
             for part in parts:
                 _empty(part)
-        views = []
-    _opened[cell] = run, [*views, view]
+        views = WeakSet()
+    views.add(view)
+    _opened[cell] = run, views
 
 
 def _here() -> tuple[str | None, str]:

@@ -47,12 +47,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="decoding steps (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     chosen = parser.parse_args(arguments)
-    image, instruction = chosen.image, chosen.instruction or (ANY_PICTURE if chosen.image else INSTRUCTION)
+    mine = chosen.image is not None
+    image = chosen.image if mine else data_folder() / "pictures" / PICTURE
+    instruction = (ANY_PICTURE if mine else INSTRUCTION) if chosen.instruction is None else chosen.instruction
     began = time.perf_counter()
     editor = load(chosen.model)
     loaded = time.perf_counter()
     result = editor.edit(
-        image or data_folder() / "pictures" / PICTURE,
+        image,
         instruction,
         hold_threshold=chosen.hold_threshold,
         steps=chosen.steps,

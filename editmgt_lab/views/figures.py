@@ -54,8 +54,15 @@ def edit_figure(result: EditResult) -> Figure:
 
 @literal
 def panels_figure(rows: Sequence[Sequence[tuple[Picture, str]]], titles: Sequence[str] = ()) -> Figure:
-    """Rows of pictures, each under its caption, each row under its title. Raises SettingError for none."""
+    """Rows of pictures, each under its caption, each row under its title. Raises SettingError for none, and for
+    titles that are not one for each row."""
     _check_some(rows, *rows)
+    if titles and len(titles) != len(rows):
+        raise SettingError(
+            f"{len(titles)} titles for {len(rows)} rows",
+            expected="one for each row, or none",
+            fix='pass "" for no title',
+        )
     first = np.asarray(rows[0][0][0])
     figure = _figure(len(rows[0]), len(rows), first.shape[:2], above=0.8 if titles else 0.4)
     above = [title_lines(title, figure.get_figwidth(), TITLE) for title in titles or [""] * len(rows)]
@@ -200,8 +207,8 @@ def steps_figure(steps: Sequence[DecodeStep], *, most: int = 6, index: int = 0) 
 @literal
 def curves_figure(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence, Sequence]]]]) -> Figure:
     """Line plots side by side, each (name of x, name of y, curves: name → (x, y)); controls dashed, y from 0. Raises
-    SettingError for none."""
-    _check_some(panels)
+    SettingError for none, and for a panel without a point."""
+    _check_some(panels, *([point for _, y in curves.values() for point in y] for _, _, curves in panels))
     figure = plt.figure(figsize=(max(4.4 * len(panels), 6.5), 3.2), layout="constrained")
     for axes, (across, up, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         colours = cycle(CURVES)

@@ -33,9 +33,9 @@ export const percent = (share) =>
 
 export const place = (cell, columns) => `row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
 
-/** The heat map's colours, uint8 [256, 3], as 256 words of RGBA. */
-export function heatColours(packed, alpha = 255) {
-  const palette = unpack(packed);
+/** The heat map's colours, uint8 [256, 3], as 256 words of RGBA; share: how much of one covers what it lies on. */
+export function heatColours(packed, share = 1) {
+  const [palette, alpha] = [unpack(packed), Math.round(255 * share)];
   const bytes = new Uint8ClampedArray(1024);
   for (let i = 0; i < 256; i++) bytes.set([...palette.subarray(3 * i, 3 * i + 3), alpha], 4 * i);
   return new Uint32Array(bytes.buffer);

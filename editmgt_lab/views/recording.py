@@ -18,10 +18,11 @@ from ..basics.words import word_spans
 from ..decoding import guide
 from ..editor import NO_SOURCE, Editor
 from ..errors import SettingError
-from ..images import Picture, fit, square_side
-from ..inputs import check_texts
+from ..images import Picture, fit_together, square_side
+from ..inputs import check_texts, listed
 from ..results import DecodeStep, EditResult
 from ..settings import Settings
+from ..text import Focus
 from .figures import code_colours
 from .maps import AttentionMaps, Plan, Word, recorded_maps
 
@@ -43,6 +44,8 @@ class Run:
     [K, h, w, 5]; taken: float32 [K, h, w], the probability of the sampled token; heat: float32 [K, h, w]; computed:
     uint8 [K, h, w], 1 where the step's pass computed the token, 0 where it came from the cache; source_tokens: int32
     [h, w] or None.
+    focus, negative, reading: the words that were localised by, the text of the unguided half, and how the mask was
+    read, None where there was none.
     codes: int32 [n], every token that occurs in these arrays; patches: uint8 [n, f, f, 3], what each decodes to;
     colours: uint8 [n, 3], similar codes in similar colours.
     """
@@ -65,6 +68,9 @@ class Run:
     colours: np.ndarray
     attention: AttentionMaps | None
     multi_modal: int
+    focus: Focus | None = None
+    negative: str | None = None
+    reading: str | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -79,14 +85,30 @@ class Run:
         return found | {f"attention_{name}": array for name, array in maps.items()}
 
     def described(self) -> dict[str, Any]:
-        """The instruction and all settings, the seed included, what the axes of the maps mean, and in which picture the
-        words' maps show where these look."""
-        about = {"instruction": self.instruction, **asdict(self.settings), "states": STATES}
+        """What was asked for, what the axes of the maps mean, and in which picture the words' maps show where these
+        look."""
+        about = in_plain_values(self.instruction, self.settings, self.focus, self.negative, self.reading)
+        about["states"] = STATES
         if self.attention is not None:
             plan = self.attention.plan
             about |= {"attention_words": [word.name for word in plan.words], "attention_blocks": plan.blocks}
             about |= {"attention_seen_in": {f"attention_{name}": picture for name, picture in plan.seen_in.items()}}
         return about
+
+
+def in_plain_values(
+    instruction: str, settings: Settings, focus: Focus | None, negative: str | None, reading: str | None
+) -> dict[str, Any]:
+    """What an edit was asked for: its instruction and all its settings, the seeds among them, and, where it had them,
+    its focus words, its negative text, and how its mask was read."""
+    more = {"focus": focus, "negative": negative, "mask": reading}
+    return {"instruction": instruction} | asdict(settings) | {name: value for name, value in more.items() if value}
+
+
+def asked_of(result: EditResult) -> dict[str, Any]:
+    """What a finished edit was asked for, see `in_plain_values`; of a batch, the first."""
+    asked, reading = result.call(), next(iter(result.readings), None)
+    return in_plain_values(result.instructions[0], result.settings, asked.get("focus"), asked.get("negative"), reading)
 
 
 def record(
@@ -117,7 +139,11 @@ def record(
     chosen = Settings.choose(editor.defaults, 1, **settings)
     if image is None:
         _check_nothing_held(chosen, text.get("mask"))
-    source = None if image is None else fit(image, pixels=editor.defaults.image_size, multiple=editor.multiple)[0]
+    source = reading = None
+    if image is not None:
+        mask = next(iter(listed(text.get("mask"))), None)
+        fitted = fit_together(image, None, mask, pixels=editor.defaults.image_size, multiple=editor.multiple)
+        source, reading = fitted.source, fitted.reading
 
     plan, listening = None, nullcontext((None, lambda step: None))
     if attention is not False:
@@ -157,7 +183,8 @@ def record(
     return Run(
         instruction=instruction, settings=chosen, source=source, previews=previews, source_tokens=source_tokens,
         codes=codes, patches=code_patches(editor, codes), colours=code_colours_8bit(editor)[codes],
-        attention=maps, multi_modal=editor.transformer.config.num_layers, **arrays,
+        attention=maps, multi_modal=editor.transformer.config.num_layers, focus=text.get("focus"),
+        negative=text.get("negative"), reading=reading, **arrays,
     )  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from ..editor import Editor
 from ..errors import LabError, SettingError
 from ..plain_text import legible, one_line, page_json
 from .export import PAGE, Saves, plain
-from .overlays import HEAT_MAP, enlarge
+from .overlays import HEAT_MAP, HEAT_SHARE, enlarge
 from .recording import Progress, Run, record
 from .turns import TURNS, Cancelled
 
 HERE = Path(__file__).parent
 SHARED = "lab.js"
 LARGEST = 512  # px of a picture on a page; larger ones are sent smaller
+LONGEST = 500_000_000  # characters that a page holds its state in: from 2**29 - 24 on Chromium has no such string
+CUT = 200  # characters of what a page sent that its message repeats
 
 
 class LabWidget(Saves, anywidget.AnyWidget):
@@ -85,14 +88,27 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """What the page sets: of the lab's traits those with the tag `page`. One that cannot be so stays as it was, on
-        the page too, and the message says why."""
+        the page too, and the message says why; what else goes wrong is raised, for ipywidgets to log it."""
         kept = {name for name in self._own() if not self.trait_metadata(name, "page")} | {"_esm", "_css"}
-        wanted = {name: value for name, value in sync_data.items() if name not in kept}
+        wanted = {name: value for name, value in sync_data.items() if name in self.keys and name not in kept}
         try:
             super().set_state(wanted)
-        except Exception as error:  # nobody sees what a callback raises
-            self.say(told(_unfit(f"{', '.join(wanted)} cannot be so: {error}")), wrong=True)
-            self.send_state([name for name in wanted if name in self.keys])
+        except (traitlets.TraitError, LabError) as error:
+            self._refuse(wanted, _unfit(f"{', '.join(wanted)} cannot be so: {one_line(str(error))[:CUT]}"))
+        except Exception as error:
+            self._refuse(wanted, error)
+            raise
+
+    def _refuse(self, names: Iterable[str], error: Exception) -> None:
+        self.say(told(error), wrong=True)
+        self.send_state(list(names))
+
+    @traitlets.validate("cell")
+    def _of_the_grid(self, proposal: Mapping[str, Any]) -> int:
+        cells = math.prod(self.data["grid"]) if self.data else 0
+        if not -1 <= proposal["value"] < cells:
+            raise traitlets.TraitError(f"there is no cell {proposal['value']}, of {cells}")
+        return proposal["value"]
 
     def receive(self, content: Mapping[str, Any]) -> None:
         """A message of the page, such as {"kind": "cancel"}, or "again" where that left nothing on it."""
@@ -136,7 +152,7 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """One HTML file that stays interactive without a kernel or a network. Waits for work under way.
-        Raises as `save_figure` does."""
+        Raises as `save_figure` does, and SettingError for more than a browser can read."""
         return self._written(path, (".html",), lambda file: file.write_text(self._page(), encoding="utf-8"))
 
     def nothing(self) -> str:
@@ -145,12 +161,14 @@ class LabWidget(Saves, anywidget.AnyWidget):
     def _page(self) -> str:
         state = {name: getattr(self, name) for name in self.traits(sync=True) if name in self._own()}
         state |= {"live": False, "message": "", "wrong": False, "busy": False}  # which were of the page's last work
-        return PAGE.format(
-            title=html.escape(self.title),
-            css=self._css,
-            module=str(self._esm),
-            state=page_json(plain(state)),
-        )
+        text = page_json(plain(state))
+        if len(text) > LONGEST:
+            raise SettingError(
+                f"the page would have {len(text) / 1e6:,.0f} million characters",
+                expected=f"at most {LONGEST / 1e6:,.0f} million, which a browser can read",
+                fix="record fewer blocks, such as attention=[0, 1], or take fewer steps; save_arrays saves all",
+            )
+        return PAGE.format(title=html.escape(self.title), css=self._css, module=str(self._esm), state=text)
 
     def _own(self) -> set[str]:
         """The names of the traits that the lab's widgets have and others do not."""
@@ -159,18 +177,21 @@ class LabWidget(Saves, anywidget.AnyWidget):
 
 class RunWidget(LabWidget):
     """A widget on a recorded run: opened on one, or on an editor, a picture and an instruction, whose run it records
-    beside the page. A kind of it says how to `show(run)`."""
+    beside the page. A kind of it says how to `show(run)`, and what it wants of one (`check`)."""
 
     def __init__(self, editor: Editor | Run, image: Any = None, instruction: str = "", **settings: Any):
+        recorded = isinstance(editor, Run)
+        if recorded and (image is not None or instruction or settings):
+            raise SettingError(
+                "a recorded run, and more beside it",
+                expected="the run alone: its picture, instruction and settings are in it",
+                fix="leave the others out, or pass the editor instead and have it recorded anew",
+            )
+        if recorded:
+            self.check(editor)
         super().__init__()
         self.run: Run | None = None
-        if isinstance(editor, Run):
-            if image is not None or instruction or settings:
-                raise SettingError(
-                    "a recorded run, and more beside it",
-                    expected="the run alone: its picture, instruction and settings are in it",
-                    fix="leave the others out, or pass the editor instead and have it recorded anew",
-                )
+        if recorded:
             self.show(editor)
         else:
             self.begin(lambda progress: self.show(record(editor, image, instruction, progress=progress, **settings)))
@@ -181,6 +202,10 @@ class RunWidget(LabWidget):
         if not 0 <= proposal["value"] < steps:
             raise traitlets.TraitError(f"there is no step {proposal['value']}, of {steps}")
         return proposal["value"]
+
+    @staticmethod
+    def check(run: Run) -> None:
+        """Raises SettingError for a run that cannot be shown."""
 
     def show(self, run: Run) -> None:
         """Put a run on the page."""
@@ -193,12 +218,30 @@ class RunWidget(LabWidget):
         return self.run.described()
 
 
+class Number(traitlets.Float):
+    """A finite one: traitlets takes NaN, and stumbles over whole numbers that no float is near."""
+
+    def validate(self, obj: traitlets.HasTraits, value: Any) -> float:
+        try:
+            number = super().validate(obj, value)
+        except OverflowError:
+            self.error(obj, value)
+        if not math.isfinite(number):
+            self.error(obj, value)
+        return number
+
+
+def seeded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of edits that are to differ in nothing but what a widget moves: with the seed 0 where none is named."""
+    return {**settings, "seed": 0 if settings.get("seed") is None else settings["seed"]}
+
+
 def asked(content: Mapping[str, Any], name: str, kind: type) -> Any:
     """A field of a page's message: of the type int, float (whole numbers too), bool or str. Raises SettingError."""
     value = content.get(name)
     kinds = (int, float) if kind is float else kind
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-        raise _unfit(f"{name} is {one_line(repr(value))[:200]}")
+        raise _unfit(f"{name} is {one_line(repr(value))[:CUT]}")
     return value
 
 
@@ -231,8 +274,9 @@ def png(image: Image.Image) -> bytes:
 
 
 def heat_colours() -> dict[str, Any]:
-    """The heat map's 256 colours, uint8 [256, 3], packed."""
-    return packed(np.rint(matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8))
+    """The heat map's 256 colours, uint8 [256, 3], packed; share: how much of one lies over a greyed picture."""
+    colours = np.rint(matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    return packed(colours) | {"share": HEAT_SHARE}
 
 
 def told(error: Exception) -> str:

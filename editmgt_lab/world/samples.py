@@ -1,9 +1,15 @@
-"""Draw the sample pictures and their edits anew: `python -m editmgt_lab.world.samples data_samples/pictures`."""
+"""`python -m editmgt_lab.world.samples`: draw the sample pictures and their edits anew."""
 
+from __future__ import annotations
+
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..basics.folders import write_text, written_whole
+from ..errors import command
+from ..plain_text import say
 from .edits import sample_edit
 
 SIZE = 512  # px, for people: more than the small model sees
@@ -21,15 +27,26 @@ SAMPLES = (
 
 
 def draw_samples(folder: Path) -> None:
-    """Write the pictures as PNG and `edits.json`, which names an instruction for each."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the pictures as PNG and `edits.json`, which names an instruction for each. Raises DiskError."""
     edits = []
     for name, category, seed in SAMPLES:
         sample = sample_edit(seed, split="test", category=category, size=SIZE)
-        sample.source.save(folder / f"{name}.png", optimize=True)
+        with written_whole(folder / f"{name}.png") as unfinished:
+            sample.source.save(unfinished, optimize=True)
         edits.append({"picture": f"{name}.png", "instruction": sample.instruction, "category": category, "seed": seed})
-    (folder / "edits.json").write_text(json.dumps(edits, indent=2) + "\n")
+    write_text(folder / "edits.json", json.dumps(edits, indent=2) + "\n")
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the sample pictures."""
+    parser = argparse.ArgumentParser(prog="python -m editmgt_lab.world.samples", description=__doc__)
+    default = Path("data_samples") / "pictures"
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="to write into [%(default)s]")
+    chosen = parser.parse_args(arguments)
+    draw_samples(chosen.folder)
+    say("saved:", chosen.folder)
 
 
 if __name__ == "__main__":
-    draw_samples(Path(sys.argv[1] if len(sys.argv) > 1 else "data_samples/pictures"))
+    raise SystemExit(main())

@@ -57,7 +57,6 @@ def test_a_cache_compiles_for_its_shapes_once(editor, compiled, graphs, picture)
 
 
 @torch.no_grad()
-@pytest.mark.skipif(torch.__version__ < "2.5", reason="torch 2.4 compiles every block for itself")
 def test_a_copy_has_weights_of_its_own_and_blocks_of_a_kind_one_graph(editor, compiled, graphs, picture):
     source, text = compiled.tokenize([picture()] * 2), compiled.encode_text(["", INSTRUCTION])
     asked = (source, text, torch.zeros(2))

@@ -127,8 +127,8 @@ def test_every_part_of_an_editor_counts(editor, name):
 
 def test_code_counts_but_not_its_comments(tmp_path, monkeypatch):
     (tmp_path / "room").mkdir()
-    (tmp_path / "stage.py").write_text("x = 1\n")
-    (tmp_path / "room" / "way.py").write_text("y = 1\n")
+    (tmp_path / "stage.py").write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "room" / "way.py").write_text("y = 1\n", encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
 
@@ -138,10 +138,10 @@ def test_code_counts_but_not_its_comments(tmp_path, monkeypatch):
 
     stages, room = now(), now("editmgt_lab.room.way")
     assert stages != room
-    (tmp_path / "room" / "way.py").write_text("# why\n\ny = 1  \n")
-    (tmp_path / "elsewhere" / "more.py").write_text("z = 1\n")
+    (tmp_path / "room" / "way.py").write_text("# why\n\ny = 1  \n", encoding="utf-8")
+    (tmp_path / "elsewhere" / "more.py").write_text("z = 1\n", encoding="utf-8")
     assert (now(), now("editmgt_lab.room.way")) == (stages, room)
-    (tmp_path / "room" / "way.py").write_text("y = 2\n")
+    (tmp_path / "room" / "way.py").write_text("y = 2\n", encoding="utf-8")
     assert now() == stages and now("editmgt_lab.room.way") != room
     with pytest.raises(ValueError, match="__main__"):
         now("__main__")  # what __name__ is in a file that is run itself
@@ -281,8 +281,8 @@ def test_the_command_tells_and_begins_anew(tiny_folder, tmp_path, capsys):
     none = ["--clip", "none"]
     options = ["small-world", "--data", "2", "--model", str(model), "--steps", "1", "--output", str(tmp_path / "out")]
     assert main([*options, *none, "--count", "1"]) == 0
-    defaults = json.loads((model / "lab.json").read_text())
-    (model / "lab.json").write_text(json.dumps(defaults | {"token_temperature": 0.9}))
+    defaults = json.loads((model / "lab.json").read_text(encoding="utf-8"))
+    (model / "lab.json").write_text(json.dumps(defaults | {"token_temperature": 0.9}), encoding="utf-8")
     assert main([*options, *none]) == 2
     said = capsys.readouterr().err
     assert "token_temperature" in said and "--anew" in said
@@ -357,7 +357,7 @@ def test_a_fine_tuning_goes_on_with_the_same_alone(editor, tmp_path, name, other
 def test_all_code_of_a_fine_tuning_counts(editor, tmp_path, other_file, place):
     def tuner():
         pairs = TokenPairs(*torch.zeros(2, 1, 8, 8, dtype=torch.long), ["make it blue"])
-        return Finetuner(editor, pairs, FinetuneSettings(batch=1), folder=tmp_path)
+        return Finetuner(copy.deepcopy(editor), pairs, FinetuneSettings(batch=1), folder=tmp_path)
 
     tuner()._save()
     other_file("views/figures.py")
@@ -371,12 +371,12 @@ def test_training_size_goes_on_with_the_same_alone(tiny_folder, tmp_path, other_
     model = shutil.copytree(tiny_folder, tmp_path / "model")
     options = {"sizes": (0,), "count": 2}
     before = training_size.measure(str(model), tmp_path / "out", **options)
-    defaults = json.loads((model / "lab.json").read_text())
-    (model / "lab.json").write_text(json.dumps(defaults | {"token_temperature": 0.9}))
+    defaults = json.loads((model / "lab.json").read_text(encoding="utf-8"))
+    (model / "lab.json").write_text(json.dumps(defaults | {"token_temperature": 0.9}), encoding="utf-8")
     with pytest.raises(SettingError, match="editor.defaults.token_temperature"):
         training_size.measure(str(model), tmp_path / "out", **options)
     training_size.measure(str(model), tmp_path / "out", **options, anew=True)
-    (model / "lab.json").write_text(json.dumps(defaults))
+    (model / "lab.json").write_text(json.dumps(defaults), encoding="utf-8")
     assert training_size.measure(str(model), tmp_path / "out", **options, anew=True) == before
     other_code()
     with pytest.raises(SettingError, match="code.editmgt_lab"):
@@ -384,6 +384,6 @@ def test_training_size_goes_on_with_the_same_alone(tiny_folder, tmp_path, other_
 
 
 def test_the_small_models_fingerprint_takes_no_time():
-    editor, began = lab.load(device="cpu"), time.perf_counter()
+    editor, began = lab.load(device="cpu"), time.process_time()
     editor_fingerprint(editor)
-    assert time.perf_counter() - began < 2, "0.1 s on a quiet core"
+    assert time.process_time() - began < 2, "0.1 s on a quiet core"

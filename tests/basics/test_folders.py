@@ -62,7 +62,7 @@ def littered(tmp_path):
     for name in (*STRAY, "test.jsonl", "data/test.jsonl"):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"row": "stray" if name in STRAY else name}) + "\n")
+        file.write_text(json.dumps({"row": "stray" if name in STRAY else name}) + "\n", encoding="utf-8")
     return folder
 
 
@@ -80,7 +80,8 @@ def test_pairs_and_their_fingerprint(tmp_path, picture):
     for part in ("source", "target"):
         (tmp_path / part).mkdir()
         picture().save(tmp_path / part / "a.png")
-    (tmp_path / "edits.jsonl").write_text(json.dumps({"source": "a.png", "target": "a.png", "instruction": "x"}) + "\n")
+    row = json.dumps({"source": "a.png", "target": "a.png", "instruction": "x"})
+    (tmp_path / "edits.jsonl").write_text(row + "\n", encoding="utf-8")
     before = PairReader(tmp_path).fingerprint()
     (tmp_path / "source" / ".DS_Store").write_bytes(b"1")
     (tmp_path / "source" / "Thumbs.db").write_bytes(b"1")
@@ -93,16 +94,16 @@ def test_pairs_and_their_fingerprint(tmp_path, picture):
 def test_sessions_and_results_of_benchmarks(tmp_path):
     sessions = tmp_path / "magic" / "test" / "edit_sessions.json"
     sessions.parent.mkdir(parents=True)
-    sessions.write_text(json.dumps({"1": [{"input": "a.png", "instruction": "now"}]}))
+    sessions.write_text(json.dumps({"1": [{"input": "a.png", "instruction": "now"}]}), encoding="utf-8")
     results = tmp_path / "any" / "anybench" / "add" / "edit_result.json"
     results.parent.mkdir(parents=True)
-    results.write_text(json.dumps([{"edit": "now", "edit_type": "add", "image_file": "a.png"}]))
+    results.write_text(json.dumps([{"edit": "now", "edit_type": "add", "image_file": "a.png"}]), encoding="utf-8")
     for file in (sessions, results):
         for place in (".ipynb_checkpoints", "__MACOSX"):
             copy = file.parents[1] / place / file.parent.name / file.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
-            copy.write_text(file.read_text().replace("now", "before"))
+            copy.write_text(file.read_text(encoding="utf-8").replace("now", "before"), encoding="utf-8")
     assert [row.instruction for row in MagicBrush().rows(tmp_path / "magic")] == ["now"]
     assert [row.instruction for row in AnyBench().rows(tmp_path / "any")] == ["now"]
 
@@ -141,16 +142,16 @@ def test_a_file_or_folder_takes_its_place_whole_or_not_at_all(tmp_path):
         for content in ("first", "second"):
             with written_whole(path) as unfinished:
                 if path.suffix:
-                    unfinished.write_text(content)
+                    unfinished.write_text(content, encoding="utf-8")
                 else:
                     unfinished.mkdir()
-                    (unfinished / content).write_text(content)
+                    (unfinished / content).write_text(content, encoding="utf-8")
                 assert not path.exists() or content == "second"
         with pytest.raises(ZeroDivisionError), written_whole(path) as unfinished:
             unfinished.mkdir()
             (unfinished / "half").touch()
             raise ZeroDivisionError
-    assert (tmp_path / "new" / "file.txt").read_text() == "second"
+    assert (tmp_path / "new" / "file.txt").read_text(encoding="utf-8") == "second"
     assert [each.name for each in (tmp_path / "new" / "folder").iterdir()] == ["second"]
     assert sorted(each.name for each in (tmp_path / "new").iterdir()) == ["file.txt", "folder"]
 
@@ -189,7 +190,7 @@ def test_the_same_tensors_and_texts_are_the_same_bytes(tmp_path):
 def test_files_are_moved_into_a_folder_and_others_stay_there(tmp_path):
     (tmp_path / "other").touch()
     with written_into(tmp_path) as unfinished:
-        (unfinished / "a").write_text("a")
+        (unfinished / "a").write_text("a", encoding="utf-8")
         assert [each.name for each in tmp_path.iterdir() if each != unfinished] == ["other"]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "other"]
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -28,7 +29,7 @@ def waiting_copies():
     class Operators(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             kwargs = kwargs or {}
-            result = function(*args, **kwargs)
+            result = function(*args, **kwargs | ({"generator": None} if "generator" in kwargs else {}))
             devices = {x.device.type for x in (*args, result) if isinstance(x, torch.Tensor)}
             copies = function.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and len(devices) > 1
             if copies and not (kwargs.get("non_blocking") or args[2:] == (True,)):
@@ -46,9 +47,20 @@ def waiting_copies():
         yield seen
 
 
+class OnMeta(torch.Generator):
+    """Torch has no generator there; nothing is drawn from this one."""
+
+    device = torch.device("meta")
+
+    def __new__(cls, device):
+        assert device == cls.device
+        return super().__new__(cls)
+
+
 @pytest.fixture
-def on_meta(editor):
+def on_meta(editor, monkeypatch):
     """The editor with its transformer on the meta device, and what moves a task there."""
+    monkeypatch.setattr(torch, "Generator", OnMeta)
     moved = copy.copy(editor)
     moved.transformer = copy.deepcopy(editor.transformer).to("meta")
 
@@ -61,30 +73,35 @@ def on_meta(editor):
     return moved, to_meta
 
 
+SHIPPED = {"hold": "agree", "hold_by": "mean", "heat_from": "both"}  # the small model's, in its lab.json
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "defaults"),
     [
-        {"guidance_scale": 2.0, "strength": 1.3, "hold_threshold": 0.3},
-        {"guidance_scale": 1.0, "strength": 0, "hold_threshold": 0.0},
-        {"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball", "draw": "inverse"},
-        *({"order": order, "hold_threshold": 0.3} for order in ORDERS),
+        ({"guidance_scale": 2.0, "strength": 1.3, "hold_threshold": 0.3}, {}),
+        ({"guidance_scale": 1.0, "strength": 0, "hold_threshold": 0.0}, {}),
+        ({"guidance_scale": 2.0, "token_temperature": 0.5, "focus": "ball", "draw": "inverse"}, {}),
+        ({"hold_threshold": 0.3, "revise": 0.1, "mask": "left"}, SHIPPED),
+        *(({"order": order, "hold_threshold": 0.3}, {}) for order in ORDERS),
     ],
 )
 @torch.no_grad()
-def test_a_step_of_an_edit_waits_for_nothing(editor, picture, on_meta, settings):
+def test_a_step_of_an_edit_waits_for_nothing(editor, picture, on_meta, settings, defaults):
     moved, to_meta = on_meta
-    task = to_meta(editor.prepare(picture(), INSTRUCTION, steps=3, **settings))
-    prepared, sampler, tokens = moved._prepared(task), moved._sampler(task.settings), task.start
+    if "mask" in settings:
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (0, 0, 16, 32))
+        settings = settings | {"mask": [mask, None]}
+    asked = [picture(), picture(seed=1)], INSTRUCTION
+    task = to_meta(editor.with_defaults(**defaults).prepare(*asked, steps=3, seed=[1, 2], **settings))
+    prepared, made = moved._prepared(task), []
+    moved._prepared = lambda task: prepared
     assert moved.device.type == "meta" and task.text.padding is not None
     with waiting_copies() as waiting:
-        for index in range(3):
-            logits, attention = moved._predict(task, tokens, timestep=2 - index, prepared=prepared)
-            decision = sampler.decide(
-                logits, tokens, index, heat=moved._heat(attention, task), source=task.source, fixed=task.fixed,
-                hold_threshold=task.settings.hold_threshold,
-            )  # fmt: skip
-            tokens = decision.tokens
-    assert waiting == [] and tokens.device.type == "meta"
+        for fields in moved._decide(task):
+            made.append({field.device.type for field in fields})
+    assert waiting == [] and made == [{"meta"}] * 3
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from editmgt_lab.errors import DataError, EndpointError, SettingError, TextError
 from editmgt_lab.metrics.backbones import CLIP_SOURCE, DINO_SOURCE, DINOV2_SOURCE, load_clip
 from editmgt_lab.metrics.measured import ALL
 from editmgt_lab.metrics.measures import Tools
+from tests.support import PATIENCE
 from tests.support.backbones import save_clip, save_dino
 from tests.support.parquet import IMAGE, column, png, write
 
@@ -42,7 +43,7 @@ def invert(source, instruction, number):
 
 
 def done(folder):
-    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def skipped(folder):
@@ -96,11 +97,12 @@ def test_emu_edit(emu, tmp_path):
     )
     expected = np.abs(255 - 2 * np.asarray(sample(0).source, float)).mean() / 255
     assert card.values("mine", "L1, source")[0] == pytest.approx(expected, abs=1e-6)
-    table = (folder / "results.txt").read_text()
+    table = (folder / "results.txt").read_text(encoding="utf-8")
     assert "4 of 7 rows were skipped" in table and "1 × the instruction is empty (such as 2)" in table
     assert "CLIP saw only the beginning of 1 of 3 target captions" in table
     assert "left out: DINOv2, source: no dinov2 network was given" in table
-    assert set(json.loads((folder / "results.json").read_text())["absent"]) == {"DINOv2, source", "LPIPS, source"}
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert set(results["absent"]) == {"DINOv2, source", "LPIPS, source"}
 
 
 MAGIC = [
@@ -214,9 +216,9 @@ def test_magicbrush_of_the_zip(tmp_path):
     }
     sessions = {image: [fields | {"instruction": "make it blue"}] for image, fields in turn.items()}
     sessions["139"].append({"input": "139-output1.png", "output": "139-output2.png", "mask": None, "instruction": "no"})
-    (root / "edit_sessions.json").write_text(json.dumps(sessions))
+    (root / "edit_sessions.json").write_text(json.dumps(sessions), encoding="utf-8")
     captions = {"30": {"30-output1.png": "a blue cat"}}
-    (root / "local_descriptions.json").write_text(json.dumps(captions))
+    (root / "local_descriptions.json").write_text(json.dumps(captions), encoding="utf-8")
     tools = Tools(clip=save_clip(tmp_path / "clip"))
     card = run(MagicBrush(), root, {"mine": invert}, tmp_path / "out", tools=tools, progress=False)
     assert list(skipped(tmp_path / "out")) == ["139_inde_2", "139_iter_2"]
@@ -254,7 +256,7 @@ def test_anybench_of_the_zip(tmp_path):
     }
     Image.new("RGB", (80, 64)).save(root / items["outpaint"][0]["edited_file"])
     for kind, each in items.items():
-        (root / "anybench" / kind / "edit_result.json").write_text(json.dumps(each))
+        (root / "anybench" / kind / "edit_result.json").write_text(json.dumps(each), encoding="utf-8")
     folder = tmp_path / "out"
     card = run(AnyBench(), root, {"mine": invert}, folder, tools=NONE, progress=False)
     reasons = skipped(folder)
@@ -311,7 +313,7 @@ def test_gedit(tmp_path):
     rows = [row(0, "color_alter"), row(1, "color_alter"), row(2, "subject-add"), row(0, "color_alter", "cn")]
     rows += [row(3, "unknown"), row(4, "subject-add", input_image_raw=column(b"broken"))]
     write_arrow(tmp_path / "gedit/data-00000-of-00001.arrow", schema, rows)
-    (tmp_path / "gedit/state.json").write_text("{}")
+    (tmp_path / "gedit/state.json").write_text("{}", encoding="utf-8")
     sizes = set()
 
     def judge(pictures, question):
@@ -347,7 +349,7 @@ def test_gedit(tmp_path):
     )
     assert lines[0]["instruction_language"] == "en" and lines[0]["intersection_exist"] == "True"
     assert (folder / lines[0]["edited_image"]).exists()
-    assert "copy the source: average of 2 tasks 0.000" in (folder / "gedit.txt").read_text()
+    assert "copy the source: average of 2 tasks 0.000" in (folder / "gedit.txt").read_text(encoding="utf-8")
 
 
 def test_gedit_keys_may_have_folders(tmp_path):
@@ -389,27 +391,27 @@ def edit(source, instruction, number):
 
 
 def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(tmp_path, monkeypatch):
-    (tmp_path / "slow_editor.py").write_text(SLOW)
+    (tmp_path / "slow_editor.py").write_text(SLOW, encoding="utf-8")
     options = (
         "small-world --data 6 --editor slow_editor:edit --output out --clip none --dino none --dinov2 none".split()
     )
     root = Path(lab.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, tmp_path, os.environ["PYTHONPATH"])))}
     command = [sys.executable, "-m", "editmgt_lab.benchmarks", *options]
-    killed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    killed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     folder = tmp_path / "out"
-    before = (folder / "rows.jsonl").read_text()
+    before = (folder / "rows.jsonl").read_text(encoding="utf-8")
     assert [row["key"] for row in done(folder)] == ["00000", "00001", "00002"]
-    (folder / "rows.jsonl").write_text(before + before.splitlines()[0][:40])  # the last line torn
+    (folder / "rows.jsonl").write_text(before + before.splitlines()[0][:40], encoding="utf-8")  # the last line torn
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(options) == 0
-    assert (folder / "rows.jsonl").read_text().startswith(before)
+    assert (folder / "rows.jsonl").read_text(encoding="utf-8").startswith(before)
     assert [row["key"] for row in done(folder)] == [f"{number:05d}" for number in range(6)]
-    assert (tmp_path / "calls.txt").read_text().split() == ["0", "1", "2", "3", "3", "4", "5"]
-    assert "6 of 6 rows" in (folder / "results.txt").read_text() and main(options) == 0
-    assert len((tmp_path / "calls.txt").read_text().split()) == 7, "nothing was left to do"
+    assert (tmp_path / "calls.txt").read_text(encoding="utf-8").split() == ["0", "1", "2", "3", "3", "4", "5"]
+    assert "6 of 6 rows" in (folder / "results.txt").read_text(encoding="utf-8") and main(options) == 0
+    assert len((tmp_path / "calls.txt").read_text(encoding="utf-8").split()) == 7, "nothing was left to do"
 
 
 def test_an_editor_that_raises_stops_the_run_and_the_next_one_goes_on(tmp_path):
@@ -462,7 +464,7 @@ def test_a_run_begun_anew_and_stopped_goes_on_without_the_old_pictures(tmp_path)
     mine.made_of = "weights that changed unseen"
     for name in ("my_notes/a.txt", "b.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("the user's own")
+        (tmp_path / name).write_text("the user's own", encoding="utf-8")
     options = {"tools": NONE, "progress": False}
     run(SmallWorld(), "4", {"mine": mine, "before": invert}, tmp_path, **options)
     grey, stop = 200, 2
@@ -478,7 +480,7 @@ def test_a_run_begun_anew_and_stopped_goes_on_without_the_old_pictures(tmp_path)
 def test_nothing_is_forgotten_where_no_run_was_begun(tmp_path):
     for folder in ("csv", "mine"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "own.txt").write_text("the user's own")
+        (tmp_path / folder / "own.txt").write_text("the user's own", encoding="utf-8")
     run(SmallWorld(), "1", {"mine": invert}, tmp_path, tools=NONE, anew=True, progress=False)
     assert (tmp_path / "csv/own.txt").exists() and (tmp_path / "mine/own.txt").exists()
 
@@ -515,13 +517,13 @@ def test_only_errors_of_the_row_skip_it(tmp_path):
 
 def test_a_damaged_journal_is_an_error(tmp_path):
     run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
-    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     for broken in ("{broken", "[" * 200_000, '{"key": "a", "scores": 3}', "3"):
-        (tmp_path / "rows.jsonl").write_text("\n".join([broken, *lines]) + "\n")
+        (tmp_path / "rows.jsonl").write_text("\n".join([broken, *lines]) + "\n", encoding="utf-8")
         with pytest.raises(DataError, match="line 1"):
             run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
     for broken in ("[]", '{"edits": {}}', '{"edits": [], "measures": {}}'):
-        (tmp_path / "settings.json").write_text(broken)
+        (tmp_path / "settings.json").write_text(broken, encoding="utf-8")
         with pytest.raises(DataError, match="no record of a run's settings"):
             run(SmallWorld(), "2", {}, tmp_path, tools=NONE, progress=False)
 
@@ -537,7 +539,7 @@ def test_the_card_is_of_this_runs_rows(tmp_path):
     shown = []
     for data, count in (("2", None), ("4", None), ("4", 1), ("3", None)):
         card = run(SmallWorld(), data, {"mine": edit}, tmp_path, tools=NONE, count=count, progress=False)
-        results = json.loads((tmp_path / "results.json").read_text())
+        results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert f"0 of {len(card.scored)} rows were skipped" in card.table()
         shown.append((len(card.scored), results["summary"][ALL]["mine"]["L1, source"]["count"]))
     assert shown == [(2, 2), (4, 4), (1, 1), (3, 3)] and calls == [0, 1, 2, 3] and len(done(tmp_path)) == 4
@@ -553,7 +555,7 @@ def test_a_folder_is_the_same_however_it_is_named(magic, tmp_path, monkeypatch):
     shown = []
     for name in ("magic", "./magic/../magic", magic):
         card = run(MagicBrush(), name, {"mine": invert}, tmp_path / "out", tools=NONE, progress=False)
-        shown.append(((tmp_path / "out/rows.jsonl").read_text(), card.table()))
+        shown.append(((tmp_path / "out/rows.jsonl").read_text(encoding="utf-8"), card.table()))
     assert shown[0] == shown[1] == shown[2]
 
 
@@ -574,10 +576,10 @@ def test_keys_that_repeat_are_reported(tmp_path):
 def test_tables_of_every_kind(emu, tmp_path, monkeypatch):
     assert [row["idx"] for row in read_rows(emu, "test")] == [0, 1, 2, 3, 4, 5, 5]
     assert [row["idx"] for row in read_rows(emu)] == [0, 1, 2, 3, 4, 5, 5, 9]
-    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
-    (tmp_path / "rows.json").write_text('[{"a": 3}]')
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
+    (tmp_path / "rows.json").write_text('[{"a": 3}]', encoding="utf-8")
     assert [row["a"] for name in ("rows.jsonl", "rows.json") for row in read_rows(tmp_path / name)] == [1, 2, 3]
-    (tmp_path / "rows.json").write_text("{}")
+    (tmp_path / "rows.json").write_text("{}", encoding="utf-8")
     (tmp_path / "cut.parquet").write_bytes(next((emu / "data").iterdir()).read_bytes()[:500])
     for source, split in (("rows.json", None), ("cut.parquet", None), ("none", None), ("emu", "dev")):
         with pytest.raises(DataError):
@@ -597,7 +599,7 @@ def test_the_drawn_world_has_a_clip_of_its_own(tmp_path):
     clip = next(each for each in card.measures if each.name == "CLIP-T")
     assert clip.backbone == "tiny CLIP" and not any(name.startswith("CLIP") for name in card.absent)
     assert card.values(COPY, "CLIP-dir, captions") == [0, 0, 0] and len(card.values("mine", "CLIP-I, target")) == 3
-    networks = json.loads((tmp_path / "settings.json").read_text())["measures"]["networks"]
+    networks = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))["measures"]["networks"]
     assert networks["clip"] == load_clip("tiny").fingerprint
 
 
@@ -631,7 +633,7 @@ def test_what_a_benchmark_has_no_measure_for_is_refused(tmp_path, capsys, benchm
 
 @pytest.mark.parametrize(("benchmark", "file"), [(MagicBrush, "edit_sessions.json"), (AnyBench, "edit_result.json")])
 def test_a_zip_has_no_splits(tmp_path, benchmark, file):
-    (tmp_path / file).write_text("{}")
+    (tmp_path / file).write_text("{}", encoding="utf-8")
     assert list(benchmark().rows(tmp_path)) == []
     with pytest.raises(SettingError, match="the split 'train' was asked of edit_"):
         list(benchmark("train").rows(tmp_path))
@@ -655,8 +657,18 @@ def test_a_model_and_a_split_are_the_same_however_they_are_named(tiny_folder, tm
     for model, split in ((str(tiny_folder), []), (tiny_folder.name, ["--split", "test"])):
         options = ["--model", model, "--steps", "1", "--output", str(tmp_path / "out"), *split, *SILENT]
         assert main(["small-world", "--data", "1", *options]) == 0
-    kept = json.loads((tmp_path / "out/settings.json").read_text())["edits"]
+    kept = json.loads((tmp_path / "out/settings.json").read_text(encoding="utf-8"))["edits"]
     assert kept["model"] == str(tiny_folder.resolve()) and kept["split"] == "test"
+
+
+def test_the_command_measures_again_where_it_is_asked_to(tmp_path, capsys):
+    given = ["small-world", "--data", "2", "--editor", f"{__name__}:invert", "--output", str(tmp_path / "out"), *SILENT]
+    assert main(given) == 0 and "left out: DINO, target" in capsys.readouterr().out
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*invert*/*.png")}
+    given += ["--dino", str(save_dino(tmp_path / "dino"))]
+    assert main(given) == 2 and "--rescore" in capsys.readouterr().err
+    assert main([*given, "--rescore"]) == 0 and "left out: DINO, target" not in capsys.readouterr().out
+    assert len(made) == 2 and all(file.stat().st_mtime_ns == written for file, written in made.items())
 
 
 def test_command_line_says_what_is_wrong(tmp_path, capsys):

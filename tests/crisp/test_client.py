@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import urllib.error
 from dataclasses import replace
 
@@ -179,6 +180,33 @@ def test_a_key_that_a_server_repeats_is_never_said(body, monkeypatch):
     assert "sk-this" not in str(http.post("http://server/v1", {}, patience=Patience(1), key_variable="SOME_KEY"))
 
 
+def test_an_error_whose_body_drips_is_given_up_in_time(monkeypatch):
+    dripping = threading.Event()
+
+    class Body(io.BytesIO):
+        def read(self, size=-1):
+            dripping.wait(PATIENCE)
+            return b""
+
+    def refused(request, timeout):
+        raise urllib.error.HTTPError(request.full_url, 401, "no", {}, Body())
+
+    monkeypatch.setattr(http, "_exchange", refused)
+    with pytest.raises(EndpointError, match="gave no answer: timed out"):
+        http.post("http://server/v1", {}, patience=Patience(1, timeout=0.05))
+    assert not dripping.is_set()
+    dripping.set()
+
+
+def test_who_is_down_is_told_by_what_it_is():
+    nowhere, once = "http://127.0.0.1:9/v1", Patience(attempts=1)
+    with pytest.raises(EndpointError, match="OpenAI's protocol"):
+        Client(nowhere, "m", patience=once).ask("How many?", SCHEMA)
+    with pytest.raises(EndpointError) as error:
+        HttpEditor(nowhere, patience=once).edit(Image.new("RGB", (8, 8)), "remove it", 1)
+    assert "gave no answer" in str(error.value) and "OpenAI" not in str(error.value)
+
+
 def test_answers_are_kept_by_content_and_their_cost_is_counted(server, tmp_path):
     client, before = server.client(cache=tmp_path), len(server.asked())
     assert client.cost().calls == 0
@@ -245,13 +273,14 @@ def test_models_do_their_roles(server, tmp_path):
     with pytest.raises(SettingError, match="rounds is 0"):
         EndpointWriter(client, rounds=0)
     assert "another verb" in server.asked()[-1]["content"]["messages"][0]["content"][-1]["text"]
-    server.answer('{"success": 8, "preservation": 4.5, "quality": 9}')
-    scores = EndpointJudge(client, reads=False).judge(picture, picture, CAPTION, request)
-    assert (scores.success, scores.preservation, scores.quality) == (8, 4.5, 9)
+    server.behave('{"success": 8, "preservation": 4.5, "quality": 9}', CAPTION.to_json())
+    scores = EndpointJudge(client).judge(picture, picture, CAPTION, request)
+    assert scores.reading == CAPTION and (scores.success, scores.preservation, scores.quality) == (8, 4.5, 9)
     assert scores.overall == pytest.approx((4.5 * 9) ** 0.5)
+    server.behave("ok")
     server.answer('{"success": 11, "preservation": 4.5, "quality": 9}')
     with pytest.raises(EndpointError, match="success"):
-        EndpointJudge(client, reads=False).judge(picture, picture, CAPTION, request)
+        EndpointJudge(client).judge(picture, picture, CAPTION, request)
     server.answer('{"suitable": false, "why": "mere text"}')
     answer = Suitable(client).answer({"picture": png(picture)})
     assert answer["values"] == [{"suitable": 0.0, "suitable_why": "mere text"}]

@@ -4,10 +4,12 @@ import errno
 import io
 import random
 import re
+import struct
 import sys
 import tarfile
 import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,14 @@ from editmgt_lab.crisp.curate import decode, measures, sources, text
 from editmgt_lab.crisp.curate.aesthetic import Aesthetic
 from editmgt_lab.crisp.curate.decode import header_size
 from editmgt_lab.crisp.curate.duplicates import near_duplicates
+from editmgt_lab.crisp.curate.metadata import without_metadata
 from editmgt_lab.crisp.curate.rules import DRAWN, MEASURED, PHOTOGRAPHS, RULES, Curate, Measure, broken_rules
 from editmgt_lab.crisp.curate.sources import Source
 from editmgt_lab.crisp.curate.text import Writing
 from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled
 from editmgt_lab.crisp.engine.shards import Store
 from editmgt_lab.crisp.engine.stages import ROWS, Stage
+from editmgt_lab.data import tables
 from editmgt_lab.data.tables import rows_of
 from editmgt_lab.errors import DataError, SettingError
 from editmgt_lab.metrics.backbones import load_clip
@@ -79,6 +83,15 @@ def test_a_folder_a_table_a_tar_and_the_hub_give_the_same_pictures(tmp_path, pic
         assert [row["bytes"] for row in read(Source(str(place)))] == contents
     assert sorted(row["bytes"] for row in read(Source(str(folder)))) == sorted(contents)
     assert [row["id"] for row in read(Source(str(tar), limit=2))] == ["00000000", "00000001"]
+
+
+def test_a_folder_that_may_not_be_entered_says_so(tmp_path, monkeypatch):
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tables, "files_in", closed)
+    with pytest.raises(DataError, match="cannot be told: .*Permission denied"):
+        read(Source(str(tmp_path)))
 
 
 def test_what_holds_no_pictures_says_so(tmp_path, pictures):
@@ -231,15 +244,76 @@ def test_what_is_too_large_for_a_picture_is_not_read(tmp_path, pictures):
     assert picture["bytes"] == png(pictures[0])
 
 
+def put(tar, name, content, headers=()):
+    member = tarfile.TarInfo(name)
+    member.size, member.pax_headers = len(content), dict(headers)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ({"GNU.sparse.size": "x"}, b"x"),
+        ({"GNU.sparse.map": "a,b", "GNU.sparse.size": "1"}, b"x"),
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}, b"xx\nx\n".ljust(512, b"\0")),
+    ],
+)
+def test_a_tar_with_a_bad_sparse_header_keeps_the_pictures_before_it(tmp_path, pictures, headers, content):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        put(tar, "0.png", png(pictures[0]))
+        put(tar, "1.png", content, headers)
+    whole, bad = read(Source(str(tmp_path)))
+    assert whole["bytes"] == png(pictures[0]) and bad["bytes"] is None and "a.tar after 1 pictures" in bad["origin"]
+
+
+def test_the_parts_of_a_sample_are_no_pictures_of_their_own(tmp_path, pictures):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a/1.mask.png", "a/1.jpg", "a/1.seg.png", "a/2.PNG", "./a.b/2.png", "._3.png", "4.json"):
+            put(tar, name, png(pictures[0]))
+    assert [row["origin"] for row in read(Source(str(tmp_path)))] == [
+        "a.tar/a/1.jpg",
+        "a.tar/a/2.PNG",
+        "a.tar/./a.b/2.png",
+    ]
+    (tmp_path / "a.tar").unlink()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        put(tar, "1.mask.png", png(pictures[0]))
+    with pytest.raises(DataError, match="no dot in KEY"):
+        read(Source(str(tmp_path)))
+
+
+def test_names_of_pictures_are_of_the_data_sets_folder_and_the_hub_has_none(tmp_path, pictures, hub):
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    write(tmp_path / "set" / "deep" / "a.parquet", [("image", pa.string())], [{"image": "0.png"}])
+    hub("somebody/names", tmp_path / "set")
+    (tmp_path / "set" / "0.png").write_bytes(png(pictures[0]))
+    with pytest.warns(UserWarning, match="such as 0.png"):
+        ((row,),) = [shard.read() for shard in Source(str(tmp_path / "set")).shards()]
+    assert row["bytes"] == png(pictures[0])
+    ((row,),) = [shard.read() for shard in Source("somebody/names").shards()]
+    assert "names the picture '0.png' and does not hold it" in row["refused"]
+
+
+def test_lines_about_pictures_are_read_where_they_are_named(tmp_path, pictures):
+    (tmp_path / "0.png").write_bytes(png(pictures[0]))
+    (tmp_path / "metadata.jsonl").write_text('{"image": "0.png", "text": "a cat"}')
+    with pytest.warns(UserWarning, match="1 files such as 0.png. 1 others, such as metadata.jsonl"):
+        assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["0.png"]
+    with pytest.warns(UserWarning), pytest.raises(SettingError, match="such as a .jsonl file, as the source"):
+        read(Source(str(tmp_path), caption="text"))
+    (row,) = read(Source(str(tmp_path / "metadata.jsonl"), caption="text"))
+    assert (row["bytes"], row["given"]) == (png(pictures[0]), "a cat")
+
+
 def test_what_is_left_out_of_a_folder_is_said(tmp_path, pictures):
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.png").write_bytes(png(pictures[0]))
     write(tmp_path / "b.parquet", [("image", IMAGE)], [{"image": column(pictures[1])}])
-    with pytest.warns(UserWarning, match=r"taken from 1 .parquet files. 1 others, such as a.png"):
+    with pytest.warns(UserWarning, match=r"taken from 1 files such as b.parquet. 1 others, such as a.png"):
         assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["b.parquet#0"]
     with tarfile.open(tmp_path / "deep" / "c.tar", "w") as tar:
         tar.add(tmp_path / "a.png", "0.png")
-    with pytest.warns(UserWarning, match=r"taken from 1 .tar files. 2 others"):
+    with pytest.warns(UserWarning, match=r"taken from 1 files such as c.tar. 2 others"):
         assert [row["origin"] for row in read(Source(str(tmp_path)))] == ["c.tar/0.png"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -356,9 +430,33 @@ def test_what_is_published_says_neither_where_nor_whose(picture, kind):
         assert after.info["icc_profile"] == SRGB
         assert after.convert("RGB").tobytes() == decode.opened(told).tobytes()
     assert b"Somebody" not in row["picture"] and b"2024:01:01" not in row["picture"]
-    assert row["note"] == "metadata removed" and Measure.version == 4
+    assert row["note"] == "metadata removed" and Measure.version == 5
     (again,) = measured(row["picture"])["values"]
     assert (again["picture"], again["note"]) == (row["picture"], None)
+
+
+def chunk(name, content):
+    return struct.pack(">I4s", len(content), name) + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def test_places_for_pixels_and_colours_hold_no_texts(picture):
+    image = picture(64, 48)
+    jpeg = as_file(image, "JPEG")
+    assert jpeg[2:20].startswith(b"\xff\xe0\0\x10JFIF")
+    thumbnail = b"\xff\xe0" + struct.pack(">H", 16 + 12) + jpeg[6:18] + bytes((2, 2)) + b"Somebody's.."
+    adobe = b"\xff\xee" + struct.pack(">H", 14 + 8) + b"Adobe\0\x64\0\0\0\0\x01" + b"Somebody"
+    whole = png(image)
+    head, rest = whole[:33], whole[33:]
+    profile = chunk(b"iCCP", b"Somebody\0\0" + zlib.compress(SRGB))
+    cases = {"JPEG": jpeg[:2] + thumbnail + adobe + jpeg[20:], "PNG": head + profile + rest}
+    for kind, told in cases.items():
+        shown, kept, note = decode.decoded(told)
+        assert b"Somebody" in told and b"Somebody" not in kept and note == "metadata removed", kind
+        assert decode.opened(kept).tobytes() == shown.tobytes() and decode.decoded(kept)[1:] == (kept, None)
+        with Image.open(io.BytesIO(kept)) as again:
+            assert again.format == kind and again.info.get("icc_profile") == (SRGB if kind == "PNG" else None)
+    assert without_metadata(jpeg[:2] + thumbnail + jpeg[20:], "JPEG") == jpeg
+    assert without_metadata(head + chunk(b"ABCD", b"Somebody") + rest, "PNG") == whole
 
 
 def test_a_file_of_another_build_loses_its_metadata_and_no_pixel(picture, monkeypatch):
@@ -509,6 +607,9 @@ def test_without_the_text_detector_it_says_what_to_install(monkeypatch):
 
 def test_the_aesthetic_score_is_a_head_on_clip(tmp_path, picture):
     folder, content = save_clip(tmp_path / "clip"), png(picture(64, 64))
+    with pytest.raises(SettingError, match=r"holds no head.safetensors"):
+        Aesthetic(folder)
+    (folder / "head.safetensors").write_bytes(b"no head")
     assert "no linear head" in Aesthetic(folder).answer({"picture": content})["error"]["problem"]
     save_file({"weight": torch.ones(1, 16), "bias": torch.tensor([4.0])}, folder / "head.safetensors")
     (row,) = Aesthetic(folder).answer({"picture": content})["values"]

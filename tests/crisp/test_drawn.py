@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editmgt_lab.crisp.assure.rules import load_bounds
 from editmgt_lab.crisp.curate.decode import header_size
 from editmgt_lab.crisp.drawn.choose import main as choose
 from editmgt_lab.crisp.drawn.editors import DONE, FAULTS, DrawnEditor, ManyFaults
 from editmgt_lab.crisp.drawn.grammar import ROUNDS, ask, ask_in_vain, understand
 from editmgt_lab.crisp.drawn.models import DrawnDescriber, DrawnJudge, DrawnWriter
-from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, spoiled
+from editmgt_lab.crisp.drawn.pictures import GOOD, SPOILED, draw, spoiled
 from editmgt_lab.crisp.drawn.reader import caption_of, read_drawn, scene_of
 from editmgt_lab.crisp.drawn.truth import instruction_is_valid, truth_of
 from editmgt_lab.crisp.instruct.captions import CAPTION_SCHEMA, REQUEST_SCHEMA, Caption, Request
@@ -151,13 +152,39 @@ def test_the_truth_is_told_at_sizes_that_are_not_drawn(size):
 
 def test_bounds_are_chosen_of_the_pictures_that_were_asked_for(tmp_path, capsys):
     """Also where more of them lie in the folder from an earlier time."""
-    arguments = ["--output", str(tmp_path), "--size", "64", "--clip", "none", "--editor", "drawn", "--candidates", "1"]
-    for count in ("5", "2"):
+    arguments = ["--output", str(tmp_path), "--size", "64", "--careless", "0"]
+    for count in ("12", "8"):
         assert choose([*arguments, "--count", count, "--shard", "1"]) == 0
-    assert len(json.loads((tmp_path / "shards" / "manifest.json").read_text())[0]["shards"]) == 2
-    for wrong, said in ((["--count", "0"], "count is 0"), ([str(tmp_path)], "is not known")):
+    assert len(json.loads((tmp_path / "shards" / "manifest.json").read_text())[0]["shards"]) == 8
+    assert load_bounds(tmp_path / "clip_bounds.json")
+    for wrong, said in (
+        (["--count", "0"], "count is 0"),
+        ([str(tmp_path)], "is not known"),
+        (["--until", "curate"], "--until is not heard"),
+        (["--clip", "none"], "--clip none is not heard"),
+        (["--count", "2", "--editor", "drawn"], "no bound can be chosen"),
+    ):
         assert choose([*arguments, *wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_pictures_of_another_world_are_drawn_anew(tmp_path):
+    """By the line that says what each is; one that comes out the same keeps its time."""
+    asked, truth = {"split": "validation", "size": 64, "progress": False}, tmp_path / "truth.jsonl"
+
+    def drawn(count=6, **other):
+        place = draw(tmp_path, count, **asked | other)
+        return [(path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(place.iterdir())]
+
+    first = drawn()
+    assert drawn() == first and drawn(8)[:6] == first and drawn(6)[:6] == first and drawn(8)[:6] == first
+    (tmp_path / "pictures" / "00000001.png").write_bytes(b"of other code")
+    assert drawn(6)[1][1] == b"of other code", "which nobody tells"
+    truth.write_text(truth.read_text().replace('"code": "', '"code": "other '))
+    again = drawn(6)
+    assert [content for _, content in again[:6]] == [content for _, content in first]
+    assert [number for number in range(6) if again[number] != first[number]] == [1]
+    assert not {*drawn(6, size=128)[:6]} & {*first}
 
 
 def edits(count):

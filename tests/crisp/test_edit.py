@@ -17,8 +17,9 @@ from editmgt_lab.crisp.edit import editors
 from editmgt_lab.crisp.edit.operators import Candidates, Edit
 from editmgt_lab.crisp.engine.operators import _answers
 from editmgt_lab.crisp.engine.shards import Store
-from editmgt_lab.crisp.engine.stages import Rows, Stage
+from editmgt_lab.crisp.engine.stages import Stage
 from editmgt_lab.errors import ImageError
+from tests.crisp.engine.rows import Rows
 from tests.support import PATIENCE
 from tests.support.parquet import png
 
@@ -78,6 +79,7 @@ def pipeline(monkeypatch):
         return SimpleNamespace(images=[Image.new("RGB", (options.get("width", size[0][0]), size[0][1]))])
 
     monkeypatch.setattr(editors, "_pipeline_class", lambda name: None)
+    monkeypatch.setattr(editors, "_fetched", lambda folder: folder)
     monkeypatch.setattr(editors, "_pipeline", lambda *_: call)
     return SimpleNamespace(asked=asked, size=size)
 
@@ -133,7 +135,7 @@ def test_each_editor_is_loaded_once_for_a_shard_and_the_rows_keep_their_order(tm
     columns = {"id": names, "instruction_id": names, "instruction": names, "picture": pictures}
     stage = Stage("edit", (Candidates({"b": 2, "a": 2}), Edit((Large("b"), Large("a")))), pictures=("output",))
     store = Store(tmp_path)
-    (shard,) = stage.run([Rows("k", pa.table(columns), {})], store, progress=False)
+    (shard,) = stage.run([Rows("k", pa.table(columns))], store, progress=False)
     assert loaded == ["a"] * 10 + ["b"] * 10
     rows = [*store.rows(shard, pictures=("output",))]
     assert [(row["id"], row["editor"]) for row in rows] == [(f"{n}/{i}", "bbaa"[i]) for n in names for i in range(4)]

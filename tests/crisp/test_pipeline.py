@@ -222,7 +222,7 @@ def test_statistics_of_a_published_set(published, tmp_path, capsys):
     assert statistics_main([str(published[0]), "--output", str(tmp_path), "--limit", "5"]) == 0
     assert "5 pairs" in capsys.readouterr().out and (tmp_path / "statistics.png").exists()
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(DataError, match="no known schema"):
+    with pytest.raises(DataError, match="has the columns a"):
         statistics(tmp_path / "x.jsonl", progress=False)
 
 
@@ -240,7 +240,6 @@ def test_the_pick_is_the_best_of_each_instruction():
     assert [name for name, error in kept.items() if not error] == ["1", "2"]
     assert json.loads(kept["0"]["verdicts"])[0]["by"] == 5.0
     assert kept["3"]["reason"] == TIE and json.loads(kept["3"]["verdicts"])[0]["by"] is None
-    assert [row["id"] for row, error in Pick(least=4.0).choose(rows) if not error] == ["1"]
     rows[1]["success"] = 2.0
     kept = {row["id"]: error for row, error in Pick().choose(rows)}
     (verdict,) = json.loads(kept["3"]["verdicts"])
@@ -304,6 +303,9 @@ def test_bounds_are_data(tmp_path):
     assert rules.load_bounds(path) == {name: dict(of) for name, of in rules.DRAWN.items()}
     path.write_text('{"add": {"beauty": [1, 2]}}')
     with pytest.raises(SettingError, match="bounds for beauty"):
+        rules.load_bounds(path)
+    path.write_text("{}")
+    with pytest.raises(SettingError, match="holds no bounds"):
         rules.load_bounds(path)
     path.write_text('{"add": 3}')
     with pytest.raises(SettingError, match="holds no bounds"):
@@ -374,7 +376,9 @@ def test_a_candidate_that_nobody_could_judge_is_no_loser(world, tmp_path):
     ("arguments", "said"),
     [
         (["--editor", "magic"], "unknown editor"),
-        (["--editor", "drawn:sneeze"], "no pipeline drawn|unknown editor"),
+        (["--editor", "drawn:sneeze"], "unknown editor"),
+        (["--editor", "faults:drift"], "unknown editor"),
+        (["--editor", "sloppy:x"], "unknown editor"),
         (["--editor", "Step1XEditPipeline:folder"], "no release of diffusers"),
         (["--editor", "NoSuchPipeline:folder"], "no pipeline NoSuchPipeline"),
         (["--editor", "faults", "--editor", "faults"], "a name of its own"),
@@ -387,6 +391,15 @@ def test_a_candidate_that_nobody_could_judge_is_no_loser(world, tmp_path):
         (["--rule", "twin_bits=nan:"], "a bound of nan"),
         (["--endpoint", "http://[::1", "--endpoint-model", "m"], "is no address"),
         (["--careless", "2"], "careless 2.0"),
+        (["--instructions", "8"], "8 instructions for a picture"),
+        (["--instructions", "2", "--categories", "add", "add"], "so 1 of add"),
+        (["PHOTOS", "--until", "curate", "--split", "test", "--size", "64"], "nobody hears --split, --size"),
+        (["PHOTOS", "--until", "curate", "--careless", "0.9"], "nobody hears --careless"),
+        (["--endpoint", "http://host/v1", "--endpoint-model", "m", "--careless", "0"], "nobody hears --careless"),
+        (["PHOTOS", "--endpoint", "http://host/v1", "--endpoint-model", "m"], "nobody edits photographs"),
+        (["--rule", "twin_bits=41:100"], "drops every picture"),
+        (["--rule", "twin_bits=257:"], "drops every picture"),
+        (["--aesthetic", "nowhere"], "holds no head.safetensors"),
         (["--rule", "text=:0.001"], "nobody measures text"),
         (["--rule", "suitable=1:", "--rule", "aesthetic=5:"], "nobody measures aesthetic, suitable"),
     ],
@@ -394,6 +407,15 @@ def test_a_candidate_that_nobody_could_judge_is_no_loser(world, tmp_path):
 def test_wrong_settings_say_what_to_do(arguments, said, tmp_path):
     with pytest.raises(SettingError, match=said):
         plan(*arguments, "--output", str(tmp_path)).stages()
+
+
+def test_a_category_named_twice_is_one():
+    assert plan("--categories", "add", "color", "add").writer.categories == ("add", "color")
+
+
+def test_photographs_may_be_described_without_an_editor(tmp_path):
+    asked = ("PHOTOS", "--endpoint", "http://host/v1", "--endpoint-model", "m", "--output", str(tmp_path))
+    assert plan(*asked, "--until", "instruct") and plan(*asked, "--editor", "http://host/edit")
 
 
 def test_chosen_bounds_are_on_what_is_measured(tmp_path):
@@ -450,6 +472,19 @@ def test_an_output_in_the_source_is_refused(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     beside = tmp_path.parent / f"{tmp_path.name} beside"
     assert main([".", "--until", "curate", "--output", str(beside)]) == 0 and (beside / "shards").is_dir()
+
+
+@pytest.mark.parametrize("part", ["dataset", "losers", "shards", "answers", "dataset/deep", "linked"])
+def test_a_source_in_a_folder_that_the_run_writes_is_refused(tmp_path, capsys, part):
+    folder = tmp_path / "out" / part
+    folder.mkdir(parents=True)
+    render(sample_scene(3, split="validation"), 64).save(folder / "a.png")
+    if part == "linked":
+        (tmp_path / "out" / "dataset").symlink_to(folder)
+    for source in (folder, folder / "a.png"):
+        assert main([str(source), "--preset", "drawn", "--editor", "drawn", "--output", str(tmp_path / "out")]) == 2
+        assert "lies in" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
 
 
 def test_the_numbers_of_a_single_edit_are_json(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from editmgt_lab.crisp.results.statistics import Statistics, main, statistics
-from editmgt_lab.errors import DataError
+from editmgt_lab.errors import DataError, SettingError
 from tests.data.test_pairs import CRISP, crisp_row
 from tests.support.parquet import write
 
@@ -51,6 +51,27 @@ def test_pictures_that_a_table_names_are_measured(tmp_path, picture):
     for source in (tmp_path, tmp_path / "rows.jsonl"):
         told = counted(source)
         assert (told.unreadable, told.long_sides, told.sizes_differ) == (0, {48: 1}, 1)
+
+
+def test_what_the_reader_takes_is_counted_as_it_is_read(tmp_path, picture):
+    """A plain folder by its file; a first line that is no object; test files as well; and nothing at all."""
+    for part in ("plain/source", "plain/target", "lines"):
+        (tmp_path / part).mkdir(parents=True)
+    for place in ("plain/source/a.png", "plain/target/a.png", "lines/a.png"):
+        picture(40, 32).save(tmp_path / place)
+    (tmp_path / "plain/edits.jsonl").write_text('{"source": "a.png", "target": "a.png", "instruction": "x"}')
+    (tmp_path / "lines/test.jsonl").write_text('[]\n{"source_img": "a.png", "target_img": "a.png", "instruction": "x"}')
+    assert counted(tmp_path / "plain/edits.jsonl") == counted(tmp_path / "plain")
+    told = counted(tmp_path / "lines")
+    assert (told.rows, told.unreadable, told.long_sides) == (2, 1, {40: 1})
+    write(tmp_path / "empty/a.parquet", CRISP, [])
+    (tmp_path / "plain/edits.jsonl").write_text("")
+    for source, said in (("empty", "they hold no rows"), ("plain", "holds no rows")):
+        with pytest.raises(DataError, match=said):
+            counted(tmp_path / source)
+    for limit in (0, -1):
+        with pytest.raises(SettingError, match="limit is"):
+            statistics(tmp_path / "lines", limit=limit, progress=False)
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2500, "~no such user/x"])

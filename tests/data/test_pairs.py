@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 
 import editmgt_lab as lab
 from editmgt_lab.basics import folders
-from editmgt_lab.data import tokens
+from editmgt_lab.data import tables, tokens
 from editmgt_lab.data.pairs import Pair, PairReader, main
 from editmgt_lab.data.tables import absent_files
 from editmgt_lab.data.tokens import TokenPairs, token_pairs
 from editmgt_lab.errors import DataError, DiskError, ImageError, SettingError, ShapeError, TextError
 from editmgt_lab.finetuning.drawn import pairs_of
+from tests.support import PATIENCE
 from tests.support.parquet import IMAGE, column, png, write
 
 CRISP = [("input_img", IMAGE), ("output_img", IMAGE), ("instruction", pa.string()), ("type", pa.string())]
@@ -198,6 +199,38 @@ def test_a_plain_folder_by_its_file_and_without_splits(plain):
     assert [pair.instruction for pair in named] == [pair.instruction for pair in PairReader(plain)]
     with pytest.raises(SettingError, match="split 'test' of .*, whose pairs are in one edits.jsonl"):
         PairReader(plain, split="test")
+
+
+def unreadable(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_what_may_not_be_read_says_so(plain, crisp, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", unreadable)
+        with pytest.raises(DataError, match=r"edits.jsonl cannot be read: .*Permission denied"):
+            list(PairReader(plain))
+    monkeypatch.setattr(tables, "files_in", unreadable)  # a folder that may be listed and not entered
+    with pytest.raises(DataError, match="the files of .* cannot be told: .*Permission denied"):
+        PairReader(crisp)
+
+
+def test_a_local_name_is_no_chain_of_file_systems(tmp_path, picture):
+    write(tmp_path / "a::b" / "zip::c.parquet", CRISP, [crisp_row(picture, 0)])
+    (tmp_path / "a::b" / "zip::d.jsonl").write_text('{"instruction": "x"}')
+    reader = PairReader(tmp_path / "a::b", schema="crispedit")
+    assert len(list(reader)) == 1 and (reader.report.rows, reader.report.files) == (2, {})
+
+
+def test_the_hub_names_no_picture_here(tmp_path, picture, hub, monkeypatch):
+    row = {"source_img": "a.png", "target_img": "a.png", "instruction": "x"}
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/rows.jsonl").write_text(json.dumps(row))
+    hub("somebody/names", tmp_path / "set")
+    reader = PairReader("somebody/names")
+    with pytest.raises(DataError, match="names the picture 'a.png' and does not hold it"):
+        list(reader)
+    assert reader.fingerprint()
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2500, "~no such user/x", "a\0b"])
@@ -428,8 +461,9 @@ tokens.token_pairs(lab.load(sys.argv[1], device="cpu"), PairReader(sys.argv[2]),
 def test_another_process_goes_on_where_one_was_killed(editor, tiny_folder, crisp, tmp_path, monkeypatch):
     (tmp_path / "killed.py").write_text(KILLED)
     command = [sys.executable, str(tmp_path / "killed.py"), str(tiny_folder), str(crisp), str(tmp_path / "kept")]
-    environment = os.environ | {"PYTHONPATH": str(Path(lab.__file__).parents[1])}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    paths = str(Path(lab.__file__).parents[1]), os.environ["PYTHONPATH"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode == -signal.SIGKILL, run.stderr
     calls, encode = [], tokens.encode
     monkeypatch.setattr(tokens, "encode", lambda *given: calls.append(1) or encode(*given))

@@ -8,9 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import editmgt_lab as lab
-from editmgt_lab.finetuning import load_adapter
-from editmgt_lab.finetuning.__main__ import main
+from editmgt_lab.data.tokens import TokenPairs
+from editmgt_lab.finetuning import Finetuner, load_adapter
+from editmgt_lab.finetuning.__main__ import main, parted
 from editmgt_lab.finetuning.adapters import WEIGHTS
+from editmgt_lab.studies import skills
 from editmgt_lab.studies.skills import Lesson, picture, table, verdicts
 
 QUICK = ["--device", "cpu", "--steps", "3", "--batch", "2", "--learning-rate", "0.01"]
@@ -27,7 +29,7 @@ def folder(tmp_path, picture):
         if i < 3:
             picture(40, 32, seed=10 + i).save(tmp_path / "data" / "target" / f"{i}.png")
         lines.append({"source": f"{i}.png", "target": f"{i}.png", "instruction": "make it blue"})
-    (tmp_path / "data" / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "data" / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return tmp_path
 
 
@@ -41,6 +43,31 @@ def test_a_skill_has_neither_schema_nor_split(tiny_folder, tmp_path, capsys, giv
     model = ["--model", str(tiny_folder), "--folder", str(tmp_path)]
     assert main(["cactus", *given.split(), *model, *QUICK]) == 2
     assert f"cactus is a skill of the drawn world, beside {given.split()[0]}" in capsys.readouterr().err
+
+
+def test_a_skill_is_taught_beside_old_pairs_and_begun_anew(tiny_folder, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    class Watched(Finetuner):
+        def __init__(self, editor, pairs, settings, **given):
+            seen.append((len(pairs), len(given["replay"]), settings.seed))
+            super().__init__(editor, pairs, settings, **given)
+
+    monkeypatch.setattr("editmgt_lab.finetuning.__main__.Finetuner", Watched)
+    places = ["--model", str(tiny_folder), "--folder", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    given = ["cactus", "--limit", "4", "--replay", "5", "--rank", "2", *places, *QUICK]
+    assert main(given) == 0
+    assert main([*given, "--seed", "5"]) == 2 and "holds another run" in capsys.readouterr().err
+    assert main([*given, "--seed", "5", "--anew"]) == 0
+    assert seen == [(4, 5, 0), (4, 5, 5), (4, 5, 5)] and (tmp_path / "out" / WEIGHTS).exists()
+
+
+def test_the_last_pairs_are_spared_to_validate_on():
+    tokens = torch.arange(40)[:, None, None].expand(40, 2, 2)
+    pairs = TokenPairs(tokens, tokens, [str(i) for i in range(40)])
+    kept, spared = parted(pairs)
+    assert kept.source[:, 0, 0].tolist() == [*range(38)] and spared.instructions == ["38", "39"]
+    assert parted(pairs.subset(range(19)))[1] is None
 
 
 def test_all_weights(folder, tiny_folder, capsys):
@@ -90,6 +117,20 @@ def lesson(way: str, after: float, old_after: float, share: float) -> Lesson:
     return Lesson(
         "wrap", way, 0.1, rate(0), rate(after), rate(0.9), rate(old_after), 60.0, share, (Image.new("RGB", (8, 8)),) * 4
     )
+
+
+def test_the_command_that_teaches_skills(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(skills, "REPLAY", 4)
+    output, few = tmp_path / "new" / "skills.json", ["--count", "1", "--old-count", "1", "--steps", "1"]
+    places = ["--model", str(tiny_folder), "--output", str(output), "--adapters", str(tmp_path / "adapters")]
+    assert skills.main(["--skills", "cactus", "--ways", "LoRA", *few, *places]) == 0
+    saved = json.loads(output.read_text(encoding="utf-8"))
+    assert [(each["skill"], each["way"], each["hold"]) for each in saved["lessons"]] == [
+        ("cactus", "LoRA", 0.0), ("cactus", "LoRA", lab.load(tiny_folder).defaults.hold_threshold)
+    ]  # fmt: skip
+    assert saved["settings"]["ways"]["LoRA"]["steps"] == 1 and saved["settings"]["model"] == str(tiny_folder)
+    assert (tmp_path / "adapters" / "cactus" / WEIGHTS).exists() and output.with_suffix(".png").exists()
+    assert "cactus, LoRA, no hold: " in capsys.readouterr().out
 
 
 def test_verdicts():

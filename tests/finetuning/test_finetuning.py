@@ -30,6 +30,7 @@ from editmgt_lab.finetuning.batch import draw_batch
 from editmgt_lab.finetuning.settings import MOST_SEED
 from editmgt_lab.training.objective import drop_conditions, mask_ratio, ratio_timestep
 from editmgt_lab.training.run import Run
+from editmgt_lab.transformer import AESTHETIC_SCORE
 from tests.support import PATIENCE, ROOT, free_port, until
 
 QUICK = FinetuneSettings(steps=4, batch=4, learning_rate=0.01, save_every=2, validate_every=2, replay_share=0.0)
@@ -83,6 +84,30 @@ def test_the_hidden_share_follows_the_law(editor):
     shares = batch.hidden.flatten(1).float().mean(dim=1)
     assert shares.mean().item() == pytest.approx(2 / torch.pi, abs=0.02)  # the mean of cos(πu/2)
     assert shares.min() >= 1 / 64
+
+
+@torch.no_grad()
+def test_the_network_is_given_what_the_batch_says(editor, monkeypatch):
+    pairs = random_pairs(editor)
+    settings = dataclasses.replace(QUICK, text_dropout=0.5, asked_share=0.5)
+    batch = draw_batch(pairs, torch.arange(6), settings, torch.Generator().manual_seed(0))
+    assert {"", "make it blue", "make it red"} <= {*batch.texts} and len({*batch.timestep.tolist()}) > 3
+    assert batch.hidden.any() and not batch.hidden.all() and not torch.equal(batch.asked, batch.hidden)
+    forward, seen = editor.transformer.forward, {}
+
+    def spy(tokens, text, timestep, **others):
+        seen.update(others, tokens=tokens, text=text, timestep=timestep)
+        return forward(tokens, text, timestep, **others)
+
+    monkeypatch.setattr(editor.transformer, "forward", spy)
+    logits = objective.Objective(editor, settings, replay=False).logits(editor.transformer, batch)
+    assert seen["tokens"][batch.hidden].eq(editor.mask_token_id).all()
+    assert torch.equal(seen["tokens"][~batch.hidden], batch.target[~batch.hidden])
+    assert torch.equal(seen["source"], batch.source) and torch.equal(seen["timestep"], batch.timestep)
+    assert torch.equal(seen["only"], batch.asked) and logits.shape == (int(batch.asked.sum()), 32)
+    assert seen["micro_conditions"].tolist() == [[32, 32, 0, 0, AESTHETIC_SCORE]] * 6
+    text = editor.text_encoder(batch.texts)
+    assert seen["text"].texts == tuple(batch.texts) and torch.equal(seen["text"].tokens, text.tokens)
 
 
 def test_texts_are_dropped_as_often_as_asked():
@@ -272,6 +297,39 @@ def test_pause_resume_and_cancel(tuned):
     assert not thread.is_alive() and tuner.done == done and done in (2, 3)
 
 
+def test_a_cancelled_run_goes_on_exactly(tuned):
+    straight, tuner = tuned(), tuned()
+    straight.run(bar=False)
+    tuner._step = stopping(tuner, after=2)
+    tuner.run(bar=False)
+    assert tuner.done == 2 and not all(map(torch.equal, weights(tuner), weights(straight)))
+    tuner.run(bar=False)
+    assert all(map(torch.equal, weights(tuner), weights(straight)))
+    assert [each["loss"] for each in tuner.history] == [each["loss"] for each in straight.history]
+
+
+def stopping(tuner, after):
+    """Its step, which cancels the run once it was taken so often."""
+    step = tuner._step
+
+    def one():
+        entry = step()
+        if tuner.done == after:
+            tuner.cancel()
+        return entry
+
+    return one
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_half_precision_learns_in_float32(tuned, tiny_folder, in_float32, rank):
+    tuner = tuned(editor=lab.load(tiny_folder, dtype="float16"), change={"rank": rank})
+    tuner.run(bar=False)
+    assert tuner.editor.transformer.dtype == torch.float32 and tuner.editor.vq.quant_conv.weight.dtype == torch.float16
+    assert all(np.isfinite(each["loss"]) for each in tuner.history)
+    assert all(each.isfinite().all() for each in weights(tuner))
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_an_interrupted_run_goes_on_exactly(tuned, tmp_path, rank):
     whole = tuned(change={"rank": rank})
@@ -445,6 +503,11 @@ def test_pairs_to_replay_of_another_grid(tuned, editor, tmp_path):
         tuned(editor=own, change={"rank": 2, "replay_share": 0.5}, replay=other, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists() and all(p.requires_grad for p in own.transformer.parameters())
     tuned(replay=other).run()  # of which QUICK takes none
+
+
+def test_old_pairs_for_which_no_batch_has_room(tuned, editor):
+    with pytest.raises(SettingError, match="a batch of 1 has no room"):
+        tuned(replay=random_pairs(editor), change={"batch": 1, "replay_share": 0.5})
 
 
 def test_no_pairs(tuned, editor, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -25,8 +25,6 @@ class Bench:
     """root: an empty folder of its own."""
 
     def __init__(self, root: Path):
-        warnings.simplefilter("ignore")
-        torch.set_num_threads(1)
         self.root, self.tiny = root, root / "tiny"
         save_tiny(self.tiny)
         self.editor = lab.load(self.tiny, device="cpu")
@@ -44,23 +42,25 @@ class Bench:
 
     @staticmethod
     def picture(width: int = 32, height: int = 32) -> Image.Image:
-        """Blocks of bright colours."""
-        noise = Image.effect_noise((max(width // 4, 1), max(height // 4, 1)), 80).point(
-            lambda value: min(value + 40, 255)
+        """Blocks of bright colours, the same for a size."""
+        blocks = np.random.default_rng([width, height]).integers(
+            40, 250, (max(height // 4, 1), max(width // 4, 1), 3), np.uint8
         )
-        colours = Image.merge(
-            "RGB", (noise, noise.transpose(Image.Transpose.ROTATE_180), noise.point(lambda v: 255 - v))
-        )
-        return colours.resize((width, height), Image.Resampling.NEAREST)
+        return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
 
     @cached_property
     def adapter(self) -> Path:
-        """A folder with an adapter of the editor's transformer."""
+        """A folder with an adapter of the editor's transformer, under which it makes another edit."""
         from editmgt_lab.finetuning import adapters
 
         editor = lab.load(self.tiny, device="cpu")
         adapters.add_adapter(editor.transformer, rank=2)
+        dice = torch.Generator().manual_seed(0)
+        for name, weight in editor.transformer.named_parameters():
+            if ".lora_" in name:
+                weight.data.normal_(std=0.3, generator=dice)
         adapters.save_adapter(editor.transformer, self.root / "adapter")
+        self.adapted = editor.edit(self.picture(), INSTRUCTION, steps=1, seed=0)
         return self.root / "adapter"
 
     @cached_property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,13 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True)
 class Kind:
-    """make: a recipe, plain JSON, from dice; run: does it, and returns if its result is right. share: of all cases."""
+    """make: a recipe, plain JSON, from dice; run: does it, and returns if its result is right. share: of all cases;
+    turns: what cases take in turn, as `make`'s second argument, so that a few of them have tried all."""
 
-    make: Callable[[random.Random], Any]
+    make: Callable[..., Any]
     run: Callable[[Any, Bench], None]
     share: int
+    turns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,19 @@ class Outcome:
 
 def recipe_of(kind: Kind, name: str, seed: int, number: int) -> Any:
     """As JSON keeps it, so that what was drawn is what is done again."""
-    return json.loads(json.dumps(kind.make(random.Random(f"{seed} {name} {number}"))))
+    turn = [kind.turns[number % len(kind.turns)]] if kind.turns else []
+    return json.loads(json.dumps(kind.make(random.Random(f"{seed} {name} {number}"), *turn)))
+
+
+@contextmanager
+def owed(right: bool) -> Iterator[None]:
+    """Where a right result is owed, as nothing is wrong with what was given, a LabError is wrong."""
+    try:
+        yield
+    except LabError as error:
+        if right:
+            raise Wrong(f"refused without a reason: {error.problem}") from error
+        raise
 
 
 def attempt(kind: Kind, recipe: Any, bench: Bench) -> Outcome:

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any
 
+import jsonschema
+
 from editmgt_lab.crisp.instruct.captions import CAPTION_SCHEMA, REQUEST_SCHEMA
 from editmgt_lab.crisp.models.client import Client
 from editmgt_lab.crisp.models.http import Patience
@@ -16,7 +18,7 @@ from editmgt_lab.crisp.models.roles import SCORES_SCHEMA
 from editmgt_lab.metrics import viescore
 
 from .bench import Bench
-from .case import Kind, Wrong
+from .case import Kind, Wrong, owed
 from .values import damaged, damages, json_value, strange_letters
 
 SCHEMAS = {"scores": SCORES_SCHEMA, "caption": CAPTION_SCHEMA, "request": REQUEST_SCHEMA}
@@ -37,6 +39,8 @@ HEADERS = (
 SPECIAL = ("drip", "endless", "hang up", "silence", "deep", "digits", "headers", "zeros")
 WRAPS = (
     "{}",
+    "{}",
+    "{}",
     "```json\n{}\n```",
     "Here: {}",
     "```{}```",
@@ -45,6 +49,7 @@ WRAPS = (
     "{} {}",
     "<think>{{}}</think>{}",
 )
+JUDGED = '{"score": [7, 8.5]}'
 TIMEOUT = 2.0  # s
 
 
@@ -115,9 +120,7 @@ def make_answer(dice: random.Random) -> Any:
         return {"schema": schema, "special": dice.choice(SPECIAL)}
     if way < 0.25:
         return {
-            "judged": dice.choice(
-                (strange_answer(dice, "scores"), json.dumps({"score": json_value(dice)}), '{"score": [7, 8.5]}')
-            )
+            "judged": dice.choice((strange_answer(dice, "scores"), json.dumps({"score": json_value(dice)}), JUDGED))
         }
     recipe: dict[str, Any] = {"schema": schema, "said": strange_answer(dice, schema)}
     if way < 0.45:
@@ -154,9 +157,7 @@ def strange_answer(dice: random.Random, schema: str) -> str:
 
 def run_answer(recipe: Any, bench: Bench) -> None:
     if "judged" in recipe:
-        scores = viescore.ask(lambda pictures, question: recipe["judged"], bench.picture(), bench.picture(), "x")
-        if not all(0 <= score <= 10 for score in (scores.semantic, scores.quality, scores.overall)):
-            raise Wrong(f"scores {scores}")
+        run_judged(recipe["judged"], bench)
         return
     if not hasattr(bench, "server"):
         bench.server = Server()
@@ -168,16 +169,43 @@ def run_answer(recipe: Any, bench: Bench) -> None:
     head += "".join(f"{name}: {value}\r\n" for name, value in recipe.get("headers", {}).items())
     bench.server.answer = recipe.get("special") or head.encode() + b"\r\n" + body
     schema = SCHEMAS[recipe.get("schema", "scores")]
+    due = None if recipe.keys() & {"special", "told", "damages", "status"} else value_in(recipe.get("said", ""), schema)
     with bench.folder() as folder:
         client = Client(bench.server.url, "m", cache=folder, patience=Patience(attempts=2, timeout=TIMEOUT, wait=0.01))
-        value = client.ask("what?", schema, [bench.picture()])
+        with owed(due is not None):
+            value = client.ask("what?", schema, [bench.picture()])
         if "kept" in recipe:
             for file in folder.rglob("*.json"):
                 file.write_bytes(recipe["kept"].encode("utf-8", "surrogatepass"))
-            value = client.ask("what?", schema, [bench.picture()])
-        client.cost()
-    if not isinstance(value, dict):
-        raise Wrong("an answer that is no object")
+            with owed(due is not None):
+                value = client.ask("what?", schema, [bench.picture()])
+            kept = value_in(recipe["kept"], schema)
+            due = due if kept is None else kept
+        cost = client.cost()
+    fits = jsonschema.Draft202012Validator(schema).is_valid(value)
+    if not fits or not all(count >= 0 for count in (cost.calls, cost.prompt_tokens, cost.completion_tokens)):
+        raise Wrong(f"an answer that does not fit: {str(value)[:200]}")
+    json.dumps(value, allow_nan=False)
+    if due is not None and value != due:
+        raise Wrong(f"another answer than was given: {str(value)[:200]}")
+
+
+def value_in(said: str, schema: Any) -> Any:
+    """The value that a text is the JSON of, bare or in one fence; None where it is none that fits."""
+    try:
+        value = json.loads(said.removeprefix("```json\n").removesuffix("\n```"))
+        json.dumps(value, allow_nan=False)
+        return value if jsonschema.Draft202012Validator(schema).is_valid(value) else None
+    except (RecursionError, ValueError):
+        return None
+
+
+def run_judged(said: str, bench: Bench) -> None:
+    with owed(said == JUDGED):
+        scores = viescore.ask(lambda pictures, question: said, bench.picture(), bench.picture(), "x")
+    numbers = (scores.semantic, scores.quality, scores.overall)
+    if not all(0 <= score <= 10 for score in numbers) or (said == JUDGED and numbers != (7, 7, 7)):
+        raise Wrong(f"scores {scores}")
 
 
 KINDS = {"endpoints": Kind(make_answer, run_answer, 5)}

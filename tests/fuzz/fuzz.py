@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import os
 import re
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, datasets, endpoints, pictures, texts, widgets
+from . import adapters, checkpoints, datasets, endpoints, masks, pictures, texts, widgets
 from .case import ENDS, GOOD, Kind, Outcome, attempt, recipe_of
 from .shrink import smallest
 from .watch import Watched
 
 KINDS: dict[str, Kind] = {
-    **pictures.KINDS, **texts.KINDS, **checkpoints.KINDS, **datasets.KINDS, **endpoints.KINDS, **widgets.KINDS,
+    **pictures.KINDS, **texts.KINDS, **masks.KINDS, **checkpoints.KINDS, **adapters.KINDS, **datasets.KINDS,
+    **endpoints.KINDS, **widgets.KINDS,
 }  # fmt: skip
+
+
+PLACED = ("foreign", "wrong", "black")  # ends that say where; of others no two need be one fault
+MOST = 5  # of these others, of a kind, that are kept
 
 
 def begin() -> Callable[[tuple[str, Any]], Outcome]:
     """In a process of its own: what answers (kind, recipe)."""
+    import torch
+
     from .bench import Bench
 
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     bench = Bench(root)
     atexit.register(bench.close)
@@ -36,8 +47,9 @@ def begin() -> Callable[[tuple[str, Any]], Outcome]:
 def fuzz(
     count: int, seed: int, kinds: Sequence[str] | None = None, output: Path | None = None
 ) -> Iterator[tuple[str, int, Outcome]]:
-    """Kind, number and outcome of so many cases. A case that takes too long is done once more before it counts, since
-    libraries are loaded at first use. output: where failures are kept, with the smallest recipe (None: nowhere)."""
+    """Kind, number and outcome of so many cases. A case that takes too long, or too much memory, is done once more
+    before it counts, since libraries are loaded at first use: in a fresh worker, so that what it holds on to counts
+    again. output: where failures are kept, with the smallest recipe (None: nowhere)."""
     log = (output or Path(tempfile.gettempdir())) / "worker.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     worker, known = Watched(begin, log), Counter()
@@ -46,10 +58,11 @@ def fuzz(
             recipe = recipe_of(KINDS[name], name, seed, number)
             outcome = worker.ask((name, recipe))
             if outcome.end in ("hang", "memory"):
+                worker.close()
                 outcome = worker.ask((name, recipe))
             if outcome.end not in GOOD and output:
-                known[outcome.end, outcome.where] += 1
-                if known[outcome.end, outcome.where] == 1:
+                known[name, outcome.end, outcome.where] += 1
+                if known[name, outcome.end, outcome.where] <= (1 if outcome.end in PLACED else MOST):
                     keep(output, name, seed, number, recipe, outcome, worker)
             yield name, number, outcome
     finally:
@@ -72,9 +85,10 @@ def keep(output: Path, name: str, seed: int, number: int, recipe: Any, outcome: 
         again = worker.ask((name, simpler))
         return (again.end, again.where) == (outcome.end, outcome.where)
 
-    least = smallest(recipe, fails, attempts=150 if outcome.end in ("foreign", "wrong", "black") else 10)
-    place = re.sub(r"\W+", "_", f"{name} {outcome.where}")[:100]
+    least = smallest(recipe, fails, attempts=150 if outcome.end in PLACED else 10)
     kept = {"kind": name, "seed": seed, "number": number, "recipe": least, "drawn": recipe, "told": outcome.told}
+    which = "" if outcome.end in PLACED else hashlib.sha256(json.dumps(least).encode()).hexdigest()[:8]
+    place = re.sub(r"\W+", "_", f"{name} {outcome.where} {which}".strip())[:100]
     (output / f"{place}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
@@ -88,13 +102,14 @@ class Report:
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {}
-        self._seen: set[tuple[str, str]] = set()
+        self._seen: set[tuple[str, str, str]] = set()
 
     def add(self, name: str, outcome: Outcome) -> bool:
         """Count one; whether it is a failure of a new kind."""
         self.counts.setdefault(name, Counter())[outcome.end] += 1
-        new = outcome.end not in GOOD and (outcome.end, outcome.where) not in self._seen
-        self._seen.add((outcome.end, outcome.where))
+        which = name, outcome.end, outcome.where
+        new = outcome.end not in GOOD and (outcome.end not in PLACED or which not in self._seen)
+        self._seen.add(which)
         return new
 
     def cases(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Pictures of every format that Pillow writes, damaged, swapped, absurdly large; arrays; and masks."""
+"""Pictures of every format that Pillow writes, damaged, swapped, absurdly large; and arrays."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from editmgt_lab.images import fit, load_image
-from editmgt_lab.images.masks import READINGS, read_mask
 
-from .bench import INSTRUCTION, Bench
-from .case import Black, Kind, Wrong
-from .values import anything, damaged, damages, real
+from .bench import Bench
+from .case import Black, Kind, Wrong, owed
+from .values import damaged, damages
 
 Image.init()
-FORMATS = sorted(Image.SAVE)
+FORMATS = sorted({*Image.SAVE} - {"BUFR", "GRIB", "HDF5", "WMF"})  # which Pillow would have other programs write
+UNREAD = ("EPS", "PALM", "PDF")  # of FORMATS, those that are refused however whole they are
+OTHERWISE = ("ICNS", "ICO", "SPIDER")  # those that keep another size, or fewer colours
+LOSES = dict.fromkeys(("AVIF", "GIF", "JPEG", "MPO", "WEBP"), 30)  # of 255, on the average
+WIDE = ("I", "I;16")  # of more than eight bits, at full range
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F")
 SIZES = ((32, 32), (48, 20), (1, 1), (7, 90), (16, 16), (256, 256))
 ABSURD = (0, 1, 65535, 30000, 8000, 2**31 - 1, 2**32 - 1)
@@ -42,6 +45,7 @@ SHAPES = (
     (1, 1),
     (8, 8, 0),
 )
+TOPS = {"uint8": 255, "uint16": 65535, "bool": 1, "float16": 1, "float32": 1, "float64": 1}  # what white is
 FILLS = ("gradient", "zeros", "ones", "most", "nan", "inf", "negative", "dim")
 BOMBS = ("grey", "colours", "palette", "deep", "one bit", "beyond", "icon", "text", "profile", "gif", "tiff")
 
@@ -49,19 +53,32 @@ BOMBS = ("grey", "colours", "palette", "deep", "one bit", "beyond", "icon", "tex
 # Files
 
 
-@lru_cache(maxsize=1024)
-def encoded(form: str, mode: str, width: int, height: int) -> bytes:
-    """A picture file; of a mode that the format does not have, one that it has."""
+def shown_in(mode: str, width: int, height: int) -> Image.Image:
+    """The picture that all cases have, in a mode; raises what Pillow does where there is no such mode for it."""
     image = Bench.picture(width, height)
-    for chosen in (mode, "RGB", "L", "1"):
+    if mode in WIDE:
+        grey = np.asarray(image.convert("L"), np.uint16) * 257
+        return Image.fromarray(grey if mode == "I;16" else grey.astype(np.int32))
+    return image.convert(mode)
+
+
+@lru_cache(maxsize=1024)
+def written(form: str, mode: str, width: int, height: int) -> tuple[str, bytes]:
+    """A picture file and its mode: this one, or one that the format has."""
+    for chosen in (mode, "RGB", "L", "1", "P"):
+        if chosen in WIDE and form in LOSES:  # which would write white
+            continue
+        stream = io.BytesIO()
         try:
-            shown = image.convert("I").convert(chosen) if chosen in ("I;16",) else image.convert(chosen)
-            stream = io.BytesIO()
-            shown.save(stream, format=form)
-            return stream.getvalue()
+            shown_in(chosen, width, height).save(stream, format=form)
         except Exception:  # every format's writer has its own kinds of errors
             continue
-    return b""
+        return chosen, stream.getvalue()
+    raise ValueError(f"Pillow writes no {form}")
+
+
+def encoded(form: str, mode: str, width: int, height: int) -> bytes:
+    return written(form, mode, width, height)[1]
 
 
 @lru_cache(maxsize=len(BOMBS))
@@ -178,19 +195,76 @@ def content_of(recipe: Any) -> bytes:
 
 
 def run_picture(recipe: Any, bench: Bench) -> None:
+    whole = not recipe.keys() & {"bomb", "resized", "head", "damages"}
     if "array" in recipe:
-        content = array = array_of(recipe["array"])
-        shown = load_image(array)
+        content = given = array_of(recipe["array"])
+        known, most = array_shown(recipe["array"]), 1.0
     else:
         content = content_of(recipe)
-        shown = load_image(handed(content, recipe.get("as", "bytes"), bench))
+        given = handed(content, recipe.get("as", "bytes"), bench)
+        known, most = known_picture(recipe) if whole else (pillow_reads(content), 1.0)
+    with owed(known is not None and whole):
+        shown = load_image(given)
+    if recipe.get("format") in UNREAD and whole:
+        raise Wrong(f"{recipe['format']} was opened")
     if shown.mode != "RGB" or min(shown.size) < 1 or shown.info.get("icc_profile"):
         raise Wrong(f"mode {shown.mode}, {shown.size}")
     if max(high for _, high in shown.getextrema()) <= 2 and not is_black(content):
         raise Black("load_image shows black, Pillow does not")
+    if known is not None and (off := difference(shown, known)) > most:
+        raise Wrong(f"{shown.size} for {known.size}, {off:.1f} of 255 off")
     fitted, geometry = fit(shown, pixels=32, multiple=bench.editor.multiple)
     if fitted.size != geometry.size or any(side % bench.editor.multiple for side in fitted.size):
         raise Wrong(f"fitted to {fitted.size}")
+
+
+def known_picture(recipe: Any) -> tuple[Image.Image | None, float]:
+    """What an undamaged file shows (None: it has to be refused), and how far off its format may be."""
+    form, size = recipe.get("format", "PNG"), tuple(recipe.get("size", (32, 32)))
+    mode, content = written(form, recipe.get("mode", "RGB"), *size)
+    if form in UNREAD:
+        return None, 0.0
+    if form in OTHERWISE:
+        return pillow_reads(content), 1.0
+    return shown_in("L" if mode in WIDE else mode, *size).convert("RGB"), LOSES.get(form, 1.0)
+
+
+def pillow_reads(content: bytes) -> Image.Image | None:
+    """A file's picture on white as Pillow alone shows it; None where it does not, or not without a choice."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            turned, plain = image.getexif().get(274, 1) != 1, image.mode[0] not in "IF" and image.mode != "LAB"
+            if turned or not plain or image.info.get("icc_profile") or image.width * image.height > 2**22:
+                return None
+            if not image.has_transparency_data:
+                return image.convert("RGB")
+            clear = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    except Exception:  # every format's reader has its own kinds of errors
+        return None
+
+
+def array_shown(recipe: Any) -> Image.Image | None:
+    """What an array shows that is a picture in one way only."""
+    array = array_of(recipe)
+    top = TOPS.get(array.dtype.name)
+    if top is None or recipe.get("fill", "gradient") not in ("gradient", "zeros", "most") or not is_picture(array):
+        return None
+    eight = np.rint(array.reshape(*array.shape[:2], -1).astype(float) / top * 255)
+    if eight.shape[2] == 4:
+        eight = eight[..., :3] * (eight[..., 3:] / 255) + 255 - eight[..., 3:]
+    return Image.fromarray(np.broadcast_to(eight, (*eight.shape[:2], 3)).astype(np.uint8))
+
+
+def is_picture(array: np.ndarray) -> bool:
+    return array.size > 0 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+
+
+def difference(picture: Image.Image, other: Image.Image) -> float:
+    """Of two RGB pictures, of 255, on the average; infinite for two sizes."""
+    if picture.size != other.size:
+        return float("inf")
+    return max(ImageStat.Stat(ImageChops.difference(picture, other)).mean)
 
 
 def handed(content: bytes, how: str, bench: Bench) -> Any:
@@ -221,83 +295,4 @@ def is_black(content: bytes | np.ndarray) -> bool:
         return True
 
 
-# Masks
-
-PATTERNS = (
-    "black",
-    "white",
-    "half",
-    "spot",
-    "noise",
-    "gradient",
-    "colours",
-    "the picture",
-    "painted",
-    "erased",
-    "faint",
-)
-
-
-def make_mask(dice: random.Random) -> Any:
-    recipe: dict[str, Any] = {"pattern": dice.choice(PATTERNS), "mode": dice.choice(MODES)}
-    recipe["size"] = dice.choice(((32, 32), (32, 32), (64, 64), (1, 1), (33, 31), (32, 16), (2, 400), (200, 200)))
-    recipe["source"] = dice.choice(((32, 32), (32, 32), (64, 64), (64, 32), (31, 33), (3, 400)))
-    way = dice.random()
-    if way < 0.2:
-        recipe["array"] = make_array(dice)
-    elif way < 0.35:
-        recipe["value"] = anything(dice, 1)
-    elif way < 0.55:
-        recipe["file"] = make_picture(dice)
-        recipe["file"].pop("bomb", None)
-    if dice.random() < 0.25:
-        recipe["reading"] = dice.choice((*READINGS, anything(dice, 0)))
-    return recipe
-
-
-def mask_of(recipe: Any, source: Image.Image, bench: Bench) -> Any:
-    if "array" in recipe:
-        return array_of(recipe["array"])
-    if "value" in recipe:
-        return real(recipe["value"])
-    if "file" in recipe:
-        file = recipe["file"]
-        return array_of(file["array"]) if "array" in file else handed(content_of(file), file.get("as", "bytes"), bench)
-    size, pattern = tuple(recipe.get("size", (32, 32))), recipe.get("pattern")
-    mask = Image.new("L", size, 255 if pattern == "white" else 0)
-    if pattern == "half":
-        mask.paste(255, (0, 0, max(size[0] // 2, 1), size[1]))
-    elif pattern == "spot":
-        mask.putpixel((size[0] // 2, size[1] // 2), 255)
-    elif pattern in ("noise", "gradient"):
-        mask = Image.effect_noise(size, 120) if pattern == "noise" else Image.linear_gradient("L").resize(size)
-    elif pattern == "colours":
-        mask = Bench.picture(*size)
-    elif pattern in ("the picture", "painted", "erased", "faint"):
-        mask = source.resize(size).convert("RGBA")
-        corner = (0, 0, max(size[0] // 2, 1), max(size[1] // 2, 1))
-        mask.paste(
-            {"painted": "white", "erased": (0, 0, 0, 0), "faint": (9, 9, 9, 250)}.get(pattern, mask.getpixel((0, 0))),
-            corner,
-        )
-    try:
-        return mask.convert(recipe.get("mode", mask.mode))
-    except ValueError:  # Pillow does not convert every mode into every other
-        return mask
-
-
-def run_mask(recipe: Any, bench: Bench) -> None:
-    source = Bench.picture(*recipe.get("source", (32, 32)))
-    mask = mask_of(recipe, source, bench)
-    if "reading" in recipe:
-        read = read_mask(mask, source, reading=real(recipe["reading"]))
-        if read.image.mode != "L" or read.reading not in READINGS:
-            raise Wrong(f"a mask of mode {read.image.mode}, read as {read.reading}")
-        return
-    task = bench.editor.prepare(source, INSTRUCTION, mask=mask)
-    asked = mask[0] if isinstance(mask, list) else mask
-    if task.fixed.all() or (asked is None) != (not task.fitted[0].reading):
-        raise Wrong("nothing may change")
-
-
-KINDS = {"pictures": Kind(make_picture, run_picture, 34), "masks": Kind(make_mask, run_mask, 12)}
+KINDS = {"pictures": Kind(make_picture, run_picture, 34)}

@@ -1,5 +1,5 @@
-"""The fuzzer's first cases, with every test run; and the fuzzer itself: it finds what hangs, grows,
-dies and is black."""
+"""The fuzzer's first cases, with every test run; and the fuzzer itself: it finds what hangs, grows, dies, is black and
+is silently another result."""
 
 import json
 import os
@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editmgt_lab.editor import Editor
 from editmgt_lab.errors import ImageError
-from tests.fuzz import watch
+from editmgt_lab.images import Mask
+from editmgt_lab.views.widget import LabWidget, RunWidget
+from tests.fuzz import adapters, checkpoints, masks, pictures, watch, widgets
+from tests.fuzz.bench import Bench
 from tests.fuzz.case import GOOD, Black, Kind, Outcome, attempt, recipe_of
 from tests.fuzz.fuzz import KINDS, Report, fuzz, plan
 from tests.fuzz.shrink import smallest
@@ -41,6 +45,8 @@ def test_a_case_is_told_by_seed_kind_and_number_alone():
 
 def test_every_kind_has_its_share():
     planned = list(plan(1000, list(KINDS)))
+    few = [number for name, number in plan(COUNT, list(KINDS)) if name == "widgets"]
+    assert {recipe_of(KINDS["widgets"], "widgets", SEED, number)["widget"] for number in few} == widgets.TRAITS.keys()
     assert len(set(planned)) == len(planned) and abs(len(planned) - 1000) < len(KINDS)
     assert {name for name, _ in plan(1, list(KINDS))} == KINDS.keys()
 
@@ -118,9 +124,59 @@ def test_damages_fit_any_file():
     assert damaged(b"abc", [["set", 0.0, "7a"], ["drop", 0.5, 1]]) == b"zc"
 
 
-def test_a_black_picture_that_was_none_is_found(monkeypatch):
-    from tests.fuzz import pictures
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    yield bench
+    bench.close()
 
-    monkeypatch.setattr(pictures, "load_image", lambda content: Image.new("RGB", (8, 8)))
-    recipe = {"format": "PNG", "mode": "RGB", "size": [32, 32]}
-    assert attempt(KINDS["pictures"], recipe, None).end == "black"
+
+def opens_as(colour):
+    return lambda content: Image.new("RGB", (32, 32), colour)
+
+
+def loads_another(*asked, load=checkpoints.lab.load, **options):
+    editor = load(*asked, **options)
+    editor.transformer.project_to_hidden.weight.data[0, 0] += 1
+    return editor
+
+
+def reads_all_free(*asked, prepare=Editor.prepare, **options):
+    task = prepare(*asked, **options)
+    task.fixed[:] = False
+    return task
+
+
+HALF = {"pattern": "half", "mode": "L", "size": [32, 32], "source": [32, 32]}
+OTHERWISE = (  # what is put in a function's place, a case that notices, and how it ends then
+    (pictures, "load_image", opens_as("black"), "pictures", {"format": "PNG"}, "black"),
+    (pictures, "load_image", opens_as("white"), "pictures", {"format": "PNG"}, "wrong"),
+    (pictures, "load_image", opens_as("white"), "pictures", {"format": "BMP", "damages": [["flip", 0.5, 7]]}, "wrong"),
+    (Editor, "prepare", reads_all_free, "masks", HALF, "wrong"),
+    (masks, "read_mask", lambda mask, *_, reading: Mask(mask, reading), "masks", HALF | {"reading": "black"}, "wrong"),
+    (adapters.adapters, "load_adapter", lambda *_: None, "adapters", [], "wrong"),
+    (checkpoints.lab, "load", loads_another, "checkpoints", [], "wrong"),
+)
+
+
+@pytest.mark.parametrize(("owner", "name", "other", "kind", "recipe", "end"), OTHERWISE)
+def test_a_result_that_is_silently_another_is_found(owner, name, other, kind, recipe, end, bench, monkeypatch):
+    assert attempt(KINDS[kind], recipe, bench).end == "right"
+    monkeypatch.setattr(owner, name, other)
+    assert attempt(KINDS[kind], recipe, bench).end == end
+
+
+def fails_at_step(widget, change):
+    LabWidget.notify_change(widget, change)
+    if change["name"] == "step":
+        raise KeyError("step")
+
+
+def test_what_a_widget_hides_is_heard(bench, monkeypatch):
+    recipe = {"widget": "decode_player", "messages": [{"state": {"step": 1}}, {"content": {"kind": "again"}}]}
+    assert attempt(KINDS["widgets"], recipe, bench).end == "right"
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWidget, "notify_change", fails_at_step, raising=False)
+        assert attempt(KINDS["widgets"], recipe, bench).end == "foreign"
+    monkeypatch.setattr(LabWidget, "receive", lambda self, content: {}["nothing"])
+    assert attempt(KINDS["widgets"], recipe, bench).end == "wrong"

@@ -72,6 +72,11 @@ DEFAULTS = (
     "smooth",
     "hold_by",
 )
+LOADS = {  # what `load` takes, and what is close to it
+    "device": ("cpu", "cpu", "cpu:0", "cpu:1", "CPU", " cpu", "cuda:99", "meta", "xpu"),
+    "dtype": ("float16", "half", "bfloat16", "torch.float32", "float64", "int8", "complex64", "float8_e4m3fn"),
+    "offload": (True, False, 1), "compiled": (True, False, "no"),
+}  # fmt: skip
 LONG = {"steps": range(40, 10_001), "image_size": range(129, 8193)}  # what is taken, and takes its time
 
 
@@ -79,11 +84,14 @@ def make_setting(dice: random.Random) -> Any:
     call = dice.choice(("edit", "edit", "edit", "steps", "generate", "defaults", "load", "sample", "tokens", "batch"))
     names = {
         "generate": ("steps", "guidance_scale", "seed", "token_temperature"), "defaults": DEFAULTS,
-        "load": ("source", "device", "dtype"), "sample": ("seed", "split", "category", "size"),
+        "load": tuple(LOADS), "sample": ("seed", "split", "category", "size"),
         "tokens": ("shape", "fill"),
         "batch": ("pictures", "instructions", "seed"),
     }.get(call, ARGUMENTS)  # fmt: skip
     chosen = {name: setting(dice) for name in dice.sample(names, dice.randint(1, min(3, len(names))))}
+    if call == "load":
+        chosen = {name: dice.choice((value, *[dice.choice(LOADS[name])] * 3)) for name, value in chosen.items()}
+        chosen |= {"source": setting(dice)} if dice.random() < 0.2 else {}
     if call == "tokens":
         sides = [
             dice.choice((*NUMBERS[:9], 2**40)) if dice.random() < 0.2 else dice.choice((0, 1, 2, 8, 32, -1))
@@ -106,7 +114,11 @@ def run_setting(recipe: Any, bench: Bench) -> None:
     call, settings = recipe.get("call", "edit"), {name: real(each) for name, each in recipe.get("settings", {}).items()}
     editor, picture = bench.editor, bench.picture()
     if call == "load":
-        lab.load(**settings)
+        loaded = lab.load(**{"source": bench.tiny} | settings)
+        held = {value.dtype for value in loaded.transformer.parameters()}
+        kinds = {"half": torch.float16} | {name: getattr(torch, name) for name in ("float16", "bfloat16", "float64")}
+        if "source" not in settings and held != {kinds.get(str(settings.get("dtype")), torch.float32)}:
+            raise Wrong(f"weights are {held}")
         return
     if call == "sample":
         sample = lab.world.sample_edit(**{"seed": 0, "size": 32} | settings)

@@ -1,4 +1,10 @@
-"""Cases in a process of their own, which a watchdog ends when one takes too long, or too much memory."""
+"""Cases in a process of their own, which a watchdog ends when one takes too long, or too much memory.
+
+What is limited, for one case: SECONDS of processor time, of all threads of the worker and of the processes that it
+began; IDLE seconds by the clock in which these work next to nothing, as a case does that waits for ever, while one
+that sleeps for less, or works slowly, may take longer by the clock than SECONDS; and MEMORY, resident, of the worker
+alone, more than before the case: while it runs, and at its end the most that the kernel has counted.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +20,7 @@ import psutil
 
 from .case import Outcome
 
-SECONDS = 10.0  # of the process's own time, so that a busy computer fails nobody
+SECONDS = 10.0  # of processor time, so that a busy computer fails nobody
 IDLE = 30.0  # s by the clock in which it works next to nothing
 NOTHING = 0.05  # of the clock: what threads of libraries do in a process that waits
 MEMORY = 2**30  # bytes more than before the case
@@ -42,7 +49,7 @@ class Watched:
             try:
                 if self.seen.memory_info().rss - before > MEMORY:
                     return self._ended("memory", f"{(self.seen.memory_info().rss - before) / 2**20:.0f} MiB more")
-                worked, idle = self._busy() - latest, time.monotonic() - since
+                worked, idle = self._busy(*self.seen.children(recursive=True)) - latest, time.monotonic() - since
                 if worked > NOTHING * idle:
                     latest, since = latest + worked, time.monotonic()
                 if latest - busy > SECONDS or idle > IDLE:
@@ -57,13 +64,17 @@ class Watched:
 
     def close(self) -> None:
         if self.process is not None:
+            with suppress(psutil.Error):
+                for child in self.seen.children(recursive=True):
+                    child.kill()
             self.process.kill()
             self.process.join()
             self.process = None
 
-    def _busy(self) -> float:
-        used = self.seen.cpu_times()
-        return used.user + used.system
+    def _busy(self, *children: psutil.Process) -> float:
+        """s of processor time so far: of the worker, the processes that it has waited for, and those that run."""
+        used = sum(sum(process.cpu_times()[:2]) for process in (self.seen, *children))
+        return used + sum(self.seen.cpu_times()[2:4])
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("forkserver")  # a new worker has the libraries from the start

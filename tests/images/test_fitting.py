@@ -11,6 +11,7 @@ from PIL import Image
 from editmgt_lab.errors import ImageError, SettingError, ShapeError
 from editmgt_lab.images import fit, fit_together, fitting, load_image, to_images, to_tensor
 from editmgt_lab.images.opening import MAX_PIXELS
+from tests.support.pictures import png_header
 
 
 def gradient(width=60, height=40):
@@ -23,16 +24,6 @@ def encoded(image, kind="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def png_header(width, height):
-    """A PNG that claims a size and holds no pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def test_takes_an_image_a_path_bytes_and_an_array(tmp_path, monkeypatch):
@@ -248,6 +239,11 @@ def test_a_transparent_grey_of_sixteen_bits_lies_over_white():
     assert [loaded.getpixel((x, 0))[0] for x in (0, 1)] == [255, 64]
 
 
+def test_a_picture_that_would_come_out_black_is_named():
+    with pytest.raises(ImageError, match="the picture's bytes: an array of uint16 from 200 to 200"):
+        load_image(encoded(Image.fromarray(np.full((2, 2), 200, np.uint16))))
+
+
 def test_what_is_loaded_carries_nothing_along():
     image = gradient().convert("P")
     image.info |= {"dpi": (300, 300), "transparency": 3, "icc_profile": b"no profile"}
@@ -256,7 +252,7 @@ def test_what_is_loaded_carries_nothing_along():
 
 
 def test_a_file_that_is_no_picture(tmp_path):
-    (tmp_path / "notes.png").write_text("not a picture at all")
+    (tmp_path / "notes.png").write_text("not a picture at all", encoding="utf-8")
     with pytest.raises(ImageError, match=r"notes\.png cannot be read"):
         load_image(tmp_path / "notes.png")
     for nothing in (b"", b"text"):
@@ -428,6 +424,8 @@ def test_an_edit_goes_back_where_it_was():
         geometry.paste_back(fitted, fitted)
     with pytest.raises(ImageError, match="a list is not a picture"):
         geometry.paste_back([fitted], original)
+    with pytest.raises(ImageError, match="the edit is 8×64 px"):
+        geometry.paste_back(Image.new("RGB", (8, 64)), original)
 
 
 def test_tensors_and_back():

@@ -246,6 +246,12 @@ def test_what_is_refused_can_be_said(name, source):
     assert understood(AMBIGUOUS[name], source, reading=reading) == reading
 
 
+@pytest.mark.parametrize("reading", ["strokes", "erased"])
+def test_what_is_opaque_all_over_has_no_strokes(source, reading):
+    with pytest.raises(ImageError, match=f"opaque all over, and is to be read as '{reading}'"):
+        read_mask(box("L", 0, 255), source, reading=reading)
+
+
 def test_a_mask_that_was_read_stays_as_it_is(source):
     read = read_mask(box("RGBA", CLEAR, BLACK), reading="strokes")
     assert read_mask(read, source) is read

@@ -15,7 +15,7 @@ from tests.support import tiny
 
 RECIPE = replace(
     tiny.RECIPE, vq=replace(tiny.RECIPE.vq, norm_num_groups=1), text_length=32, vq_pictures=8, vq_samples=88,
-    vq_batch=4, vq_crop=16, decoder_pairs=4, decoder_samples=12, decoder_batch=4, pairs=16, samples=24, batch=4,
+    vq_batch=4, vq_crop=16, decoder_pairs=4, decoder_samples=12, decoder_batch=4, pairs=16, samples=24, batch=8,
 )  # fmt: skip
 ALWAYS = {"editmgt_lab.training.run:CHECKPOINT_SECONDS": 0.0}  # a state after every step
 
@@ -24,7 +24,7 @@ ALWAYS = {"editmgt_lab.training.run:CHECKPOINT_SECONDS": 0.0}  # a state after e
 class Command:
     """module: of its `main`, which is called with these arguments in an empty folder, where it writes.
 
-    constants: "module:NAME" → what it is here; timed: pictures that show how long something took, or when;
+    constants: "module:NAME" → what it is here; timed: files that show how long something took;
     changes_editor: whether it finds an editor's folder `editor` there, which it writes to.
     """
 
@@ -55,8 +55,12 @@ COMMANDS = {
     "train": Command(
         "editmgt_lab.training.__main__",
         "--folder state --output editor --device cpu",
-        ALWAYS | {"editmgt_lab.training.__main__:RECIPES": {"small": RECIPE}, "editmgt_lab.training.data:SHARD": 8},
-        timed=("samples.png",),
+        {
+            **ALWAYS,
+            "editmgt_lab.training.__main__:RECIPES": {"small": RECIPE},
+            "editmgt_lab.training.data:SHARD": 8,
+            "editmgt_lab.training.samples:EVERY": 0.0,  # the last one is then of the last state
+        },
     ),
     "clip": Command(
         "editmgt_lab.training.clip.__main__", "--folder state --output clip --edits 32 --batch 8", ALWAYS
@@ -94,12 +98,27 @@ COMMANDS = {
     ),
     "speed": Command(
         "editmgt_lab.studies.speed", f"{MODEL} --count 1 --batch 1 --output out/speed.json", timed=("speed.png",)
-    ),
+    ),  # its figure has seconds on an axis
     "evaluate": Command("editmgt_lab.studies.evaluate", f"{MODEL} --count 4 --steps 2 --clip none --output out"),
     "filtering": Command(
         "editmgt_lab.studies.filtering",
         "--model ../given/larger --scenes 12 --count 2 --steps 2 --folder shards "
         "--output out/filtering.json --adapter adapter",
+    ),
+    "ablations": Command(
+        "editmgt_lab.studies.ablations",
+        f"{MODEL} --count 1 --steps 1 --output out",
+        timed=("ablations.txt",),  # a column has seconds; all else in it is in ablations.json
+    ),
+    "gallery": Command("editmgt_lab.studies.gallery", f"{MODEL} --count 1 --steps 1 --lines 1 --output out"),
+    "skills": Command(
+        "editmgt_lab.studies.skills",
+        f"{MODEL} --skills blueprint --count 1 --old-count 1 --steps 2 --output out/skills.json --adapters adapters",
+        {"editmgt_lab.studies.skills:REPLAY": 2},
+    ),
+    "captions": Command("editmgt_lab.studies.captions", f"{MODEL} --count 1 --steps 1 --output out/captions.json"),
+    "study of clip": Command(
+        "editmgt_lab.studies.clip", "--count 24 --sizes 32 --output out", {"editmgt_lab.studies.clip:POOL": 12}
     ),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from editmgt_lab.basics.fingerprints import fingerprint
 
 TIMES = ("seconds", "seconds_per_edit", "saved")  # names whose values are other ones in every run
 KEY = re.compile(r"\b[0-9a-f]{16}\b")
-TIMED = re.compile(r"\d[\d.,]* ?(s|ms|min)\b( (an|a) \w+)?")  # such as "0.35 s an edit"
+TIMED = re.compile(r"(?<=: )\d+\.\d{3} s an edit$", re.MULTILINE)  # as the notes of score cards end
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -51,7 +51,7 @@ def is_unfinished(name: str) -> bool:
 
 
 def differences(expected: Path, found: Path, timed: Sequence[str] = ()) -> list[str]:
-    """What is missing or another in `found`. Times are not compared, nor pictures named in `timed`, which show them."""
+    """What is missing or another in `found`. Times are not compared, nor files named in `timed`, which show them."""
     before, now = files(expected), files(found)
     numbers = keys(expected) | keys(found)
     told = [f"{name} is missing" for name in sorted(before.keys() - now.keys())]

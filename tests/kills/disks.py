@@ -30,17 +30,24 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, stage: Stage, trouble: str, ended: Ended) -> None:
+        where = f"{stage.name}, {trouble}"
         if ended.status == 0:
-            self.right += 1
+            wrong = lost_or_left(stage)
+            self.right += not wrong
+            self.wrong += [f"{where}: ends as if all went well: {each}" for each in wrong]
         elif ended.status == 2 and "expected:" in ended.said and "Traceback" not in ended.said:
             self.told += 1
         else:
-            self.wrong.append(f"{stage.name}, {trouble}: ends with {ended.status}: {ended.said[-1500:]}")
+            self.wrong.append(f"{where}: {ended}")
         stage.give()
         again = run(stage.command, stage.place)
-        failed = [f"the rerun ends with {again.status}: {again.said[-1500:]}"] if again.status else []
-        wrong = failed or [each for part in stage.left() for each in part]
-        self.wrong += [f"{stage.name}, after {trouble}: {each}" for each in wrong]
+        wrong = [f"the rerun {again}"] if again.status else lost_or_left(stage)
+        self.wrong += [f"{where}, mended: {each}" for each in wrong]
+
+
+def lost_or_left(stage: Stage) -> list[str]:
+    lost, leftover = stage.left()
+    return [*lost, *(f"{each} is left over" for each in leftover)]
 
 
 def full_disk(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
@@ -71,14 +78,9 @@ def read_only(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
 
 
 def deleted(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
-    """All that lies there is removed in the middle of the run."""
-
-    def remove() -> None:
-        for path in stage.place.iterdir():
-            shutil.rmtree(path, ignore_errors=True)
-
+    """It is removed with all that lies there, in the middle of the run."""
     change = dice.randrange(stage.undisturbed.changes)
-    ended = run(stage.command, stage.place, Ending(change=change, instead=remove))
+    ended = run(stage.command, stage.place, Ending(change=change, instead=lambda: shutil.rmtree(stage.place)))
     outcome.add(stage, f"all was deleted at change {change}", ended)
 
 

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from tests.support import PATIENCE
+
 from .commands import Command
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+HUNG = 5 * PATIENCE  # seconds
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
-PATIENCE = 300.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,18 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ended:
-    """status: as `main` returns it, or minus the signal that ended it; changes: see Ending, if it came to its end."""
+    """status: as `main` returns it, or minus the signal that ended it (SIGTERM: it hung); changes: see Ending, if it
+    came to its end."""
 
     status: int
     changes: int
     seconds: float
     said: str
+
+    def __str__(self) -> str:
+        """How it ended, and the last of what it said."""
+        hung = f"hung for {self.seconds:.0f} s" if self.status == -signal.SIGTERM else f"ended with {self.status}"
+        return f"{hung}: {self.said[-1500:]}"
 
 
 def run(command: Command, place: Path, ending: Ending | None = None) -> Ended:
@@ -68,10 +76,10 @@ def run(command: Command, place: Path, ending: Ending | None = None) -> Ended:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-    limit = PATIENCE if ending.seconds is None else ending.seconds
+    limit, sent = (HUNG, signal.SIGTERM) if ending.seconds is None else (ending.seconds, signal.SIGKILL)
     while not (found := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() - began > limit:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, sent)
             found = os.waitpid(child, 0)
             break
         time.sleep(0.002)
@@ -102,7 +110,7 @@ def _watch(place: Path, ending: Ending) -> list[str]:
                 return
         elif event not in CHANGES:
             return
-        if not isinstance(arguments[0], str | os.PathLike) or not Path(arguments[0]).absolute().is_relative_to(place):
+        if not isinstance(arguments[0], str | os.PathLike) or not (place / arguments[0]).is_relative_to(place):
             return
         changes.append(event)
         if len(changes) - 1 == ending.change:

@@ -34,7 +34,8 @@ class Stage:
         self.place.mkdir()
 
     def give(self) -> None:
-        """What the command finds there, where it is not there already."""
+        """The folder, and what the command finds there, where it is not there already."""
+        self.place.mkdir(exist_ok=True)
         if self.command.changes_editor and not (self.place / "editor" / "editmgt").exists():
             shutil.copytree(self.place.parent / "given" / "tiny", self.place / "editor", dirs_exist_ok=True)
 
@@ -90,7 +91,7 @@ def stages(names: Sequence[str]) -> Iterator[dict[str, Stage]]:
 
 
 def kill(stage: Stage, count: int, seed: int) -> Count:
-    """So many kills of one command, up to MOST_IN_A_ROW before each run to the end."""
+    """So many kills of one command, up to MOST_IN_A_ROW before each run to the end; fewer where a run fails."""
     dice, found = random.Random(f"{seed}/{stage.name}"), Count()
     while found.kills < count:
         stage.empty()
@@ -98,8 +99,12 @@ def kill(stage: Stage, count: int, seed: int) -> Count:
         told = []
         for _ in range(min(dice.randint(1, MOST_IN_A_ROW), count - found.kills)):
             ending = stage.drawn(dice)
-            if (ended := run(stage.command, stage.place, ending)).status not in KILLED:
+            ended = run(stage.command, stage.place, ending)
+            if ended.status == 0:
                 continue  # it was at its end before
+            if ended.status not in KILLED:
+                found.lost.append(f"{stage.name}, after {told}, at {ending}: {ended}")
+                return found
             told.append(f"{ending}".removeprefix("Ending"))
             found.kills += 1
             found.writing += bool(unfinished(stage.place))
@@ -109,7 +114,7 @@ def kill(stage: Stage, count: int, seed: int) -> Count:
         ended = run(stage.command, stage.place)
         found.reruns += 1
         if ended.status != 0:
-            found.lost.append(f"{stage.name}, after {told}: the rerun ends with {ended.status}: {ended.said[-1500:]}")
+            found.lost.append(f"{stage.name}, after {told}: the rerun {ended}")
             continue
         lost, leftover = stage.left()
         found.lost += [f"{stage.name}, after {told}: {each}" for each in lost]

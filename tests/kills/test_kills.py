@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,14 +18,15 @@ from tqdm import tqdm
 from tests.support import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the commands run in forks")
+IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
 COMMANDS = ("train", "finetune", "benchmark", "figure", "training_size", "choose")
 
 
-def run(*arguments: str, module: str = "tests.kills") -> subprocess.CompletedProcess[str]:
-    """In a process that has no threads yet, so that it may fork."""
+def run(*arguments: str, module: str = "tests.kills", **variables: str) -> subprocess.CompletedProcess[str]:
+    """In a process that has no threads yet, so that it may fork. variables: of its environment."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
     )  # fmt: skip
 
 
@@ -36,16 +40,32 @@ def test_a_rerun_ends_as_if_there_had_been_no_kill():
 def test_a_disk_that_takes_nothing_is_said_and_nothing_is_lost():
     ran = run("--count", "0", "--seed", "2026", "--troubles", "1", "--commands", "finetune")
     assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
-    assert "| read-only folder | 1 | 0 | 0 |" in ran.stdout
+    for trouble in ("full disk", "read-only folder", "folder deleted")[not IS_ROOT :]:
+        assert f"| {trouble} | 1 | 0 | 0 |" in ran.stdout
 
 
-def test_what_a_careless_command_loses_and_leaves_is_found():
-    ran = run(module=__name__)
+@pytest.fixture(scope="module")
+def found():
+    """What is found in the commands below."""
+    ran = run(module=__name__, LAB_TEST_PATIENCE="1")
     assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout)
-    assert found["kills"] == 6
-    assert any("numbers.json is torn" in each for each in found["lost"])
-    assert any("of_process" in each for each in found["leftover"])
+    return json.loads(ran.stdout)
+
+
+def test_what_a_careless_command_loses_and_leaves_is_found(found):
+    assert found["careless"]["kills"] == 6
+    assert any("numbers.json is torn" in each for each in found["careless"]["lost"])
+    assert any("of_process" in each for each in found["careless"]["leftover"])
+
+
+@pytest.mark.parametrize("how, said", [("fails", "ended with 1"), ("hangs", "hung for ")])
+def test_a_command_that_fails_or_hangs_where_it_goes_on_is_found(found, how, said):
+    assert said in found[how]["lost"][0]
+
+
+def test_a_command_that_swallows_what_the_disk_says_is_found(found):
+    assert found["swallows"].pop("full disk", True)
+    assert found["swallows"] == {"read-only folder": True, "folder deleted": True}
 
 
 def test_what_differs_is_told_and_times_are_not(tmp_path):
@@ -53,7 +73,9 @@ def test_what_differs_is_told_and_times_are_not(tmp_path):
 
     for folder, seconds in ((tmp_path / "one", 1.5), (tmp_path / "two", 2.5)):
         folder.mkdir()
-        (folder / "a.json").write_text(json.dumps({"seconds": seconds, "note": f"{seconds:.3f} s an edit", "score": 1}))
+        (folder / "a.json").write_text(
+            json.dumps({"seconds": seconds, "note": f"hold: {seconds:.3f} s an edit", "score": 1})
+        )
         Image.effect_noise((32, 32), 50).save(folder / "a.png")
     assert differences(tmp_path / "one", tmp_path / "two", timed=("a.png",)) == []
     assert differences(tmp_path / "one", tmp_path / "two") == ["a.png is another"]
@@ -68,8 +90,14 @@ def test_what_differs_is_told_and_times_are_not(tmp_path):
 
 
 def main(arguments: list[str]) -> int:
-    """A careless command: it writes in place, and what it needs meanwhile has its process's number. It holds the lock
-    of the progress bars, which a kill must not keep from the rerun."""
+    """A careless command of each kind."""
+    {"careless": careless, "fails": fails, "hangs": hangs, "swallows": swallows}[arguments[0]]()
+    return 0
+
+
+def careless() -> None:
+    """It writes in place, and what it needs meanwhile has its process's number. It holds the lock of the progress bars,
+    which a kill must not keep from the rerun."""
     tqdm.get_lock().acquire()
     meanwhile = Path(f"of_process_{os.getpid()}")
     meanwhile.mkdir()
@@ -79,15 +107,36 @@ def main(arguments: list[str]) -> int:
         Path("between").mkdir(exist_ok=True)
         file.write("2]")
     meanwhile.rmdir()
-    return 0
+
+
+def fails() -> None:
+    Path("begun").mkdir()  # but not twice
+    Path("done").write_text("done")
+
+
+def hangs() -> None:
+    if Path("begun").exists():
+        time.sleep(3600)
+    Path("begun").mkdir()
+    Path("done").write_text("done")
+
+
+def swallows() -> None:
+    with suppress(OSError):
+        Path("numbers.txt").write_text("1" * 100_000)
 
 
 if __name__ == "__main__":
-    from tests.kills import kills
+    from tests.kills import disks, kills
     from tests.kills.commands import COMMANDS as ALL
     from tests.kills.commands import Command
 
-    ALL["careless"] = Command("tests.kills.test_kills", "")
-    with kills.stages(["careless"]) as stages:
-        found = kills.kill(stages["careless"], 6, 0)
-    print(json.dumps({"kills": found.kills, "lost": found.lost, "leftover": found.leftover}))
+    troubles = [trouble for trouble in disks.TROUBLES if disks.IS_ROOT or trouble != "full disk"]
+    names = ("careless", "fails", "hangs", "swallows")
+    ALL.update({name: Command("tests.kills.test_kills", name) for name in names})
+    with kills.stages(names) as stages:
+        found = {name: asdict(kills.kill(stages[name], 6, 0)) for name in names[:-1]}
+        found["swallows"] = {
+            trouble: bool(disks.disturb(stages["swallows"], trouble, 3, 0, disks.Outcome())) for trouble in troubles
+        }
+    print(json.dumps(found))

@@ -1,7 +1,8 @@
 """`python -m tests.long`: a thousand edits, views opened and closed, a notebook run again and again in one kernel.
 
 Memory must not grow: at the end at most 5% over that after the first tenth, and nothing may be left open: threads,
-hooks on the network, files, widgets. Prints a line for each, draws memory over time; exits with 1 where something grew.
+hooks on the network, files, widgets, comms. Prints a line for each, draws memory over time; exits with 1 where
+something grew.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Long sessions, short: views leave nothing open, and what grows is found."""
 
+from functools import partial
+
 import nbformat
 import pytest
 
@@ -23,17 +25,34 @@ def test_a_view_that_is_closed_leaves_nothing_open(name):
     assert long.grown([first | {"memory": 0}, last | {"memory": 0}]) == []
 
 
-def test_edits_leave_nothing_open():
-    first, *_, last = edits(12)
-    assert long.grown([first | {"memory": 0}, last | {"memory": 0}]) == []
+def keeping(count):
+    """So many edits, and as many again of which each is followed by 8 MiB that stay."""
+    kept = []
+    for number, found in enumerate(edits(2 * count)):
+        yield found
+        if number >= count:
+            kept.append(b"x" * 2**23)
+
+
+def test_edits_leave_nothing_open_and_memory_that_stays_is_found():
+    found = long.watch("edits", partial(keeping, 20), 40)
+    assert long.grown(found[:20]) == []
+    assert [each.split()[0] for each in long.grown(found)] == ["memory"]
 
 
 def test_a_notebook_is_run_again_in_one_kernel(tmp_path):
-    """Its cells leave a thread behind in every run, which only a kernel that stays can show."""
-    cell = nbformat.v4.new_code_cell("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "threads.ipynb")
-    first, second = notebook_runs(tmp_path / "threads.ipynb", 2)
-    assert second["threads"] == first["threads"] + 1 and first["memory"] > 0
+    """Its cell leaves a thread, a file and a widget behind in every run, which only a kernel that stays can show."""
+    cell = nbformat.v4.new_code_cell(
+        "import ipywidgets, os, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "os.open(os.devnull, os.O_RDONLY)\n"
+        "ipywidgets.Layout()"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "left.ipynb")
+    first, second = notebook_runs(tmp_path / "left.ipynb", 2)
+    assert first["memory"] > 0
+    for name in ("threads", "files", "widgets", "comms"):
+        assert second[name] == first[name] + 1, name
 
 
 def test_the_figure_has_a_line_for_each_kind_of_work():

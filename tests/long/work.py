@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import comm
 import nbformat
 import psutil
 from ipywidgets.widgets.widget import _instances
@@ -27,20 +28,23 @@ from tests.support.tiny import save_tiny
 INSTRUCTION = "make the ball blue"
 # What IPython keeps of every output and the C library of every allocation is not the lab's, and is given back first.
 ASK = """
-import ctypes, gc, json, os, sys, threading, psutil
+import comm, ctypes, gc, json, os, sys, threading, psutil
+from ipywidgets.widgets.widget import _instances
 get_ipython().displayhook.flush()
 getattr(get_ipython().history_manager, "outputs", {}).clear()  # every picture that a cell has shown
 gc.collect()
 if sys.platform == "linux":
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 print(json.dumps({"memory": psutil.Process().memory_info().rss, "threads": threading.active_count(),
-                  "files": len(os.listdir("/proc/self/fd"))}))
+                  "files": len(os.listdir("/proc/self/fd")), "widgets": len(_instances),
+                  "comms": len(comm.get_comm_manager().comms)}))
 """
 Counts = dict[str, int]
 
 
 def counts(editor: lab.Editor) -> Counts:
-    """What is in use now: memory in bytes, and the numbers of threads, open files, widgets, figures and hooks."""
+    """What is in use now: memory in bytes, and the numbers of threads, open files, widgets, comms, figures and
+    hooks."""
     gc.collect()
     modules = list(editor.transformer.modules())
     return {
@@ -48,6 +52,7 @@ def counts(editor: lab.Editor) -> Counts:
         "threads": threading.active_count(),
         "files": psutil.Process().num_fds(),
         "widgets": len(_instances),
+        "comms": len(comm.get_comm_manager().comms),
         "figures": len(pyplot.get_fignums()),
         "hooks": sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
         + sum(len(getattr(module, "recorders", ())) for module in modules),

@@ -156,7 +156,7 @@ def test_lpips_against_a_forward_pass_by_hand(pair, network, tmp_path, monkeypat
     assert loaded.spatial(output, reference).shape == (1, 64, 64)
     with pytest.raises(CheckpointError, match="do not make"):
         lpips.convert(tmp_path / "lins.pth", tmp_path / "lins.pth", tmp_path / "no")
-    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     assert lpips.main([files[0], str(tmp_path / "text.pth"), files[2]]) == 2
     for number, other in enumerate((torch.zeros(1), {"features.0.weight": 3}, {0: torch.zeros(1)})):
         torch.save(other, tmp_path / f"{number}.pth")
@@ -368,12 +368,12 @@ def test_card_has_backbone_preprocessing_and_reference_beside_every_number(sampl
         [Shown("make it a dog", {"source": sample.source, **answers})] * 2,
     )  # fmt: skip
     paths = card.save(tmp_path / "card")
-    table = paths[1].read_text()
+    table = paths[1].read_text(encoding="utf-8")
     for line in table.splitlines():
         if line.startswith("CLIP-T"):
             assert "target caption" in line and "short side 32 px" in line and "cut after 12 tokens" in line
     assert "left out: LPIPS, source: " in table and "1 row was skipped" in table and "half: 1 edits" in table
-    content = json.loads(paths[0].read_text())
+    content = json.loads(paths[0].read_text(encoding="utf-8"))
     psnr = content["summary"][ALL]["copy the source"]["PSNR, source"]
     assert psnr == {"mean": None, "low": None, "high": None, "count": 2, "infinite": 2} and "∞ (2 of 2)" in table
     found = content["summary"][ALL]["ours"]["CLIP-I, target"]

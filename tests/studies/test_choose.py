@@ -117,12 +117,14 @@ def test_command(tiny_folder, short_lists, tmp_path, capsys):
     folder, output = tmp_path / "editor", tmp_path / "new" / "choices.json"
     shutil.copytree(tiny_folder, folder)
     before = lab.load(folder).defaults
-    assert main(["--model", str(folder), "--count", "2", "--output", str(output), "--write", str(folder)]) == 0
+    asked = ["--model", str(folder), "--count", "2", "--calls", "--output", str(output), "--write", str(folder)]
+    assert main(asked) == 0
     printed = capsys.readouterr().out
     assert printed.count("←") == 4
     saved = json.loads(output.read_text(encoding="utf-8"))
     tried = [trial["setting"] for trial in saved["trials"]]
     assert tried.count("guidance_scale") == 2 and tried.count("heat from, blocks") == 21 and tried.count("hold") == 4
+    assert tried.count("steps") == tried.count("strength") == 2
     assert saved["settings"]["split"] == "validation"
     after = lab.load(folder).defaults
     for name in ("guidance_scale", "heat_from", "hold_threshold", "hold", "hold_by"):

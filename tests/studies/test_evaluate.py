@@ -307,7 +307,11 @@ def test_command(tiny_folder, tmp_path, capsys):
     assert settings["weights"] == weights_fingerprint(lab.load(tiny_folder))
     text = (tmp_path / "scorecard.txt").read_text(encoding="utf-8")
     assert str(tiny_folder) in text and settings["weights"] in text
-    assert "CLIP-I" in printed and main([*options, "--clip", "none", "--hold-threshold", "0"]) == 0
+    few = ["--clip", "none", "--hold-threshold", "0", "--category", "add", "--token-temperature", "0.25"]
+    assert "CLIP-I" in printed and main([*options, *few]) == 0
     assert "tiny CLIP" in printed and "tiny CLIP" not in capsys.readouterr().out
+    saved = json.loads((tmp_path / "scorecard.json").read_text(encoding="utf-8"))
+    assert saved["settings"]["category"] == "add" and {edit["category"] for edit in saved["edits"]} == {"add"}
+    assert saved["settings"]["token_temperature"] == 0.25
     assert main([*options, "--hold-threshold", "2"]) == 2
     assert "hold_threshold" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def contents(folder):
 
 
 def test_the_released_sizes():
-    inventory = json.loads((ROOT / "tests" / "parity" / "inventory_960m.json").read_text())
+    inventory = json.loads((ROOT / "tests" / "parity" / "inventory_960m.json").read_text(encoding="utf-8"))
     parts = parts_of(Sizes.released())
     for ours, theirs in (("editmgt", "transformer"), ("vqvae", "vqvae")):
         shapes = {name: list(shape) for name, shape in parts[ours].shapes.items()}
@@ -125,7 +125,7 @@ def test_a_finished_one_is_not_written_again(folder, monkeypatch):
 
 def test_other_sizes_are_built_anew_in_a_folder_of_its_own_alone(tmp_path):
     build(tmp_path / "it", SMALL, progress=False)
-    (tmp_path / "it" / "result.json").write_text("{}")
+    (tmp_path / "it" / "result.json").write_text("{}", encoding="utf-8")
     before = contents(tmp_path / "it")
     other = replace(SMALL, transformer=replace(SMALL.transformer, num_single_layers=3))
     with pytest.raises(CheckpointError, match="other sizes(?s:.*)name another"):
@@ -137,7 +137,7 @@ def test_other_sizes_are_built_anew_in_a_folder_of_its_own_alone(tmp_path):
 
 def test_what_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("words")
+    (tmp_path / "mine" / "thesis.tex").write_text("words", encoding="utf-8")
     with pytest.raises(CheckpointError, match="holds something else"):
         build(tmp_path / "mine", SMALL)
     monkeypatch.setattr(building.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**8})())
@@ -152,7 +152,7 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     options = ["--folder", str(folder), "--device", "cpu", "--output", str(output)]
     assert main([*options, "--size", "32", "--offload"]) == 0
     said = capsys.readouterr()
-    result = json.loads(output.read_text())
+    result = json.loads(output.read_text(encoding="utf-8"))
     names = [stage["name"] for stage in result["stages"]]
     assert names == [
         "loading", "reading the picture", "reading the text", "step 1 of 2", "step 2 of 2", "painting the picture"
@@ -176,14 +176,17 @@ def test_options_are_looked_at_before_anything_is_written(tmp_path, monkeypatch)
 
 
 def test_the_command_rebuilds_its_own_folder_and_no_named_one(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
+    asked, layers, dtypes = [], [], []
+    monkeypatch.setattr(Sizes, "released", lambda given: layers.append(given) or SMALL)
     monkeypatch.setattr(command, "build", lambda folder, sizes, own: asked.append((folder, own)))
-    monkeypatch.setattr(command, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(command, "measure", lambda *_, dtype, **__: dtypes.append(dtype) or {})
     monkeypatch.setattr(command, "report", lambda _: "")
     monkeypatch.setattr(command.Path, "home", lambda: tmp_path)
     assert main(["--device", "cpu"]) == main(["--device", "cpu", "--folder", str(tmp_path / "mine")]) == 0
-    assert asked == [(tmp_path / ".cache" / "editmgt-lab" / "full-size", True), (tmp_path / "mine", False)]
+    assert main(["--device", "cpu", "--layers", "4", "--dtype", "bfloat16"]) == 0
+    cache = tmp_path / ".cache" / "editmgt-lab"
+    assert asked == [(cache / "full-size", True), (tmp_path / "mine", False), (cache / "full-size-4-layers", True)]
+    assert layers == [None, None, 4] and dtypes == [None, None, torch.bfloat16]
 
 
 def test_the_command_with_a_part_held(folder, tmp_path, monkeypatch, capsys):
@@ -199,7 +202,7 @@ def test_the_command_with_a_part_held(folder, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(lab.Editor, "decode", watched)
     assert main([*options, "--held", "0.7"]) == 0
-    result = json.loads(output.read_text())
+    result = json.loads(output.read_text(encoding="utf-8"))
     assert result["settings"]["held"] == 0.75 and computed == [1, 0.25, 0.25]  # three of four rows of positions
     assert [stage["flops"] is None for stage in result["stages"] if stage["name"].startswith("step")] == [
         False,
@@ -246,8 +249,21 @@ def test_the_meter_tells_stages_apart():
     assert meter.stages[-1].seconds > 0
 
 
+def test_the_meter_reads_a_gpus_own_peak(monkeypatch):
+    told, device = [], torch.device("cuda")
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda place, name=name: told.append((name, place)) or 1000 * len(told))
+    meter = Meter(device, progress=False)
+    with meter("steps", 2) as done:
+        done()
+        done()
+    assert told == [(name, device) for name in ("reset_peak_memory_stats", "synchronize", "max_memory_allocated")] * 2
+    assert [(stage.name, stage.peak) for stage in meter.stages] == [("step 1 of 2", 3000), ("step 2 of 2", 6000)]
+
+
 def test_a_plan_is_json(folder):
-    assert json.loads((folder / building.PLAN).read_text())["sizes"] == json.loads(json.dumps(asdict(SMALL)))
+    plan = json.loads((folder / building.PLAN).read_text(encoding="utf-8"))
+    assert plan["sizes"] == json.loads(json.dumps(asdict(SMALL)))
 
 
 def test_measuring_without_a_bar(folder, capsys):
@@ -287,7 +303,7 @@ def test_the_growth_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Sizes, "released", lambda layers: SMALL)
     output = tmp_path / "new" / "growth.json"
     assert main(["--growth", "8", "--steps", "1", "--device", "cpu", "--output", str(output)]) == 0
-    result = json.loads(output.read_text())
+    result = json.loads(output.read_text(encoding="utf-8"))
     assert [size["side"] for size in result["sizes"]] == [8] and result["powers"]["seconds"] == []
     assert "3 blocks" in result["about"] and "From 8² to 8² tokens" in capsys.readouterr().out
     assert output.with_suffix(".png").stat().st_size > 10_000

@@ -80,8 +80,10 @@ def test_the_page_says_whose_edits_it_shows_in_the_models_own_steps(three_steps,
 
 
 def test_command(tiny_folder, tmp_path, capsys):
-    arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "1", "--steps", "1"]
-    assert main([*arguments, "--output", str(tmp_path / "new")]) == 0
-    assert "add: 0 of 1 succeed" in capsys.readouterr().out
+    arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--steps", "1"]
+    assert main([*arguments, "--lines", "1", "--output", str(tmp_path / "new")]) == 0
+    assert "add: 0 of 2 succeed" in capsys.readouterr().out
+    page = (tmp_path / "new" / "gallery.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 4 * page.count("<h2>"), "one of the two failures"
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"gallery.html", "gallery.png"}
     assert main([*arguments, "--count", "0"]) == 2 and "count" in capsys.readouterr().err

@@ -310,12 +310,14 @@ def test_the_caption_names_the_model_that_was_measured(measured):
 
 def test_command(tiny_folder, tmp_path, capsys):
     arguments = ["--model", str(tiny_folder), "--split", "validation", "--count", "2", "--random-count", "1"]
+    arguments += ["--category", "remove", "--token-temperature", "0.25"]
     assert main([*arguments, "--steps", "1", "--batch", "1", "--output", str(tmp_path / "new")]) == 0
     printed = capsys.readouterr().out
     assert "held at random (1 edits)" in printed and "spearman_l1" in printed and "passes" in printed
     saved = json.loads((tmp_path / "new" / "lambda_figure.json").read_text(encoding="utf-8"))
     assert saved["lambda"] == list(PUBLISHED["lambda"]) and saved["settings"]["steps"] == 1
-    assert saved["settings"]["model"] == str(tiny_folder)
+    assert saved["settings"]["model"] == str(tiny_folder) and saved["settings"]["token_temperature"] == 0.25
+    assert saved["settings"]["category"] == "remove" and list(saved["categories"]) == ["remove"]
     assert main([*arguments, "--steps", "0"]) == 2 and "steps" in capsys.readouterr().err
 
 

@@ -98,7 +98,7 @@ def test_the_command_saves_table_and_figure(editor, monkeypatch, tmp_path, capsy
     monkeypatch.setattr(speed, "load", lambda model: editor)
     monkeypatch.setattr(speed, "WAYS", FEW)
     speed.main(["--count", "2", "--output", str(tmp_path / "speed.json")])
-    saved = json.loads((tmp_path / "speed.json").read_text())
+    saved = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert saved["settings"]["time"] == "processor time" and len(saved["settings"]["weights"]) == 16
     assert [Way(**way["way"]) for way in saved["ways"]] == FEW and (tmp_path / "speed.png").stat().st_size > 10_000
     assert "of the usual way's time" in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_the_command_saves_table_and_figure(editor, monkeypatch, tmp_path, capsy
 def test_the_fast_way_alone(editor, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, "load", lambda model: editor)
     speed.main(["--fast-alone", "--count", "2", "--output", str(tmp_path / "speed.json")])
-    saved = json.loads((tmp_path / "speed.json").read_text())
+    saved = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert [Way(**way["way"]) for way in saved["ways"]] == [USUAL, FAST]
 
 

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 from tests.support import ROOT, answers, free_port, until
 from tests.support.browser import be_patient
@@ -34,7 +35,7 @@ def served(folder: Path) -> Iterator[str]:
     (folder / "notebooks").mkdir(exist_ok=True)
     settings = folder / "config" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(UNWANTED))
+    settings.write_text(json.dumps(UNWANTED), encoding="utf-8")
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
     places = {name: str(folder / place) for name, place in (places | {"IPYTHONDIR": "ipython"}).items()}
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -126,6 +127,38 @@ def reloaded(page: Page, number: int, shown: str) -> Locator:
         if not lost.count():
             break
     return output
+
+
+def save(page: Page, number: int) -> None:
+    """The notebook, with the widget that this cell has put out."""
+
+    def saved():
+        page.keyboard.press("Control+s")
+        try:
+            cell = fetch(page, f"/api/contents/{name_of(page)}")["content"]["cells"][number]
+        except Error:  # the server may read it while it is written
+            return False
+        return any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in cell["outputs"])
+
+    until(saved, "the notebook to be saved")
+
+
+def fetch(page: Page, address: str, method: str = "GET") -> Any:
+    """What the server answers to the page, as it answers to its menus."""
+    return page.evaluate(
+        """async ([address, method]) => {
+          const cookie = document.cookie.match(/_xsrf=([^;]*)/);
+          const headers = cookie ? { "X-XSRFToken": cookie[1] } : {};
+          const answer = await fetch(address, { method, headers });
+          if (!answer.ok) throw new Error(await answer.text());
+          return await answer.json();
+        }""",
+        [address, method],
+    )
+
+
+def name_of(page: Page) -> str:
+    return page.url.partition("?")[0].rpartition("/")[2]
 
 
 def drag(page: Page, slider: Locator, share: float, *, release: bool = True) -> None:

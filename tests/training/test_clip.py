@@ -133,7 +133,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
 
 def test_it_learns(tmp_path):
     train_clip(replace(SMALL, edits=160), Run(tmp_path))
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["done"] for line in lines] == [80, 160] and lines[-1]["loss"] < lines[0]["loss"]
 
 

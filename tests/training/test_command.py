@@ -103,6 +103,14 @@ def test_other_words_are_another_run(tmp_path, made, capsys):
         train(RECIPE, tmp_path / "run", tmp_path / "out", "cpu", **given)
 
 
+def test_the_command_hands_on_which_editors_to_begin_with(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("editmgt_lab.training.__main__.train", lambda *_, **given: asked.update(given))
+    for given, expected in (("", (None, None, False)), ("--tokenizer a --words b --compiled", ("a", "b", True))):
+        assert main(options(given, tmp_path)) == 0
+        assert (asked["tokenizer"], asked["words"], asked["compiled"]) == expected
+
+
 def test_the_command_records_the_code_of_its_own_room(tmp_path, monkeypatch, made):
     for_both = "--recipe tiny --only vq --vq-samples 16 --vq-pictures 2 --image-size 32".split()
     monkeypatch.setattr(sys, "argv", ["training", *options(" ".join(for_both), tmp_path)])

@@ -323,7 +323,7 @@ def test_vq_learns_and_resumes(tmp_path):
     again = train_vq(config, lambda: pytest.fail("nothing is left to train"), Run(tmp_path), **settings)
     images = drawn[:4].float() / 255
     assert torch.equal(trained.encode(images), again.encode(images))
-    psnr = [json.loads(line)["psnr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    psnr = [json.loads(line)["psnr"] for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert psnr[-1] > psnr[0] + 1
 
 
@@ -356,15 +356,15 @@ def test_a_log_has_each_sample_once_though_a_run_was_killed(tmp_path):
     resumed = Run(tmp_path)
     for done in (40, 60):
         resumed.log(done=done, loss=2.0)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines == [{"done": 20, "loss": 1.0}, {"done": 40, "loss": 2.0}, {"done": 60, "loss": 2.0}]
 
 
 @pytest.mark.parametrize("line", ["3", "[1]", '{"loss": 1}', '{"done": "x"}'])
 def test_a_line_that_is_none_of_a_log_ends_what_is_kept_of_it(tmp_path, line):
-    (tmp_path / "log.jsonl").write_text(f'{{"done": 20}}\n{line}\n{{"done": 30}}\n')
+    (tmp_path / "log.jsonl").write_text(f'{{"done": 20}}\n{line}\n{{"done": 30}}\n', encoding="utf-8")
     Run(tmp_path).log(done=40)
-    assert (tmp_path / "log.jsonl").read_text() == '{"done": 20}\n{"done": 40}\n'
+    assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == '{"done": 20}\n{"done": 40}\n'
 
 
 def test_a_state_that_is_none_is_said(tmp_path):

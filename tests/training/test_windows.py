@@ -227,6 +227,14 @@ def test_progress_refuses_what_cannot_be(tiny_folder, capsys, given):
     assert "{} is {}".format(*given.split()) in capsys.readouterr().err
 
 
+def test_progress_draws_tokens_as_it_is_told(tiny_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(progress, "edit_figures", lambda *_, **given: asked.append(given) or {})
+    options = [str(tiny_folder), "--pictures", "0", "--count", "1", "--window", "4"]
+    assert progress.main(options) == progress.main([*options, "--token-temperature", "0.7"]) == 0
+    assert asked == [{"window": 4, "token_temperature": temperature} for temperature in (0.3, 0.7)]
+
+
 def test_progress_says_where_no_window_shows_an_edit(tiny_folder, capsys):
     assert progress.main([str(tiny_folder), "--pictures", "0", "--count", "1", "--window", "2"]) == 0
     assert "success: no edit is shown" in capsys.readouterr().out

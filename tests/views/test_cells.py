@@ -57,6 +57,16 @@ def test_a_cell_that_is_run_again(editor, picture, run, kind):
     assert other.comm is not None and now.comm is not None
 
 
+def test_a_view_that_was_closed_is_let_go(editor, picture, run):
+    run("a", 1)
+    view = opened(editor, picture)
+    view.close()
+    gone = weakref.ref(view)
+    del view
+    gc.collect()
+    assert gone() is None
+
+
 def test_what_a_page_opens_and_what_no_cell_does_stays(editor, picture, run):
     made = []
     for cell, kind in ((None, "execute_request"), (None, "execute_request"), ("a", "comm_msg"), ("a", "comm_msg")):

@@ -253,6 +253,24 @@ def test_the_edits_before_the_training_end_with_their_cancel(fresh, picture, sam
     assert dashboard.state == "finished" and dashboard.before["step"] == 0
 
 
+def test_a_training_whose_edits_before_it_were_cancelled(fresh, picture, samples):
+    trained, begun, go = finetuner(fresh, picture), threading.Event(), threading.Event()
+
+    def decoding(*_):
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    with fresh.transformer.register_forward_pre_hook(decoding):
+        dashboard = views.finetune_dashboard(trained, samples)
+        assert begun.wait(PATIENCE)
+        dashboard.start()
+        dashboard.cancel()
+        go.set()
+        dashboard.wait(PATIENCE)
+    assert dashboard.state == "finished" and dashboard.before == {} and dashboard.now["step"] == 6
+    assert dashboard.message == "", "that they were cancelled was said before"
+
+
 def test_a_cancel_from_a_cell_is_a_stop_after_which_it_goes_on(fresh, picture, samples, tmp_path):
     trained = finetuner(fresh, picture, tmp_path / "run")
     gate, dashboard = Gate(trained), views.finetune_dashboard(trained, samples)
@@ -372,6 +390,20 @@ def test_opened_again_it_is_the_same(fresh, picture, samples):
     with pytest.raises(lab.LabError, match="another dashboard"):
         dashboard.start()
     second.wait(PATIENCE)
+
+
+def test_opened_again_with_something_else_it_is_refused(fresh, picture, samples):
+    trained = finetuner(fresh, picture)
+    dashboard = views.finetune_dashboard(trained, samples, word="the")
+    again = [lab.world.sample_edit(1, category="color", size=32), (picture(), INSTRUCTION)]
+    assert views.finetune_dashboard(trained, again, word="the") is dashboard
+    for others, word in ((samples, None), (samples, "ball"), (samples[:1], "the"), (samples[::-1], "the"), ([], "the"),
+                         ([samples[0], (picture(seed=1), INSTRUCTION)], "the"),
+                         ([samples[0], (picture(), "remove it")], "the")):  # fmt: skip
+        with pytest.raises(SettingError, match="close it first" if others else "0 samples"):
+            views.finetune_dashboard(trained, others, word=word)
+    dashboard.close()
+    assert views.finetune_dashboard(trained, samples) is not dashboard
 
 
 def test_after_a_close_there_is_another(fresh, picture, samples):

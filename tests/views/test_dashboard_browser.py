@@ -14,7 +14,7 @@ from editmgt_lab import views
 from editmgt_lab.finetuning import Finetuner, FinetuneSettings, TokenPairs
 from tests.support import PATIENCE, until
 from tests.support.browser import drawn, opened, point
-from tests.support.jupyter import FRONTS, opened_notebook, reloaded, run_cell, served, write_notebook
+from tests.support.jupyter import FRONTS, opened_notebook, reloaded, run_cell, save, served, write_notebook
 
 STEPS = 20_000  # more than a test waits for
 SETUP = """
@@ -47,7 +47,7 @@ def server(browser, tiny_folder, tmp_path_factory):
 
 def done(output):
     """The steps that the page says are done."""
-    return int(re.match(r"step (\d+) of", output.locator("output").inner_text())[1])
+    return int(re.match(r"step (\d+) of", output.locator(".lab-buttons .lab-number").inner_text())[1])
 
 
 def goes_on(output, since):
@@ -86,6 +86,7 @@ def test_an_exported_page_shows_the_whole_training(browser, dashboard, tmp_path,
     with opened(browser, dashboard.export(tmp_path / "page.html"), scheme=scheme, width=width) as page:
         expect(page.locator(".lab-state")).to_have_text("finished")
         expect(page.get_by_role("button", name="Start")).to_have_count(0)
+        expect(page.locator("output")).to_have_count(0)  # which would be read aloud with every step
         for step in (1, 20):
             loss, smoothed, _ = dashboard.curves[step - 1]
             assert f"step {step}: loss {loss:.3f}, smoothed {smoothed:.3f}, learning rate" in told(page, step)
@@ -106,6 +107,18 @@ def test_an_exported_page_shows_the_whole_training(browser, dashboard, tmp_path,
         expect(page.get_by_text(f"row 1, column 4: {before:.2f} before, {now:.2f} now")).to_be_visible()
         assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
         page.screenshot(path=tmp_path / f"page_{scheme}_{width}.png", full_page=True)
+
+
+def test_without_the_edits_before_the_training_the_heat_map_of_now_is_drawn(browser, dashboard, tmp_path):
+    before, dashboard.before = dashboard.before, {}
+    file = dashboard.export(tmp_path / "page.html")
+    dashboard.before = before
+    with opened(browser, file) as page:
+        heat, values = page.get_by_role("application", name="heat map"), dashboard.samples.edits["now"].heats[0]
+        expect(heat).to_have_count(1)
+        point(heat, 3, values.shape)
+        expect(page.get_by_text(f"row 1, column 4: {values[0, 3]:.2f} now")).to_be_visible()
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
 
 
 def test_a_validation_that_diverged_is_left_out(browser, dashboard, tmp_path):
@@ -136,8 +149,15 @@ def test_a_training_in_a_notebook(browser, server, front, tmp_path):
 
         button("Pause").click()
         expect(state).to_have_text("paused")
-        page.wait_for_timeout(500)  # a step under way
-        rested = done(output)
+        readings = [done(output)]
+
+        def rests():  # once a step that was under way is told
+            page.wait_for_timeout(500)
+            readings.append(done(output))
+            return readings[-1] == readings[-2]
+
+        until(rests, "no more steps")
+        rested = readings[-1]
         page.wait_for_timeout(1000)
         assert done(output) == rested
         button("Resume").click()
@@ -166,8 +186,7 @@ def test_a_training_in_a_notebook(browser, server, front, tmp_path):
         goes_on(output, done(output))
 
         # The notebook is saved: after a reload the page finds the running training by itself.
-        page.keyboard.press("Control+s")
-        page.wait_for_timeout(1000)
+        save(page, 1)
         reached = done(output)
         output = reloaded(page, 1, ".lab-state")
         goes_on(output, reached)

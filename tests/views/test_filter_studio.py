@@ -1,6 +1,7 @@
 """The filter studio keeps and drops by the pipeline's own rule, in Python and on the page alike."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 
 import editmgt_lab as lab
 from editmgt_lab import views
-from editmgt_lab.crisp.assure.rules import DRAWN, MEASURES, broken_after
+from editmgt_lab.crisp.assure.rules import DRAWN, DRAWN_CLIP, MEASURES, broken_after
 from editmgt_lab.crisp.bounds import Bounds
 from tests.support import PATIENCE
 from tests.support.browser import opened
@@ -40,6 +41,63 @@ def test_it_begins_with_the_pipelines_own_verdicts(studio, edits):
     assert told["kept_good"] == sum(kept[: COUNT // 2]) and told["kept_good"] + told["kept_bad"] == sum(kept)
 
 
+MIXED = {
+    "color": {"whole": Bounds(high=0.7)},
+    "style": {"whole": Bounds(low=0.5)},
+    "motion": {"inside": Bounds(0.1, 0.6)},
+}
+
+
+def measured(bounds):
+    """Edits of all categories, near and beyond their bounds; some measures were not made, and some are no number."""
+    dice, rows = random.Random(0), judged_edits(70)
+    for (row, _), category in zip(rows, lab.world.CATEGORIES * 10, strict=True):
+        row["type"] = category
+        for name, each in bounds.get(category, {}).items():
+            ends = [end for end in (each.low, each.high) if end is not None]
+            near = dice.choice(ends) + dice.choice((0, 0, 0.02, -0.02, 0.06, -0.06))
+            row[name] = dice.choice((near,) * 8 + (None, float("nan")))
+    return rows
+
+
+@pytest.mark.parametrize("bounds", [DRAWN, DRAWN_CLIP, MIXED], ids=["drawn", "clip", "mixed"])
+def test_as_it_opens_it_keeps_what_the_bounds_keep(browser, bounds, tmp_path):
+    edits = measured(bounds)
+    studio = views.filter_studio(edits, bounds)
+    kept = [not broken_after(row, bounds) for row, _ in edits]
+    assert studio.kept.tolist() == kept and 0 < sum(kept) < len(kept)
+    with opened(browser, studio.export(tmp_path / "page.html")) as page:
+        assert kept_on(page) == kept_by(studio)
+
+
+def kept_by(studio):
+    return {row["instruction"] for row, kept in zip(studio.rows, studio.kept, strict=True) if kept}
+
+
+def kept_on(page):
+    tiles = page.locator(".lab-tiles").first.locator(".lab-tile")
+    return set(tiles.evaluate_all("tiles => tiles.map((tile) => tile.title)"))
+
+
+def test_a_side_that_was_moved_counts_for_all_that_have_it_and_the_other_stays_their_own(browser, tmp_path):
+    studio = views.filter_studio(measured(DRAWN))
+    with opened(browser, studio.export(tmp_path / "page.html")) as page:
+        rule = page.locator(".lab-rule", has_text="change of the whole picture")
+        expect(rule).to_contain_text("≥ 0.02, ≤ 0.7 to 0.8")
+        slider = page.get_by_label("change of the whole picture, at least")
+        slider.fill("0.75")
+        assert float(slider.input_value()) == 0.7, "what a background may have at most"
+        studio.bounds = studio.bounds | {"whole": [0.7, None]}
+        assert kept_on(page) == kept_by(studio)
+        expect(rule).to_contain_text("≥ 0.7, ≤ 0.7 to 0.8")
+        page.get_by_label("change of the whole picture, at most").fill("0.75")
+        to = float(page.get_by_label("change of the whole picture, at most").input_value())
+        studio.bounds = studio.bounds | {"whole": [0.7, to]}
+        assert kept_on(page) == kept_by(studio)
+    rules = studio.rules()
+    assert rules["style"]["whole"] == rules["background"]["whole"] == Bounds(0.7, to) and "whole" not in rules["add"]
+
+
 def test_a_bound_that_moves_and_a_rule_that_is_off_change_what_is_kept(studio, edits):
     before = studio.kept.sum()
     studio.bounds = studio.bounds | {"outside": [None, 0.0]}
@@ -60,13 +118,19 @@ def test_chance_keeps_as_many_and_no_better(studio):
 
 def test_what_a_page_may_not_send_changes_nothing(studio):
     before = dict(studio.bounds)
-    for wrong in ({"nonsense": [0, 1]}, before | {"outside": [1.0, 0.0]}, before | {"outside": "no"}):
-        with pytest.raises((traitlets.TraitError, lab.LabError, ValueError)):
+    lacks_a_side = before | {"outside": [0.0, None]}
+    beyond_the_other = before | {"whole": [0.9, None]}  # of a style, which may have 0.8 at most
+    for wrong in ({}, {"nonsense": [0, 1]}, before | {"nonsense": [0, 1]}, lacks_a_side, beyond_the_other,
+                  *(before | {"outside": each} for each in ("no", None, [0.1], [None, "0.1"], [None, float("nan")],
+                                                            [None, 10**400], [None, 0.1, None]))):  # fmt: skip
+        with pytest.raises(traitlets.TraitError):
             studio.bounds = wrong
-        assert studio.bounds == before
-    with pytest.raises(traitlets.TraitError):
-        studio.off = ["nonsense"]
-    assert studio.off == []
+        studio.set_state({"bounds": wrong})
+        assert studio.bounds == before and studio.wrong and "bounds cannot be so" in studio.message
+    for wrong in (["nonsense"], [[]], [None]):
+        with pytest.raises(traitlets.TraitError):
+            studio.off = wrong
+        assert studio.off == []
 
 
 def test_without_edits_it_says_so():
@@ -80,7 +144,10 @@ def test_it_can_be_saved(studio, tmp_path):
         settings = json.loads(str(saved["settings"]))
         np.testing.assert_array_equal(saved["kept"], studio.kept)
         assert saved["values"].shape == (COUNT, len(settings["measures"]))
-        assert settings["kept_good"] == studio.counts()["kept_good"] and settings["bounds"]["outside"] == [None, 0.02]
+        assert settings["kept_good"] == studio.counts()["kept_good"] and settings["bounds"]["color"]["outside"] == [
+            None,
+            0.02,
+        ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -111,7 +178,7 @@ def test_page_and_python_agree_at_the_ends_of_every_slider(browser, studio, tmp_
     with opened(browser, studio.export(tmp_path / "page.html")) as page:
         kept = page.locator(".lab-tiles").first.locator(".lab-tile")
         sliders = page.get_by_role("slider").all()
-        assert len(sliders) == sum(bound is not None for pair in studio.bounds.values() for bound in pair)
+        assert len(sliders) == sum(bound is not None for pair in studio.data["first"].values() for bound in pair)
         for slider in sliders:
             title, _, side = slider.get_attribute("aria-label").rpartition(", ")
             name, which = names[title], ("at least", "at most").index(side)

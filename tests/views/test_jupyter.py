@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 import editmgt_lab as lab
-from tests.support import PATIENCE
+from tests.support import SLACK
 from tests.support.browser import answer_time, panel, point, slider_time, word_time
 from tests.support.jupyter import FRONTS, drag, opened_notebook, round_trip, run_cell, served, write_notebook
 
@@ -41,7 +41,6 @@ SMALL = lab.load()
 SIDE = lab.world.PIXELS // SMALL.vq.config.factor  # tokens
 TOKENS, POSITIONS = (SIDE, SIDE), (SIDE // 2, SIDE // 2)  # rows and columns
 LIMITS = {"recolour": 0.05, "hover": 0.05, "open": 3, "edit": 1}  # seconds, on two quiet cores
-SLACK = PATIENCE / 24  # a computer that is busy, or slow, may take its time
 
 
 @pytest.fixture(scope="module")

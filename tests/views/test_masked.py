@@ -7,6 +7,7 @@ from PIL import Image
 
 from editmgt_lab import views
 from editmgt_lab.errors import SettingError
+from editmgt_lab.images.masks import READINGS
 from tests.support import PATIENCE
 
 INSTRUCTION = "make the ball blue"
@@ -32,11 +33,6 @@ def outside(result, fixed=None):
     return int(((result.tokens != result.source_tokens) & (result.fixed if fixed is None else fixed)).sum())
 
 
-def test_an_edit_can_be_asked_for_again(editor, edit):
-    again = editor.edit(edit.sources[0], INSTRUCTION, **edit.call())
-    assert again.tokens.equal(edit.tokens) and again.fixed.equal(edit.fixed)
-
-
 def test_the_playground_keeps_the_mask_until_there_is_another_picture(editor, picture, edit):
     opened = views.playground(editor, edit)
     opened.instruction.value = "make the ball green"
@@ -57,6 +53,23 @@ def test_the_views_of_its_tabs_keep_it_too(editor, edit, title):
     studio = title == "Hold studio"
     made = [each for edits in view.made.values() for each in edits.values()] if studio else [*view.edits.values()]
     assert len(made) > 1 and all(outside(each, edit.fixed) == 0 for each in made)
+
+
+def test_all_that_was_asked_for_is_saved_by_every_view(editor, picture, mask):
+    asked = {"focus": "ball", "negative": "a hat", "guidance_scale": 2.0, "mask": mask, "steps": 2, "seed": 1}
+    result = editor.edit(picture(), INSTRUCTION, **asked)
+    opened = [
+        views.decode_player(editor, picture(), INSTRUCTION, **asked), views.decode_player(editor, result),
+        views.playground(editor, result), views.hold_studio(editor, picture(), INSTRUCTION, **asked),
+        views.injection_dial(editor, picture(), INSTRUCTION, strengths=[1], **asked),
+    ]  # fmt: skip
+    expected = {"instruction": INSTRUCTION, "focus": "ball", "negative": "a hat", "steps": 2, "seeds": (1,)}
+    for view in opened:
+        view.pending.result(PATIENCE)
+        told = view.described()
+        assert {name: told[name] for name in expected} == expected and told["mask"] in READINGS and json.dumps(told)
+    plain = views.record(editor, picture(), INSTRUCTION, steps=1, progress=lambda *_: None).described()
+    assert not {"focus", "negative", "mask"} & plain.keys()
 
 
 def test_the_studio_holds_at_random_within_the_mask(editor, picture, mask, tmp_path):

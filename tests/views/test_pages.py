@@ -6,10 +6,21 @@ A tiny editor of random weights works, slowly: what is watched is the pages.
 from contextlib import suppress
 
 import pytest
-from playwright.sync_api import Error, TimeoutError, expect
+from playwright.sync_api import TimeoutError, expect
 
 from tests.support import until
-from tests.support.jupyter import FRONTS, opened_notebook, output_of, reloaded, run_cell, served, write_notebook
+from tests.support.jupyter import (
+    FRONTS,
+    fetch,
+    name_of,
+    opened_notebook,
+    output_of,
+    reloaded,
+    run_cell,
+    save,
+    served,
+    write_notebook,
+)
 
 SETUP = """
 import time
@@ -45,38 +56,6 @@ def notebook(request, browser, server):
         return opened_notebook(browser, server, request.param, f"{request.param}.ipynb")
 
     return opened
-
-
-def save(page, number):
-    """The notebook, with the widget that this cell has put out."""
-
-    def saved():
-        page.keyboard.press("Control+s")
-        try:
-            cell = fetch(page, f"/api/contents/{name_of(page)}")["content"]["cells"][number]
-        except Error:  # the server may read it while it is written
-            return False
-        return any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in cell["outputs"])
-
-    until(saved, "the notebook to be saved")
-
-
-def fetch(page, address, method="GET"):
-    """What the server answers to the page, as it answers to its menus."""
-    return page.evaluate(
-        """async ([address, method]) => {
-          const cookie = document.cookie.match(/_xsrf=([^;]*)/);
-          const headers = cookie ? { "X-XSRFToken": cookie[1] } : {};
-          const answer = await fetch(address, { method, headers });
-          if (!answer.ok) throw new Error(await answer.text());
-          return await answer.json();
-        }""",
-        [address, method],
-    )
-
-
-def name_of(page):
-    return page.url.partition("?")[0].rpartition("/")[2]
 
 
 def restart(page):

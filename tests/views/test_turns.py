@@ -62,15 +62,15 @@ def test_older_work_does_not_overtake_newer(turns):
 def test_work_that_fails_gives_its_turn_back(turns):
     with pytest.raises(ZeroDivisionError):
         turns.submit(lambda give_way: 1 / 0, threading.Event()).result(PATIENCE)
-    assert turns.submit(lambda give_way: 1, threading.Event()).exception(20) is None
+    assert turns.submit(lambda give_way: 1, threading.Event()).exception(PATIENCE) is None
 
 
 def test_work_that_is_not_wanted_any_more_does_not_begin(turns):
     dropped = threading.Event()
     done = []
-    work = turns.submit(lambda give_way: done.append(1), dropped, pause=20)
+    work = turns.submit(lambda give_way: done.append(1), dropped, pause=2 * PATIENCE)
     dropped.set()
-    work.result(10)
+    work.result(PATIENCE)
     assert done == []
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from editmgt_lab import views
 from editmgt_lab.consolidation import to_heat
 from editmgt_lab.plain_text import page_json
 from editmgt_lab.views import maps as maps_module
+from editmgt_lab.views import widget as widget_module
 from editmgt_lab.views.attention_explorer.attention_explorer import token_colours
 from editmgt_lab.views.maps import in_bytes, quantise, restored
 from editmgt_lab.views.recording import STATES, code_patches, word_rows
@@ -560,6 +562,19 @@ def test_a_turn_comes_before_what_the_dial_has_still_to_make(editor, picture, ca
     assert not dial.busy and dial.message == ""
 
 
+def test_a_dial_that_begins_again_makes_all_that_it_had_to(editor, picture):
+    go = threading.Event()
+    TURNS.submit(lambda give_way: go.wait(PATIENCE), threading.Event())
+    until(lambda: TURNS._taken, "the other's turn")
+    dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=(0, 5), steps=1)
+    dial.cancel()
+    dial._handle_custom_msg({"kind": "again"}, [])
+    dial.turn(0.3)
+    go.set()
+    dial.pending.result(timeout=PATIENCE)
+    assert [strength for strength, _ in dial.edits] == [0.3, 0, 5] and dial.data["most"] == 5
+
+
 def test_a_page_shows_no_edit_of_another_bias(browser, opened, tmp_path):
     dial = opened["injection_dial"]
     dial.bias_text = True  # and the page left before an edit was made with it
@@ -595,6 +610,32 @@ def test_a_studio_that_cannot_be_is_refused_and_leaves_nothing_open(editor, pict
     with pytest.raises(lab.LabError):
         views.hold_studio(editor, **{"image": picture(), "instruction": INSTRUCTION} | wrong)
     assert len(_instances) == before
+
+
+@pytest.mark.parametrize("wrong", ["more beside a run", "no attention", "no picture", "too narrow", "no text"])
+def test_what_is_refused_leaves_nothing_open(editor, run, picture, wrong):
+    bare = views.record(editor, picture(), INSTRUCTION, steps=1, progress=quiet)
+    refused = {
+        "more beside a run": lambda: views.decode_player(run, steps=9),
+        "no attention": lambda: views.attention_explorer(bare),
+        "no picture": lambda: views.playground(editor, "nope.png"),
+        "too narrow": lambda: views.playground(editor, Image.new("RGB", (4000, 1))),
+        "no text": lambda: views.playground(editor, picture(), 5),
+    }
+    before = len(_instances)
+    with pytest.raises(lab.LabError):
+        refused[wrong]()
+    assert len(_instances) == before
+
+
+def test_without_a_seed_all_edits_of_a_view_have_the_same(editor, picture):
+    studio = views.hold_studio(editor, picture(), INSTRUCTION, threshold=0.5, steps=1, seed=None)
+    dial = views.injection_dial(editor, picture(), INSTRUCTION, strengths=(0, 1), steps=1, seed=None)
+    for view in (studio, dial):
+        view.pending.result(timeout=PATIENCE)
+        assert view.described()["seeds"] == (0,)
+    made = [each for edits in studio.made.values() for each in edits.values()] + [*dial.edits.values()]
+    assert {edit.settings.seeds for edit in made} == {(0,)}
 
 
 @pytest.mark.parametrize("threshold, expected", [(np.float32(0.5), 0.5), (1, 1), (None, 0.25), (0.0004, 0.0004)])
@@ -726,6 +767,13 @@ def test_numbers_that_are_not_finite_are_none_on_a_page(opened, tmp_path):
         page_json(numbers)
 
 
+def test_a_page_that_no_browser_could_read_is_refused(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(widget_module, "LONGEST", 10_000)
+    with pytest.raises(lab.LabError, match=r"million characters(.|\n)*fewer blocks"):
+        opened["decode_player"].export(tmp_path / "page.html")
+    assert not [*tmp_path.iterdir()]
+
+
 def data_of(widget):
     bundle = widget._repr_mimebundle_()
     return bundle[0] if isinstance(bundle, tuple) else bundle
@@ -776,6 +824,12 @@ def test_an_exported_page_carries_the_same_module_and_needs_nothing(opened, name
     page = opened[name].export(tmp_path / "page.html").read_text(encoding="utf-8")
     assert source(opened[name].script) in page and "http://" not in page and "https://" not in page
     assert page.count("</script>") == 2
+
+
+def test_the_player_has_a_saying_for_every_state():
+    script = views.DecodePlayer.script.read_text(encoding="utf-8")
+    sayings = script.partition("const sayings = {\n")[2].partition("};")[0]
+    assert tuple(re.findall(r'^ {6}"?([a-z][a-z ]*)"?:', sayings, flags=re.MULTILINE)) == STATES
 
 
 @pytest.mark.parametrize("name", WIDGETS)

@@ -7,6 +7,7 @@ import pytest
 
 from editmgt_lab import world
 from editmgt_lab.errors import SettingError
+from editmgt_lab.world import samples as sample_pictures
 from editmgt_lab.world.edits import RELATIONS
 from editmgt_lab.world.scenes import PARTS
 
@@ -293,3 +294,16 @@ def test_a_size_may_be_numpys():
     for size in (64.0, "64", True, np.int64(60)):
         with pytest.raises(SettingError, match="is not a size"):
             world.render(scene, size)
+
+
+def test_the_command_of_the_samples_makes_no_folder_of_an_option(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sample_pictures, "SAMPLES", sample_pictures.SAMPLES[:1])
+    monkeypatch.setattr(sample_pictures, "SIZE", 64)
+    with pytest.raises(SystemExit):
+        sample_pictures.main(["--help"])
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "file").touch()
+    assert sample_pictures.main(["file"]) == 2 and "cannot be written" in capsys.readouterr().err
+    assert sample_pictures.main(["deep/folder"]) == 0
+    assert sorted(path.name for path in (tmp_path / "deep/folder").iterdir()) == ["edits.json", "fish_and_star.png"]

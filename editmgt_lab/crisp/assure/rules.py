@@ -122,6 +122,8 @@ def load_bounds(path: Path) -> dict[str, dict[str, Bounds]]:
         raise SettingError(
             f"{path} holds no bounds: {error}", expected="{category: {measure: [low, high]}}", fix="see assure/rules.py"
         ) from error
+    if not bounds:
+        raise SettingError(f"{path} holds no bounds", expected="a category or more", fix="leave it out for the usual")
     unknown = {*bounds} - {*CATEGORIES} | {name for of in bounds.values() for name in of} - {*MEASURES}
     if unknown:
         raise SettingError(

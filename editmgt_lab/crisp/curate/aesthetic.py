@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...basics.folders import plain
-from ...errors import CheckpointError
+from ...errors import CheckpointError, SettingError
 from ...metrics.backbones import TextBackbone, load_clip
 from ..engine.operators import Operator, Row
 from .decode import opened
@@ -26,13 +27,21 @@ HEAD = "head.safetensors"
 class Aesthetic(Operator):
     """A score of about 1 … 10. folder: CLIP in transformers' layout, with head.safetensors: weight [1, D], bias [1].
 
-    As LAION's predictors: the head is applied to CLIP's projected vector, made of length 1.
+    As LAION's predictors: the head is applied to CLIP's projected vector, made of length 1. Raises SettingError.
     """
 
     name: ClassVar[str] = "aesthetic"
     takes: ClassVar[tuple[str, ...]] = ("picture",)
     gives: ClassVar[Mapping[str, pa.DataType]] = {"aesthetic": pa.float64()}
     folder: Path
+
+    def __post_init__(self) -> None:
+        if not os.path.isfile(self.folder / HEAD):
+            raise SettingError(
+                f"{self.folder} holds no {HEAD}",
+                expected=f"a folder with CLIP and {HEAD}",
+                fix="check the path; convert LAION's linear predictor for this CLIP to safetensors",
+            )
 
     def run(self, row: Row) -> dict[str, Any]:
         network, weight, bias = _loaded(str(self.folder))

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 
 # JPEG's application parts and comments are left out, but those by which its colours are read.
 OTHERS = (*range(0xE0, 0xF0), 0xFE)
 COLOURS = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
+# What stands behind the 12 bytes of these that are kept: JFIF's thumbnail, of 0 × 0 px; behind Adobe's nothing.
+CLOSED = {0xE0: b"\0\0", 0xEE: b""}
 SCAN, END = 0xDA, 0xD9
 _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker, which is neither a stuffed byte nor a restart
-# Of PNG's parts that a reader may skip, those that tell how its values are shown.
-SHOWN = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"pHYs", b"tRNS")
+# Of PNG's parts those without which nothing is shown, and those that tell how its values are.
+SHOWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"pHYs", b"tRNS")
+PROFILE = b"ICC Profile"  # what Pillow calls one; anybody may call it otherwise
 WEBP = (b"VP8 ", b"VP8L", b"VP8X", b"ICCP", b"ALPH")
 EXIF_AND_XMP = 0b1100  # of VP8X's flags
 
@@ -44,7 +48,11 @@ def _jpeg(content: bytes) -> bytes:
                 raise ValueError("a scan without an end")
             end = found.start()
         if marker not in OTHERS or content.startswith(COLOURS.get(marker, ()), place + 4):
-            kept.append(content[place:end])
+            part = content[place:end]
+            if marker in CLOSED:
+                told = part[4:16] + CLOSED[marker]
+                part = part[:2] + struct.pack(">H", 2 + len(told)) + told
+            kept.append(part)
         place = end
 
 
@@ -52,8 +60,12 @@ def _png(content: bytes) -> bytes:
     kept, place, name = [content[:8]], 8, b""
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", content, place)
-        if name[:1].isupper() or name in SHOWN:  # upper case: no reader may skip it
-            kept.append(content[place : place + length + 12])
+        part = content[place : place + length + 12]
+        if name == b"iCCP":
+            told = name + PROFILE + b"\0" + part[8:-4].partition(b"\0")[2]
+            part = struct.pack(">I", len(told) - 4) + told + struct.pack(">I", zlib.crc32(told))
+        if name in SHOWN:
+            kept.append(part)
         place += length + 12
     return b"".join(kept)
 

@@ -77,7 +77,7 @@ class Measure(Operator):
     """Opens the picture, once, and measures all that is measured of its pixels."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     takes: ClassVar[tuple[str, ...]] = ("id", "bytes", "unread", "refused")
     gives: ClassVar[Mapping[str, pa.DataType]] = {
         "picture_id": pa.string(),

@@ -2,18 +2,17 @@
 
 A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture),
 unread (why a picture that is there could not be read this time), refused (why one is not read at all), and given, a
-caption that came with the picture, where it is asked for. Nothing is decoded here. The key of a shard changes with the
-files that it is of: the table, the pictures that it names, and whether they are there.
+caption that came with the picture, where it is asked for. A picture that a table names is looked up in the source's
+folder, wherever in it the table lies; tables on the hub hold theirs. Nothing is decoded here. The key of a shard
+changes with the files that it is of: the table, the pictures that it names, and whether they are there.
 """
 
 from __future__ import annotations
 
 import errno
-import lzma
 import os
 import tarfile
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -22,8 +21,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...basics.folders import files_in, plain
-from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
+from ...basics.folders import plain
+from ...data.tables import Table, file_stamp, listed, picture_bytes, root_of, rows_of, tables_of
 from ...errors import DataError, SettingError
 from ...images.opening import MAX_PIXELS
 from ...plain_text import legible
@@ -43,6 +42,7 @@ COLUMNS = (
     "source_img",
     "image_file",
 )  # first that is there
+TABLES = (".parquet", ".arrow")
 LARGEST = 4 * MAX_PIXELS  # bytes of a file, which no picture that is opened has, even uncompressed
 NO_PICTURE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)  # nor ever will
 RAW = pa.schema(
@@ -99,13 +99,14 @@ class Source:
         if not number:
             raise DataError(
                 f"{self.place} holds no pictures",
-                expected=f"files of {', '.join(PICTURES)}, tables with a column of pictures, or .tar files of pictures",
+                expected=f"files of {', '.join(PICTURES)}, tables with a column of pictures, or .tar files of pictures "
+                "that are called KEY.jpg or the like, with no dot in KEY",
                 fix="check the path, or name the column that holds them",
             )
 
     def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         self._without_columns(folder)
-        files = [file for file in files_in(folder) if file.suffix.lower() in PICTURES]
+        files = [file for file in listed(folder) if file.suffix.lower() in PICTURES]
         for start in range(0, len(files), self.rows):
             part = files[start : start + self.rows]
             names = [file.relative_to(folder).as_posix() for file in part]
@@ -113,7 +114,7 @@ class Source:
 
     def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         tars = [path] if path.suffix == ".tar" and os.path.isfile(path) else []
-        tars = tars or (files_in(path, "*.tar") if os.path.isdir(path) else [])
+        tars = tars or (listed(path, "*.tar") if os.path.isdir(path) else [])
         if tars:
             self._without_columns(path)
         columns = [self.column, self.caption] if self.caption else [self.column]
@@ -131,13 +132,13 @@ class Source:
                 raise SettingError(
                     f"{path} is no table, and has no {what} in {column!r}",
                     expected=f"tables with a column of {what}",
-                    fix=f"leave --{name} out, or make a table of the pictures",
+                    fix=f"leave --{name} out, or name a table of the pictures, such as a .jsonl file, as the source",
                 )
 
     def _of_table(self, table: Table) -> Iterator[Raw]:
         """What comes after damage is one more row without a picture, so that it is counted. JSON lines may leave out
         what they have not. Raises DataError where the first rows have none of a column that is needed."""
-        rows, first, damage, number = rows_of(table), [], None, 0
+        rows, first, damage, number, root = rows_of(table), [], None, 0, root_of(self.place)
         try:
             for row in islice(rows, ROWS):
                 first.append(row)
@@ -154,7 +155,7 @@ class Source:
             )
         try:
             for row in chain(first, rows):
-                value = picture_bytes(row.get(column), Path(table.url).parent)
+                value = picture_bytes(row.get(column), root)
                 given = row.get(self.caption) if self.caption else None
                 yield f"{table.name}#{number}", value, None if given is None else str(given)
                 number += 1
@@ -167,37 +168,39 @@ class Source:
 def _tables_in(folder: Path) -> bool:
     """Whether its pictures are taken from tables or .tar files; a warning names what else is there.
 
-    It is no error: tables may name the pictures beside them, and .tar files come with tables of their captions.
+    It is no error: tables may name the pictures beside them, and .tar files come with tables of their captions. JSON
+    lines alone are no reason to leave pictures out.
     """
-    files = files_in(folder)
-    tars = [file for file in files if file.suffix == ".tar"]
-    read = tars or [file for file in files if file.suffix in (".parquet", ".arrow")]
-    kinds = (*PICTURES, ".parquet", ".arrow") if tars else PICTURES
-    left = [file for file in files if file.suffix.lower() in kinds]
+    files = listed(folder)
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    tars, tables, lines = ([f for f in files if f.suffix in kinds] for kinds in ((".tar",), TABLES, (".jsonl",)))
+    read, left = (tars, pictures + tables + lines) if tars else (tables, pictures) if tables else (pictures, lines)
     if read and left:
         warnings.warn(
-            f"the pictures of {folder} are taken from {len(read)} {read[0].suffix} files. {len(left)} others, such "
-            f"as {left[0].name}, are not looked at by themselves; move what is meant to a folder of its own",
+            f"the pictures of {folder} are taken from {len(read)} files such as {read[0].name}. {len(left)} others, "
+            f"such as {left[0].name}, are not looked at by themselves; name the one that is meant as the source, or "
+            "move it to a folder of its own",
             stacklevel=3,
         )
-    return bool(read)
+    return bool(tars or tables)
 
 
 def _of_tar(table: Table) -> Iterator[Raw]:
-    """The first picture of every sample: members of one name, apart from their endings, are one."""
+    """The first picture of every sample: of what is called KEY.jpg, KEY.txt, KEY.mask.png, where a key has no dot."""
     seen = set()
     try:
         with tarfile.open(table.url) as tar:
             for member in tar:
-                stem, ending = os.path.splitext(member.name)
-                if member.isfile() and ending.lower() in PICTURES and stem not in seen:
-                    seen.add(stem)
+                folder, name = os.path.split(member.name)
+                key, dot, ending = name.partition(".")
+                if member.isfile() and dot + ending.lower() in PICTURES and (folder, key) not in seen:
+                    seen.add((folder, key))
                     origin = f"{table.name}/{member.name}"
                     if large := _too_large(member.size):
                         yield f"{origin}: {large}", None, None
                     else:
                         yield origin, tar.extractfile(member).read(), None
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except Exception as error:  # tarfile and its decompressors have their own kinds, and pass on plain ValueErrors
         yield f"{table.name} after {len(seen)} pictures: {error}", None, None
 
 

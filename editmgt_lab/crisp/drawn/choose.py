@@ -12,21 +12,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ...errors import SettingError, command
+from ...errors import DataError, SettingError, command
 from ...world import CATEGORIES
 from ..assure.rules import CategoryBounds, save_bounds
 from ..bounds import Bounds
-from ..curate.sources import Source
-from ..engine.runner import start
-from ..options import parser, plan_of
-from ..pipeline import run
+from ..options import parser, plan_of, run_asked
 from .judged import judged
-from .pictures import draw
 from .truth import EditTruth
 
 CHOSEN = ("clip_alignment", "clip_direction")
 DIGITS = 3
-DRAWN_PICTURES = 1000
+LAST = "pick"  # stage
 
 
 def best_lower_bound(values: Sequence[float], good: Sequence[bool]) -> Bounds | None:
@@ -65,15 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             expected="pictures of the drawn world, which this command draws",
             fix="name no source",
         )
-    plan, count = plan_of(chosen), DRAWN_PICTURES if chosen.count is None else chosen.count
-    start(chosen.runner, chosen.address)
-    world = chosen.output / f"{chosen.split}_{chosen.size}"
-    pictures = draw(world, count, split=chosen.split, size=chosen.size)
-    source = Source(str(pictures), count, chosen.column, chosen.caption, chosen.shard)
-    found = run(source, plan, chosen.output / "shards", until="pick")
+    plan = plan_of(chosen)
+    for vain, name in ((chosen.until is not None, "--until"), (plan.clip is None, "--clip none")):
+        if vain:
+            raise SettingError(
+                f"{name} is not heard, or leaves nothing to choose from",
+                expected=f"a run to the stage {LAST!r}, and CLIP's numbers of all edits",
+                fix="leave it out",
+            )
+    found, world = run_asked(chosen, plan, until=LAST)
     total = sum(shard.came for shard in found.shards["pick"])
     with tqdm(judged(found, world), desc="truth", unit="edit", total=total) as bar:
         bounds = choose_bounds([({**row, "picture": None, "output": None}, truth) for row, truth in bar])
+    if not bounds:
+        raise DataError(
+            f"no bound can be chosen of {total} edits",
+            expected="good ones and bad ones of a category",
+            fix="draw more, by --count",
+        )
     for category, of in bounds.items():
         print(f"{category}: " + ", ".join(f"{name} {each}" for name, each in of.items()))
     path = chosen.output / "clip_bounds.json"

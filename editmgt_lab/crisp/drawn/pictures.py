@@ -7,6 +7,7 @@ import json
 import random
 from collections import deque
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from tqdm.auto import tqdm
 
+from ... import world
+from ...basics.fingerprints import fingerprint
 from ...basics.folders import write_text, written_whole
 from ...errors import SettingError
 from ...world import PIXELS, Item, Scene, render, sample_scene
@@ -30,13 +33,15 @@ SPOILED = {
 
 
 def draw(folder: Path, count: int, *, split: str = "train", size: int = PIXELS, progress: bool = True) -> Path:
-    """Write `count` pictures into folder/pictures and what they are into folder/truth.jsonl; what is there stays.
+    """Write `count` pictures into folder/pictures and what they are into folder/truth.jsonl. A picture that is there
+    stays if it is the same; it is not even drawn where that file says that the same code drew it.
 
     split: of the scenes; size: px. Raises SettingError.
     """
     if count < 1:
         raise SettingError(f"count is {count}", expected="1 or more", fix="1000 are usual")
-    pictures, lines = folder / "pictures", []
+    pictures, lines, truth = folder / "pictures", [], folder / TRUTH
+    before = {*truth.read_text(encoding="utf-8", errors="replace").splitlines()} if truth.is_file() else ()
     scenes: deque[Scene] = deque(maxlen=200)  # that may be met again
     for number in tqdm(range(count), desc="draw", unit="picture", disable=not progress):
         dice = random.Random(f"crisp/pictures/{split}/{number}")
@@ -49,13 +54,22 @@ def draw(folder: Path, count: int, *, split: str = "train", size: int = PIXELS, 
         elif kind == GOOD:
             scenes.append(scene)
         path = pictures / f"{number:08d}.{'jpg' if kind == 'duplicate' else 'png'}"
-        if not path.exists():
-            with written_whole(path) as unfinished:
-                unfinished.write_bytes(spoiled(scene, kind, size, dice))
         told = scene_to_dict(scene) if kind in (GOOD, "duplicate") else None
-        lines.append(json.dumps({"name": path.name, "kind": kind, "scene": told}))
-    write_text(folder / TRUTH, "\n".join(lines) + "\n")
+        lines.append(json.dumps({"name": path.name, "kind": kind, "scene": told, "size": size, "code": _code()}))
+        if lines[-1] in before and path.exists():
+            continue
+        content = spoiled(scene, kind, size, dice)
+        if not path.exists() or path.read_bytes() != content:  # the same keeps its time, by which shards know it
+            with written_whole(path) as unfinished:
+                unfinished.write_bytes(content)
+    write_text(truth, "\n".join(lines) + "\n")
     return pictures
+
+
+@lru_cache
+def _code() -> str:
+    """A fingerprint of what draws."""
+    return fingerprint(Path(__file__), sorted(Path(world.__file__).parent.glob("*.py")))
 
 
 def spoiled(scene: Scene, kind: str, size: int, dice: random.Random) -> bytes:

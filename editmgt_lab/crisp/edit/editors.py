@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from ...checkpoints import data_folder
+from ...basics.depth import check_kernels
+from ...checkpoints import data_folder, read_json, resolve
 from ...editor import Editor
 from ...errors import CheckpointError, EndpointError, ImageError, SettingError
 from ...images import aspects_differ, load_image
@@ -28,6 +30,8 @@ ABSENT = {
     "Step1X": "Step1X-Edit is in no release of diffusers: install the branch of its authors' pull request, or serve it "
     "with their own code and name its address as an editor"
 }
+INDEX = "model_index.json"
+LIBRARIES = ("diffusers", "transformers")  # beside diffusers' own rooms of pipelines, such as "stable_diffusion"
 MOST_OFF = 0.05  # by which an output's aspect ratio may differ from the picture's: models round sides to their grids
 
 
@@ -51,9 +55,9 @@ class LabEditor:
 
     @property
     def name(self) -> str:
-        asked = {"guidance": self.guidance_scale, "hold": self.hold_threshold}
+        asked = {"steps": self.steps, "guidance": self.guidance_scale, "hold": self.hold_threshold}
         chosen = "".join(f", {what} {value:g}" for what, value in asked.items() if value is not None)
-        return f"lab {Path(self.model).name}{chosen}"
+        return f"lab {self.model}{chosen}"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """See PictureEditor."""
@@ -93,7 +97,7 @@ class DiffusersEditor:
 
     folder: local, or a hub name; options: further arguments of its call, such as {"guidance_scale": 2.5}; device: None
     chooses CUDA if there is one, where it computes in bfloat16, elsewhere in float32; stamp: as LabEditor's. Raises
-    SettingError for a class that diffusers has not.
+    SettingError for a class that diffusers has not, or that takes its parts from elsewhere.
     """
 
     version: ClassVar[int] = 2
@@ -111,12 +115,12 @@ class DiffusersEditor:
 
     @property
     def name(self) -> str:
-        return f"{self.pipeline} {Path(self.folder).name}"
+        return f"{self.pipeline} {self.folder}"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
-        """See PictureEditor. Raises CheckpointError, ImageError for an output of another aspect ratio, and whatever the
-        pipeline raises."""
-        pipeline = _pipeline(self.pipeline, self.folder, self.device)
+        """See PictureEditor. Raises CheckpointError, also for a folder that brings code, ImageError for an output of
+        another aspect ratio, and whatever the pipeline raises."""
+        pipeline = _pipeline(self.pipeline, _fetched(self.folder), self.device)
         # Kontext makes squares unless it is told a shape, which it scales to its own area; others look at the picture.
         shape = {"width": image.width, "height": image.height} if self.pipeline.startswith("FluxKontext") else {}
         asked = {"num_inference_steps": self.steps, "generator": torch.Generator("cpu").manual_seed(seed)}
@@ -136,17 +140,21 @@ def _as_large_as(image: Image.Image, output: Image.Image, name: str) -> Image.Im
 
 
 def _pipeline_class(name: str) -> Any:
+    absent = next((why for begin, why in ABSENT.items() if name.startswith(begin)), None)
     try:
         import diffusers
-    except ImportError as error:
+
+        found = None if absent else getattr(diffusers, name, None)
+    except (ImportError, RuntimeError) as error:  # diffusers' own word for a part that transformers has no longer
         raise SettingError(
-            f"{name} wants diffusers: {error}", expected="diffusers 0.35 or later", fix="pip install diffusers"
+            f"{name} wants diffusers: {error}",
+            expected="diffusers 0.36 or later, and a transformers that it goes with",
+            fix="pip install --upgrade diffusers",
         ) from error
-    absent = next((why for begin, why in ABSENT.items() if name.startswith(begin)), None)
-    found = None if absent else getattr(diffusers, name, None)
-    if found is None or not hasattr(found, "from_pretrained"):
+    whole = isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)
+    if not whole or found is diffusers.DiffusionPipeline or found._load_connected_pipes:  # as a folder's README says
         raise SettingError(
-            f"diffusers {diffusers.__version__} has no pipeline {name}",
+            f"diffusers {diffusers.__version__} has no pipeline {name} that edits with one folder's weights",
             expected="the name of a class that edits by instruction, such as FluxKontextPipeline",
             fix=absent or "check the spelling; newer pipelines want a newer diffusers",
         )
@@ -154,17 +162,74 @@ def _pipeline_class(name: str) -> Any:
 
 
 @one_at_a_time
+@lru_cache
+def _fetched(folder: str) -> str:
+    """The local folder of a pipeline. Of a hub's name only weights and settings are downloaded, no code. Raises
+    CheckpointError."""
+    place = resolve(folder, parts=())
+    if os.path.isdir(Path(folder).expanduser()):
+        return str(place)
+    _refuse_code(str(place))  # before its weights are downloaded
+    return str(resolve(folder, parts=[part for part, value in read_json(place / INDEX).items() if value]))
+
+
+def _refuse_code(folder: str) -> None:
+    """Raises CheckpointError for a pipeline's folder that brings code or asks for some: diffusers 0.36 would run it."""
+    for file in _files_below(folder):
+        if why := _code_in(file):
+            raise CheckpointError(
+                f"{file} {why}, and no code that comes with a model is run",
+                expected="a pipeline whose every part is a class of diffusers or transformers",
+                fix="take such a pipeline; or remove what is named here, if its weights work without",
+            )
+
+
+def _files_below(folder: str) -> Iterator[Path]:
+    """Also behind links, each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+        else:
+            seen.add(real)
+            yield from (Path(place, name) for name in names)
+
+
+def _code_in(file: Path) -> str | None:
+    """What of a file is code, or makes diffusers or transformers look for some."""
+    from diffusers import pipelines
+
+    name = file.name.lower()  # as some systems open it
+    if name.endswith(".py"):
+        return "is code"
+    if not name.endswith(("config.json", INDEX)):
+        return None
+    config = read_json(file)
+    if "auto_map" in config:
+        return "asks for code by its auto_map"
+    check_kernels(config, file.parent)
+    for part, value in config.items() if name.endswith(INDEX) else ():
+        library = value[0] if isinstance(value, list) and value else None
+        if isinstance(library, str) and library not in LIBRARIES and not hasattr(pipelines, library):
+            return f"takes its {part} from {library!r}"
+    return None
+
+
+@one_at_a_time
 @lru_cache(maxsize=1)
 def _pipeline(name: str, folder: str, device: str | None) -> Any:
+    _refuse_code(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
-        pipeline = _pipeline_class(name).from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+        pipeline = _pipeline_class(name).from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # diffusers, transformers and the hub's client have their own kinds
         raise CheckpointError(
             f"{name} could not be loaded from {folder!r}: {str(error).strip().partition(chr(10))[0]}",
-            expected="a local folder in diffusers' layout, or a hub name that can be reached",
-            fix="download it where there is a network, and name the folder",
+            expected="a folder or a hub's repository in diffusers' layout",
+            fix="check the path and the pipeline's name, or download it again",
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -43,12 +43,10 @@ class Judge(Protocol):
 class Pick:
     """Of the candidates for an instruction the best is kept: by overall score, then success, then the first.
 
-    The others are dropped with what they lack, which of a `TIE` is nothing. A judge whose score is below `least` picks
-    none.
+    The others are dropped with what they lack, which of a `TIE` is nothing.
     """
 
     version: ClassVar[int] = 2
-    least: float = 0.0
 
     def choose(self, rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, str] | None]]:
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -57,12 +55,7 @@ class Pick:
         for group in groups.values():
             best = max(group, key=lambda row: (row["overall"], row["success"]))
             for row in group:
-                if row is not best:
-                    yield row, _lost(_worse(row, best))
-                elif row["overall"] < self.least:
-                    yield row, _lost(Verdict("the judge takes none", row["overall"], self.least, "of 10"))
-                else:
-                    yield row, None
+                yield row, None if row is best else _lost(_worse(row, best))
 
 
 def _worse(row: Mapping[str, Any], best: Mapping[str, Any]) -> Verdict:

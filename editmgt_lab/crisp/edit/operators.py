@@ -57,7 +57,7 @@ class Edit(Operator):
             raise SettingError(
                 f"editors {', '.join(names) or 'none'}",
                 expected="one or more, each with a name of its own",
-                fix="name them",
+                fix="name each once, and models by folders of different names",
             )
 
     @property

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from PIL import Image
 
 
-@runtime_checkable
 class PictureEditor(Protocol):
     """Any editor by instruction. A frozen dataclass: its fields and `version` are part of the key of what it made."""
 

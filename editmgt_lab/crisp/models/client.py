@@ -112,7 +112,14 @@ class Client:
     def _say(self, asked: Mapping[str, Any]) -> str:
         """One exchange → the text of the first choice."""
         url = self.url.rstrip("/") + "/chat/completions"
-        told = post(url, asked, patience=self.patience, key_variable=self.key_variable)
+        told = post(
+            url,
+            asked,
+            patience=self.patience,
+            key_variable=self.key_variable,
+            expected="a server that speaks OpenAI's protocol, such as vLLM, llama.cpp or Ollama",
+            fix="check that it runs, its address (ending in /v1) and the name of the model",
+        )
         self._count(told.get("usage"))
         try:
             said = told["choices"][0]["message"]["content"]

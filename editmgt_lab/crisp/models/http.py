@@ -43,39 +43,62 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Refused(Exception):
+    """An answer that is an error: its code, what it says, and what it asks to be waited for."""
+
+    def __init__(self, code: int, said: str, wait: str | None):
+        self.code, self.said, self.wait = code, said, wait
+
+
 def post(
-    url: str, content: Mapping[str, Any], *, patience: Patience, key_variable: str | None = None
+    url: str,
+    content: Mapping[str, Any],
+    *,
+    patience: Patience,
+    key_variable: str | None = None,
+    expected: str = "a server that takes a JSON object by POST and answers with one",
+    fix: str = "check that it runs, and its address",
 ) -> dict[str, Any]:
-    """The JSON object that a server answers with. key_variable: the environment variable that holds its key.
+    """The JSON object that a server answers with. key_variable: the environment variable that holds its key; expected,
+    fix: of the error where there is none.
 
     Raises EndpointError, in whose text the key never is. A key of less than SHORTEST_SECRET characters is no secret.
     """
     key = _key(key_variable)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     body = json.dumps(content).encode()
-    problem, pause = "", 0.0
+    problem, pause, attempt = "", 0.0, 0
     for attempt in range(patience.attempts):
         time.sleep(min(pause, LONGEST_WAIT))
         pause = patience.wait * 2**attempt * random.uniform(0.8, 1.2)
         try:
             request = urllib.request.Request(url, body, headers, method="POST")
-            answer = _in_time(lambda request=request: _exchange(request, patience.timeout), patience.timeout)
+            answer = _in_time(lambda request=request: _answered(request, patience.timeout), patience.timeout)
             told = _without(key, json.loads(answer))  # a server may repeat it
             if not isinstance(told, dict):
                 raise ValueError(f"a {type(told).__name__}")
             return told
-        except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code}: {_without(key, _said(error))[:300] or error.reason}"
+        except _Refused as error:
+            problem = f"HTTP {error.code}: {_without(key, error.said)[:300]}"
             if error.code not in AGAIN:
-                raise _failed(url, problem, 1, key) from None
-            pause = _asked_to_wait(error.headers.get("Retry-After")) or pause
+                break
+            pause = _asked_to_wait(error.wait) or pause
         except ValueError as error:
             problem = f"its answer is no JSON object: {error}"
         except OSError as error:  # refused, reset, timed out, cut short, no such host
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         except Exception as error:  # http.client has its own kinds, such as IncompleteRead
             problem = f"{type(error).__name__}: {error}"
-    raise _failed(url, problem, patience.attempts, key)
+    often = f" in {attempt + 1} attempts" if attempt else ""
+    raise EndpointError(f"{url} gave no answer{often}: {_without(key, problem)}", expected=expected, fix=fix)
+
+
+def _answered(request: urllib.request.Request, timeout: float) -> bytes:
+    """Also of an answer that is an error all that it says is read here, in the time that it has."""
+    try:
+        return _exchange(request, timeout)
+    except urllib.error.HTTPError as error:
+        raise _Refused(error.code, _said(error) or str(error.reason), error.headers.get("Retry-After")) from None
 
 
 def _exchange(request: urllib.request.Request, timeout: float) -> bytes:
@@ -167,11 +190,3 @@ def _asked_to_wait(said: str | None) -> float | None:
         return min(max(0.0, float(said)), LONGEST_WAIT) if said else None
     except ValueError:  # a date
         return None
-
-
-def _failed(url: str, problem: str, attempts: int, key: str | None) -> EndpointError:
-    return EndpointError(
-        f"{url} gave no answer" + (f" in {attempts} attempts" if attempts > 1 else "") + f": {_without(key, problem)}",
-        expected="a server that speaks OpenAI's protocol, such as vLLM, llama.cpp or Ollama",
-        fix="check that it runs, its address (ending in /v1) and the name of the model",
-    )

@@ -139,11 +139,10 @@ def _request_schema(category: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EndpointJudge:
-    """See Judge. reads: whether it is asked to describe the output as well, which alignment is measured by."""
+    """See Judge. It is asked to describe the output as well, which alignment is measured by."""
 
     version: ClassVar[int] = 1
     client: Client
-    reads: bool = True
 
     @property
     def at_once(self) -> int:
@@ -153,7 +152,7 @@ class EndpointJudge:
         """Raises EndpointError."""
         asked = _JUDGE.format(instruction=request.instruction, target=request.target)
         scores = self.client.ask(asked, SCORES_SCHEMA, [source, output], "scores")
-        reading = EndpointDescriber(self.client).describe(output) if self.reads else None
+        reading = EndpointDescriber(self.client).describe(output)
         return Scores(**{name: float(value) for name, value in scores.items()}, reading=reading)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from ...data.pairs import EDITS, SCHEMAS, Schema, lines_of
-from ...data.tables import Table, file_stamp, picture_bytes, rows_of, tables_of
+from ...data.pairs import SCHEMAS, PairReader
 from ...errors import DataError, command
 from ...metrics.report import save_figure, save_json
 from ...plain_text import legend_name, literal, say
@@ -103,63 +101,42 @@ def statistics(source: str | Path, *, limit: int | None = None, progress: bool =
     """Of a data set of edits, in a published schema or a plain folder: a local path or a hub name.
 
     limit: rows at most (None: all). Files that are damaged, and lines of a plain folder that are no rows, are counted.
-    Raises DataError for what holds no rows of a known schema.
+    Raises DataError for what holds no rows of a known schema, SettingError for a limit that is none.
     """
-    folder = Path(os.path.expanduser(source))
-    lost: list[DataError] = []
-    if os.path.isfile(edits := folder / EDITS):
-        schema, parts = SCHEMAS["folder"], (folder / "source", folder / "target")
-        rows: Iterator[Any] = (row or {} for row in lines_of(Table(EDITS, str(edits), file_stamp(edits))))
-    else:
-        schema, parts = None, 2 * (folder.parent if os.path.isfile(folder) else folder,)
-        rows = _whole(tables_of(source), lost)
-    with tqdm(rows, desc="statistics", unit="pair", total=limit, disable=not progress) as bar:
-        told = _counted(bar, schema, parts, limit)
-    if lost and not told.rows:
+    reader, lost = PairReader(source, limit=limit, held_out=True), []
+    with tqdm(_whole(reader, lost), desc="statistics", unit="pair", total=limit, disable=not progress) as bar:
+        told = _counted(reader, bar)
+    if not told.rows:
+        lost.append(DataError(f"{source} holds no rows", expected="one or more", fix="download the data set again"))
         raise lost[0]
     return replace(told, lost=len(lost))
 
 
-def _whole(tables: Sequence[Table], lost: list[DataError]) -> Iterator[dict[str, Any]]:
+def _whole(reader: PairReader, lost: list[DataError]) -> Iterator[dict[str, Any]]:
     """The rows of all tables, as far as they can be read; what ends one is put into `lost`."""
-    for table in tables:
+    for table in reader.tables:
         try:
-            yield from rows_of(table)
+            yield from (row or {} for row in reader.rows(table))
         except DataError as error:
             lost.append(error)
 
 
-def _counted(rows: Iterable[Any], schema: Schema | None, parts: tuple[Path, Path], limit: int | None) -> Statistics:
-    """schema: None: told by the first row; parts: the folders that names of sources and of targets are looked up in."""
+def _counted(reader: PairReader, rows: Iterable[dict[str, Any]]) -> Statistics:
     count, unreadable, differ = 0, 0, 0
     categories, sides = Counter(), Counter()
+    schema = SCHEMAS[reader.schema]
     for row in rows:
-        schema = schema or _schema_of(row)
         count += 1
-        sizes = [
-            header_size(picture_bytes(row.get(column), part))
-            for column, part in zip((schema.source, schema.target), parts, strict=True)
-        ]
+        sizes = [header_size(picture) for picture in reader.pictures(row)]
         unreadable += sizes[0] is None
         differ += None not in sizes and sizes[0] != sizes[1]
         if sizes[0]:
             sides[max(sizes[0])] += 1
         categories[str(row.get(schema.category) or "unnamed") if schema.category else "unnamed"] += 1
-        if count == limit:
+        if count == reader.limit:
             break
     order = sorted(categories, key=lambda name: (FIRST_CATEGORIES.get(name, len(FIRST_CATEGORIES)), -categories[name]))
     return Statistics(count, unreadable, {name: categories[name] for name in order}, dict(sides), differ)
-
-
-def _schema_of(row: dict[str, Any]) -> Schema:
-    for schema in SCHEMAS.values():
-        if schema.fits(list(row)):
-            return schema
-    raise DataError(
-        f"rows with {', '.join(row) or 'no columns'} are in no known schema",
-        expected=", ".join(SCHEMAS),
-        fix="see data/pairs.py for their columns",
-    )
 
 
 @command

@@ -10,7 +10,7 @@ import torch
 
 from ...basics.devices import choose_device
 from ...basics.dtypes import choose_dtype
-from ...errors import command
+from ...errors import SettingError, command
 from ...metrics.report import save_figure, save_json
 from ...plain_text import say
 from . import growth
@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     device, sizes, dtype = choose_device(options.device), Sizes.released(options.layers), choose_dtype(options.dtype)
     if options.growth is not None:
+        for name in ("size", "offload", "held", "folder"):
+            if getattr(options, name) != parser.get_default(name):
+                told = f"--{name} beside --growth, which makes a network of its own and no edit"
+                raise SettingError(told, expected="one of them", fix="leave the other out")
         return grow(sizes, options.growth or SIDES, options.steps, device, dtype, options.output)
     check(sizes, options.size, options.steps, options.held)
     cached = "full-size" if options.layers is None else f"full-size-{options.layers}-layers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import sys
@@ -116,11 +117,14 @@ def take(config: TransformerConfig, side: int, passes: int, device: torch.device
 
 
 def exponents(taken: Sequence[Taken], measure: str) -> list[float]:
-    """Between each size and the next: the power of the tokens with which a measure grows; 1 is linear, 2 quadratic."""
-    return [
-        math.log(getattr(b, measure) / getattr(a, measure)) / math.log(b.tokens / a.tokens)
-        for a, b in zip(taken, taken[1:], strict=False)
-    ]
+    """Between each size and the next: the power of the tokens with which a measure grows; 1 is linear, 2 quadratic, NaN
+    where nothing was measured."""
+    powers = []
+    for a, b in itertools.pairwise(taken):
+        low, high = getattr(a, measure), getattr(b, measure)
+        known = low > 0 and high > 0
+        powers.append(math.log(high / low) / math.log(b.tokens / a.tokens) if known else math.nan)
+    return powers
 
 
 def report(taken: Sequence[Taken]) -> str:

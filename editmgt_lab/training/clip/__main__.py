@@ -12,6 +12,7 @@ from pathlib import Path
 from ...basics.checks import check_number
 from ...basics.fingerprints import code_fingerprint
 from ...errors import SettingError, command
+from ...metrics.backbones import Preprocessing
 from ...world import sample_edit
 from ...world.scenes import GRID
 from ..run import Run, check_numbers, option
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = replace(ClipRecipe(), **{field.name: getattr(options, field.name) for field in numbers})
     check(recipe)
     made_of = {"recipe": asdict(recipe), "seed": options.seed}
-    made_of["code"] = code_fingerprint(train_clip.__module__, sample_edit.__module__)
+    made_of["code"] = code_fingerprint(train_clip.__module__, sample_edit.__module__, Preprocessing.__module__)
     run = Run(options.folder, made_of, other_code=options.other_code)
     if options.anew:
         run.clear()

@@ -1,7 +1,6 @@
 import { Panel, h, heat, heatColours, mount, percent, pictures, place, stepBar, unpack } from "../lab.js";
 
 const TITLE = "Attention explorer";
-const ALPHA = 166; // as the heat colour lies over the greyed picture in the figures
 const sum = (shares) => shares.reduce((total, share) => total + share, 0);
 const HINT = "Point at a word, at a patch of a picture, or at a map. A click keeps it; with Shift, several.";
 
@@ -14,7 +13,7 @@ function build(model, data, body) {
   const inHeat = { image: [inPicture], source: [inSource], both: [inPicture, inSource] }[data.heat_from];
   const [patches, patchScales] = [unpack(data.patches), unpack(data.patches_scale)];
   const keys = patches?.shape.at(-1); // what a patch looks at: at γ = 0 the source is shown, but not among these
-  const [solid, veil] = [heatColours(data.palette), heatColours(data.palette, ALPHA)];
+  const [solid, veil] = [heatColours(data.palette), heatColours(data.palette, data.palette.share)];
   const tokens = unpack(data.token_colours);
   const [urls, release] = pictures([...data.previews, data.source]);
   const source = urls.pop();
@@ -72,7 +71,7 @@ function build(model, data, body) {
   const panels = {
     ...(source && { source: new Panel({ title: "source", ...common }) }),
     image: new Panel({ title: "picture", ...common }),
-    ...(data.heat_from === "both" && { both: new Panel({ title: "source + picture", ...common }) }),
+    ...(data.heat_from === "both" && { both: new Panel({ title: "source\u00a0+\u00a0picture", ...common }) }),
     tokens: new Panel({ title: "tokens", ...common }),
   };
   panels[data.heat_from].caption.textContent = "•"; // as at its blocks: here is what the heat map is made of

@@ -22,7 +22,7 @@ from ..recording import STATES, Run
 from ..widget import RunWidget, heat_colours, packed, png
 
 MOST_WORDS = 8  # in a figure
-SEEN = {"image": "the picture", "source": "the source", "both": "source + picture"}  # as the page has it
+SEEN = {"image": "the picture", "source": "the source", "both": "source\u00a0+\u00a0picture"}  # as the page has it
 
 
 def attention_explorer(
@@ -62,14 +62,19 @@ class AttentionExplorer(RunWidget):
                 raise traitlets.TraitError(f"{name} is {numbers}, of {count}, of which one map is always picked")
         return numbers
 
-    def show(self, run: Run) -> None:
-        """Put a run on the page, at its last step, with the maps of the blocks that its heat map is made of."""
+    @staticmethod
+    def check(run: Run) -> None:
+        """Raises SettingError for a run without attention maps."""
         if run.attention is None:
             raise SettingError(
                 "this run has no attention maps",
                 expected="a run recorded with attention=True, or with a list of blocks",
                 fix="record it again so",
             )
+
+    def show(self, run: Run) -> None:
+        """Put a run on the page, at its last step, with the maps of the blocks that its heat map is made of."""
+        self.check(run)
         plan, maps = run.attention.plan, run.attention
         heat_blocks = [block for block in plan.blocks if block in run.settings.blocks]
         self.run, self.step, self.chosen, self.cell = run, len(run.previews) - 1, [], -1

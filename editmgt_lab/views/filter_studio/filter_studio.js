@@ -5,25 +5,28 @@ const BINS = 40;
 const GOOD = "#0072b2";
 const BAD = "#d55e00";
 const HINT =
-  "Each slider is a bound, each chip switches its rule on or off. Blue outline: a good edit; orange and dashed: a bad one. Click one to see what is measured of it.";
+  "Each slider is a bound, once it is moved the same one for every category that has it; each chip switches its rule on or off. Blue outline: a good edit; orange and dashed: a bad one. Click one to see what is measured of it.";
 
 function build(model, data, body) {
   const [urls, release] = pictures([...data.sources, ...data.outputs]);
   const count = data.sources.length;
-  const [values, good, chance] = [unpack(data.values), unpack(data.good), unpack(data.chance)];
+  const [values, asked, good, chance] = [data.values, data.asked, data.good, data.chance].map(unpack);
   const width = data.measures.length;
   const value = (i, m) => values[i * width + m];
   const lucky = [...chance.keys()].sort((a, b) => chance[b] - chance[a]);
+  const types = Object.keys(data.bounds);
   const isGood = (i) => good[i] === 1;
   let selected = Math.max(good.indexOf(0), 0); // a bad one has more to tell
 
-  /** 0 within, −1 too low, 1 too high; edits that a rule does not ask about are within. */
+  /** A category's bounds of a measure: those sides that it has, where they were moved to or its own. */
+  const bounds = (type, name) =>
+    (data.bounds[type][name] ?? [null, null]).map((own, which) => (own === null ? null : (model.get("bounds")[name][which] ?? own)));
+  /** 0 within, −1 too low, 1 too high; edits that a rule does not ask about are within, and NaN is within nothing. */
   function side(i, m) {
     const { name } = data.measures[m];
-    const x = value(i, m);
-    if (Number.isNaN(x) || model.get("off").includes(name)) return 0;
-    const [low, high] = model.get("bounds")[name];
-    return low !== null && x < low ? -1 : high !== null && x > high ? 1 : 0;
+    if (!asked[i * width + m] || model.get("off").includes(name)) return 0;
+    const [x, [low, high]] = [value(i, m), bounds(data.types[i], name)];
+    return low !== null && !(x >= low) ? -1 : high !== null && !(x <= high) ? 1 : 0;
   }
   const broken = (i) => data.measures.map((_, m) => m).filter((m) => side(i, m) !== 0);
 
@@ -31,7 +34,7 @@ function build(model, data, body) {
     h(
       "button",
       {
-        class: `lab-tile ${isGood(i) ? "lab-good" : "lab-bad"}`, "aria-label": `${isGood(i) ? "good" : "bad"}: ${data.instructions[i]}`,
+        class: isGood(i) ? "lab-tile" : "lab-tile lab-bad", "aria-label": `${isGood(i) ? "good" : "bad"}: ${data.instructions[i]}`,
         title: data.instructions[i], onclick: () => ((selected = i), drawDetail()),
       },
       h("img", { src: urls[count + i], alt: "" }),
@@ -59,7 +62,7 @@ function build(model, data, body) {
       if (!Number.isNaN(x)) bars[good[i]][Math.min(Math.floor(at(x) * BINS), BINS - 1)] += 1;
     }
     const tallest = Math.max(...bars[0], ...bars[1]);
-    const canvas = h("canvas", { class: "lab-histogram", width: 4 * BINS, height: 48, role: "img", "aria-label": `${measure.title}: blue good, orange bad edits` });
+    const canvas = h("canvas", { width: 4 * BINS, height: 48, role: "img", "aria-label": `${measure.title}: blue good, orange bad edits` });
     const chip = h("button", { onclick: toggle }, measure.title);
     const told = h("span", { class: "lab-note lab-number" });
     const sliders = ["at least", "at most"].map((label, which) => {
@@ -70,15 +73,22 @@ function build(model, data, body) {
       });
       return slider;
     });
+    const sides = (which) => types.map((type) => bounds(type, measure.name)).filter((pair) => pair[which] !== null);
     function set(which, to) {
-      const bounds = { ...model.get("bounds") };
-      const pair = [...bounds[measure.name]];
-      const other = pair[1 - which];
-      pair[which] = other === null ? to : which === 0 ? Math.min(to, other) : Math.max(to, other);
-      bounds[measure.name] = pair;
-      model.set("bounds", bounds);
+      const others = sides(which).map((pair) => pair[1 - which]).filter((bound) => bound !== null);
+      const pair = [...model.get("bounds")[measure.name]];
+      pair[which] = which === 0 ? Math.min(to, ...others) : Math.max(to, ...others); // no bound goes beyond the other
+      model.set("bounds", { ...model.get("bounds"), [measure.name]: pair });
       model.save_changes();
       sliders[which].value = pair[which]; // equal bounds are no change that would be drawn
+    }
+    /** The widest bound on a side as it stands, and in words all of them: categories may have their own. */
+    function standing(which) {
+      const all = sides(which).map((pair) => pair[which]);
+      if (!all.length) return [null, ""];
+      const ends = [Math.min(...all), Math.max(...all)];
+      const words = [...new Set(ends.map(round))].join(" to ");
+      return [ends[which], `${"≥≤"[which]} ${words}`];
     }
     function toggle() {
       const off = model.get("off");
@@ -86,7 +96,7 @@ function build(model, data, body) {
       model.save_changes();
     }
     function draw() {
-      const [low, high] = model.get("bounds")[measure.name];
+      const [[low, above], [high, below]] = [standing(0), standing(1)];
       const on = !model.get("off").includes(measure.name);
       chip.setAttribute("aria-pressed", String(on));
       [low, high].forEach((bound, which) => {
@@ -95,7 +105,7 @@ function build(model, data, body) {
         sliders[which].disabled = !on;
       });
       const lost = tiles.filter((_, i) => side(i, m) !== 0).length;
-      const words = [low === null ? "" : `≥ ${round(low)}`, high === null ? "" : `≤ ${round(high)}`].filter(Boolean).join(", ");
+      const words = [above, below].filter(Boolean).join(", ");
       told.textContent = on ? `${words} ${measure.unit}; drops ${lost}` : "off";
       const pen = canvas.getContext("2d");
       pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -139,7 +149,7 @@ function build(model, data, body) {
     );
     const lines = data.measures.map((measure, m) => {
       const x = value(selected, m);
-      const [low, high] = model.get("bounds")[measure.name];
+      const [low, high] = bounds(data.types[selected], measure.name);
       const off = side(selected, m);
       const verdict = off === 0 ? "" : off < 0 ? `below ${round(low)}` : `above ${round(high)}`;
       return h("tr", {}, h("td", {}, measure.title), h("td", {}, Number.isNaN(x) ? "–" : String(round(x))), h("td", { class: "lab-wrong" }, verdict));

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,16 @@ def filter_studio(
 ) -> FilterStudio:
     """Open the studio on edits with their measures and their truth, as `crisp.drawn.judged` gives them.
 
-    bounds: where the sliders stand at first; a slider moves the bound of every category that has such a rule. seed: of
-    the scores of chance, which keep as many edits. Raises DataError for no edits.
+    bounds: of every category, which keep what they keep until a slider is moved; where categories differ, it stands at
+    the widest of their bounds at first. Once moved, it counts for every category that has such a bound. seed: of the
+    scores of chance, which keep as many edits. Raises DataError for no edits.
     """
     return FilterStudio(list(edits), bounds, seed)
 
 
 class FilterStudio(LabWidget):
-    """bounds: measure → [low, high], None for a side without bound; off: measures whose rule is switched off.
+    """bounds: measure → [low, high], where its sliders were moved to, None where each category has its own bound; off:
+    measures whose rule is switched off.
 
     rows, truths: of every edit its measures, and what is true of it.
     """
@@ -51,38 +53,51 @@ class FilterStudio(LabWidget):
         if not edits:
             raise DataError("there are no edits", expected="one or more", fix="run the pipeline up to its last stage")
         self.rows, self.truths = zip(*edits, strict=True)
-        self.first, self.seed = bounds, seed
+        self.first = {row["type"]: bounds.get(row["type"], {}) for row in self.rows}
+        self.seed = seed
         self.measures = [
             name
             for name in MEASURES
-            if any(name in bounds.get(r["type"], {}) and r.get(name) is not None for r in self.rows)
+            if any(name in self.first[row["type"]] and row.get(name) is not None for row in self.rows)
         ]
-        super().__init__(bounds={name: self._widest(name) for name in self.measures})
+        super().__init__(bounds={name: [None, None] for name in self.measures})
         self.begin(self._show)
 
-    @traitlets.validate("bounds", "off")
-    def _known(self, proposal: Mapping[str, Any]) -> Any:
-        """What a page sends: known measures alone, and pairs of numbers."""
+    @traitlets.validate("off")
+    def _known(self, proposal: Mapping[str, Any]) -> list[str]:
+        if any(name not in self.measures for name in proposal["value"]):
+            raise traitlets.TraitError(f"{proposal['value']} are not all among {', '.join(self.measures)}")
+        return proposal["value"]
+
+    @traitlets.validate("bounds")
+    def _moved(self, proposal: Mapping[str, Any]) -> dict[str, list[float | None]]:
+        """All measures, with a number for sides alone that have a slider, and something within every bound."""
         value = proposal["value"]
-        if any(name not in self.measures for name in value):
-            raise traitlets.TraitError(f"{sorted(map(str, value))} are not all among {', '.join(self.measures)}")
+        if value.keys() != set(self.measures):
+            raise traitlets.TraitError(f"bounds are of {', '.join(self.measures)}, and of all of them")
         try:
-            for low, high in value.values() if isinstance(value, Mapping) else ():
-                Bounds(*(None if each is None else float(each) for each in (low, high)))
+            for name, pair in value.items():
+                Bounds(*pair)
+                sides = zip(pair, self._widest(name), strict=True)
+                if any(moved is not None and widest is None for moved, widest in sides):
+                    raise traitlets.TraitError(f"{name} has no bound on a side of {pair}")
+            self._rules(value)
         except (OverflowError, TypeError, ValueError) as error:  # traitlets takes a value back for its own error alone
             raise traitlets.TraitError(f"bounds that are none: {error}") from error
         return value
 
     def rules(self) -> dict[str, dict[str, Bounds]]:
-        """The bounds of every category as they stand now."""
+        """The bounds of every category as they stand now, without those that are switched off."""
         return {
-            category: {
-                name: Bounds(*(moved if mine is not None else None for moved, mine in
-                               zip(self.bounds[name], (of.low, of.high), strict=True)))
-                for name, of in rules.items() if name in self.bounds and name not in self.off
-            }
-            for category, rules in self.first.items()
-        }  # fmt: skip
+            category: {name: each for name, each in of.items() if name not in self.off}
+            for category, of in self._rules(self.bounds).items()
+        }
+
+    def _rules(self, moved: Mapping[str, Sequence[float | None]]) -> dict[str, dict[str, Bounds]]:
+        return {
+            category: {name: _moved_to(each, moved.get(name, (None, None))) for name, each in of.items()}
+            for category, of in self.first.items()
+        }
 
     @property
     def kept(self) -> np.ndarray:
@@ -117,25 +132,25 @@ class FilterStudio(LabWidget):
         return told
 
     def values(self) -> np.ndarray:
-        """float64 [edits, measures], as the rules compare them; NaN where an edit was not measured or its category has
-        no such rule."""
+        """float64 [edits, measures], as the rules compare them; NaN where there is nothing to compare (see `asked`), or
+        what was measured is none itself, and within nothing."""
+        numbers = [[row.get(name) for name in self.measures] for row in self.rows]
+        return np.where(self.asked(), np.array(numbers, np.float64), np.nan)
+
+    def asked(self) -> np.ndarray:
+        """bool [edits, measures]: an edit was measured so, and its category has such a rule."""
         return np.array(
             [
-                [
-                    np.nan if row.get(name) is None or name not in self.first.get(row["type"], {}) else row[name]
-                    for name in self.measures
-                ]
+                [row.get(name) is not None and name in self.first[row["type"]] for name in self.measures]
                 for row in self.rows
             ],
-            np.float64,
+            bool,
         )
 
     def _widest(self, name: str) -> list[float | None]:
-        """The bounds of a measure that all categories have in common, or the widest of them."""
+        """The widest of the categories' bounds of a measure; None for a side that none of them has."""
         rules = [of[name] for of in self.first.values() if name in of]
-        lows, highs = (
-            [each for each in side if each is not None] for side in zip(*((r.low, r.high) for r in rules), strict=True)
-        )
+        lows, highs = ([each for each in side if each is not None] for side in zip(*map(_sides, rules), strict=True))
         return [min(lows, default=None), max(highs, default=None)]
 
     def _show(self, progress: Progress) -> None:
@@ -152,13 +167,15 @@ class FilterStudio(LabWidget):
                 if name in self.measures
             ],
             "values": packed(self.values()),
+            "asked": packed(self.asked().astype(np.uint8)),
+            "bounds": _plain(self.first),
             "good": packed(self.good.astype(np.uint8)),
             "chance": packed(self.chance),
             "sources": pictures["picture"],
             "outputs": pictures["output"],
             "instructions": [row["instruction"] for row in self.rows],
             "types": [row["type"] for row in self.rows],
-            "first": self.bounds,
+            "first": {name: self._widest(name) for name in self.measures},
             "ratio": first.width / first.height,
         }  # fmt: skip
 
@@ -188,6 +205,21 @@ class FilterStudio(LabWidget):
         return {"values": self.values(), "good": self.good, "kept": self.kept, "chance": self.chance} | pictures
 
     def described(self) -> dict[str, Any]:
-        """The measures in the order of `values`, the bounds as they stand, the counts and the seed of chance."""
-        told = {"measures": self.measures, "bounds": dict(self.bounds), "off": list(self.off), "seed": self.seed}
+        """The measures in the order of `values`, every category's bounds as they stand, the counts and the seed of
+        chance."""
+        told = {"measures": self.measures, "bounds": _plain(self.rules()), "off": list(self.off), "seed": self.seed}
         return told | self.counts()
+
+
+def _plain(rules: CategoryBounds) -> dict[str, dict[str, list[float | None]]]:
+    return {category: {name: _sides(each) for name, each in of.items()} for category, of in rules.items()}
+
+
+def _sides(bounds: Bounds) -> list[float | None]:
+    return [bounds.low, bounds.high]
+
+
+def _moved_to(bounds: Bounds, moved: Sequence[float | None]) -> Bounds:
+    """With the sides that it has where they were moved to."""
+    sides = zip(_sides(bounds), moved, strict=True)
+    return Bounds(*(mine if mine is None or to is None else to for mine, to in sides))

@@ -141,7 +141,7 @@ function build(model, data, body) {
   const pause = button("Pause", () => ask(model.get("status").state === "paused" ? "resume" : "pause"));
   const stop = button("Stop", () => ask("stop"));
   const bar = h("progress", { "aria-label": "steps done" });
-  const count = h("output", { class: "lab-number" });
+  const count = h("span", { class: "lab-number" }); // no output, which is read aloud whenever it changes
   const state = h("b", { class: "lab-state", role: "status" });
   const controls = h("div", { class: "lab-buttons" }, ...(live ? [start, pause, stop] : []), bar, state, count);
   const folder = h("input", {
@@ -249,9 +249,9 @@ function build(model, data, body) {
   }
 
   // Heat maps
-  const colours = heatColours(data.palette, 166);
+  const colours = heatColours(data.palette, data.palette.share);
   const look = h("span", { class: "lab-note", "aria-live": "polite" });
-  let panels = null;
+  const panels = {};
   const chips = data.words.map((word) =>
     h("button", { class: "lab-chip", onclick: () => (model.set("word", word), model.save_changes()) }, word),
   );
@@ -259,28 +259,23 @@ function build(model, data, body) {
   function drawHeat() {
     const number = data.words.indexOf(model.get("word"));
     chips.forEach((chip, index) => chip.setAttribute("aria-pressed", String(index === number)));
-    const edits = ["before", "now"].map((name) => model.get(name)).filter((each) => each.heats);
-    if (edits.length < 2) return;
-    const shown = edits.map(({ heats, step }) => {
+    const shown = ["before", "now"].filter((name) => model.get(name).heats); // the first may have been cancelled
+    for (const name of shown) {
+      const { heats, step } = model.get(name);
       const all = unpack(heats);
       const [, rows, columns] = all.shape;
-      return { step, rows, columns, values: all.subarray(number * rows * columns, (number + 1) * rows * columns) };
-    });
-    const { rows, columns } = shown[0];
-    const point = (cell) => {
-      for (const panel of panels) panel.mark(cell === null ? [] : [{ cell, kind: "here" }]);
-      const [first, last] = panels.map((panel) => (cell === null ? 0 : panel.values[cell].toFixed(2)));
-      look.textContent = cell === null ? "" : `${place(cell, columns)}: ${first} before, ${last} now`;
-    };
-    if (!panels) {
-      panels = ["heat map before", "heat map now"].map((title) => new Panel({ title, rows, columns, ratio: data.ratio, hover: point }));
-      maps.replaceChildren(...panels.map((panel) => panel.element));
+      panels[name] ??= new Panel({ title: `heat map ${name}`, rows, columns, ratio: data.ratio, hover: point });
+      panels[name].values = all.subarray(number * rows * columns, (number + 1) * rows * columns);
+      panels[name].show(fixed[0], heat(panels[name].values, colours));
+      panels[name].caption.textContent = `step ${step}`;
     }
-    panels.forEach((panel, index) => {
-      panel.values = shown[index].values;
-      panel.show(fixed[0], heat(panel.values, colours));
-      panel.caption.textContent = `step ${shown[index].step}`;
-    });
+    if (maps.children.length < shown.length) maps.replaceChildren(...shown.map((name) => panels[name].element));
+  }
+  function point(cell) {
+    const drawn = ["before", "now"].filter((name) => panels[name]);
+    for (const name of drawn) panels[name].mark(cell === null ? [] : [{ cell, kind: "here" }]);
+    const said = (name) => `${panels[name].values[cell].toFixed(2)} ${name}`;
+    look.textContent = cell === null ? "" : `${place(cell, panels[drawn[0]].columns)}: ${drawn.map(said).join(", ")}`;
   }
 
   body.append(h("p", { class: "lab-note" }, data.about), controls, ...(live ? [saving] : []));

@@ -40,9 +40,11 @@ def finetune_dashboard(
     samples: 1 to 6 edits of the drawn world, or pairs of a picture and an instruction, that are edited before the
     training and at every validation; word: of the first one's instruction, whose heat map is shown (None: all).
     A finetuner has one dashboard: opened again, after a page reload say, it is that one, with all that is under way,
-    unless it was closed. Raises ImageError, TextError and SettingError.
+    unless it was closed, and has to be asked for with its samples and word. Raises ImageError, TextError, SettingError.
     """
     known = [each for each in FinetuneDashboard.opened if each.finetuner is finetuner and each.comm is not None]
+    if known:
+        known[0].samples.check(finetuner.editor, samples, word)
     return known[0] if known else FinetuneDashboard(finetuner, samples, word)
 
 
@@ -80,11 +82,8 @@ class FinetuneDashboard(LabWidget):
         self._kind = "adapter" if finetuner.settings.rank else "editor"
         home = finetuner.run_folder.folder if finetuner.run_folder else Path("finetuned")
         super().__init__(word=word or ALL, folder=str(home / self._kind))
-        self.data = self.samples.packed() | {
-            "about": about(finetuner),
-            "checkpoints": finetuner.run_folder is not None,
-            "palette": heat_colours(),
-        }
+        self.data = self.samples.packed() | {"about": about(finetuner), "palette": heat_colours()}
+        self.data |= {"checkpoints": finetuner.run_folder is not None}
         self._given, finetuner.show = finetuner.show, self._show
         self.opened.add(self)
         self._tell()
@@ -102,10 +101,8 @@ class FinetuneDashboard(LabWidget):
     # The training, from any thread but its own
 
     def start(self) -> None:
-        """Begin, or go on: after a stop or an error from the last checkpoint, where there is one.
-
-        Raises SettingError while another dashboard trains this editor.
-        """
+        """Begin, or go on: after a stop or an error from the last checkpoint, where there is one. Raises SettingError
+        while another dashboard trains this editor."""
         if self.training:
             return
         check_free(self.finetuner.editor)
@@ -189,7 +186,7 @@ class FinetuneDashboard(LabWidget):
                 raise SettingError("no folder is named", expected="a path", fix="write one beside the button")
             self.folder = folder
             self.say("")
-            self.save()
+            self.save(folder)
         except Exception as error:  # nobody sees what a worker raises
             self.say(told(error), wrong=True)
 
@@ -197,6 +194,9 @@ class FinetuneDashboard(LabWidget):
         """In a thread: look after a training until it is over."""
         try:
             self.pending.result()  # the edits before it
+            with self._saying:  # whoever has cancelled them has said so by now
+                if not self.wrong:
+                    self.say("")
             if again:
                 self.finetuner.restore()
                 self._tell()

@@ -71,19 +71,7 @@ class Samples:
     """
 
     def __init__(self, editor: Editor, samples: Sequence[Sample], word: str | None):
-        if not is_list(samples) or not all(isinstance(each, EditSample) or _is_pair(each) for each in samples):
-            raise SettingError(
-                "these are no samples",
-                expected="a list of edits of the drawn world, or of pairs of a picture and an instruction",
-                fix="pass [(picture, instruction)], or [sample]",
-            )
-        if not 1 <= len(samples) <= MOST:
-            raise SettingError(
-                f"{len(samples)} samples",
-                expected=f"1 to {MOST}: all of them are edited at every validation",
-                fix="choose a few",
-            )
-        self.shown = [_fitted(editor, sample) for sample in samples]
+        self.shown, self.word = _all_fitted(editor, samples), word or ALL
         self.edits: dict[str, Edits] = {}  # "before", "now"
         instructions = [sample.instruction for sample in self.shown]
         check_texts(instructions)
@@ -95,6 +83,15 @@ class Samples:
         if word:
             self._rows[word] = find_rows(word, instructions[:1], spans[:1])
         self.words = list(self._rows)
+
+    def check(self, editor: Editor, samples: Sequence[Sample], word: str | None) -> None:
+        """Raises SettingError, or ImageError, for others than it was made of."""
+        if _all_fitted(editor, samples) != self.shown or (word or ALL) != self.word:
+            raise SettingError(
+                "this finetuner's dashboard is open with other samples, or another word",
+                expected="those that it was opened with",
+                fix="close it first: a training under way goes on",
+            )
 
     def edit(self, editor: Editor, step: int, ticket: threading.Event | None = None) -> Edits:
         """Edit all of them, in one batch if they are of one size; with the same seeds every time. Raises Cancelled
@@ -200,6 +197,22 @@ def _fill(axes: Axes, shown: tuple[Any, str] | None) -> None:
 
 def _is_pair(sample: Any) -> bool:
     return is_list(sample) and len(sample) == 2
+
+
+def _all_fitted(editor: Editor, samples: Sequence[Sample]) -> list[Shown]:
+    if not is_list(samples) or not all(isinstance(each, EditSample) or _is_pair(each) for each in samples):
+        raise SettingError(
+            "these are no samples",
+            expected="a list of edits of the drawn world, or of pairs of a picture and an instruction",
+            fix="pass [(picture, instruction)], or [sample]",
+        )
+    if not 1 <= len(samples) <= MOST:
+        raise SettingError(
+            f"{len(samples)} samples",
+            expected=f"1 to {MOST}: all of them are edited at every validation",
+            fix="choose a few",
+        )
+    return [_fitted(editor, sample) for sample in samples]
 
 
 def _fitted(editor: Editor, sample: Sample) -> Shown:

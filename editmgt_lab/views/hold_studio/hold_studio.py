@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import asdict
+from decimal import ROUND_HALF_UP, Context
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from ...results import EditResult
 from ...settings import Settings
 from ...world import EditSample
 from ..figures import panels_figure
-from ..overlays import HELD, held_overlay
-from ..recording import Progress
-from ..widget import LabWidget, asked, heat_colours, packed, png
+from ..overlays import HELD, VEIL, held_overlay
+from ..recording import Progress, asked_of
+from ..widget import LabWidget, Number, asked, heat_colours, packed, png, seeded
 
 WAYS = ("by heat", "at random")
 
@@ -43,9 +43,9 @@ def hold_studio(
 ) -> HoldStudio:
     """Open the studio on a picture and an instruction, or on an edit of the drawn world, whose truth gives scores.
 
-    threshold: λ to begin with (None: the model's own); settings: as in `Editor.edit`, the same for every λ; the control
-    stays within a mask. Raises ImageError, TextError and SettingError, also for what the studio itself chooses; what is
-    wrong with the other settings stands in its message.
+    threshold: λ to begin with (None: the model's own), rounded to three significant digits as every other; settings: as
+    in `Editor.edit`, the same for every λ; the control stays within a mask. Raises ImageError, TextError and
+    SettingError, also for what the studio itself chooses; what is wrong with the other settings stands in its message.
     """
     return HoldStudio(editor, image, instruction, threshold, settings)
 
@@ -57,7 +57,7 @@ class HoldStudio(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Hold studio"
 
-    threshold = traitlets.Float(0.2).tag(sync=True, page=True)
+    threshold = Number(0.2, min=0, max=1).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
     def __init__(
@@ -80,7 +80,7 @@ class HoldStudio(LabWidget):
         self.instruction = instruction or (image.instruction if self.truth else "")
         check_texts([self.instruction])
         super().__init__(threshold=threshold)
-        self.settings = {"seed": 0} | settings
+        self.settings = seeded(settings)
         self.made: dict[float, dict[str, EditResult]] = {}
         self.hold(threshold)
 
@@ -109,7 +109,7 @@ class HoldStudio(LabWidget):
     def _make(self, progress: Progress, threshold: float) -> None:
         if not self.data:  # nor is it there yet where the work before was cancelled
             self._open(progress)
-        threshold = float(f"{Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold:.3g}")
+        threshold = rounded(Settings.choose(self.editor.defaults, 1, hold_threshold=threshold).hold_threshold)
         if threshold not in self.made:
             by_heat = self._edit(progress, 1, f"λ = {threshold:g}, by heat", hold_threshold=threshold)
             free = random_cells(~by_heat.kept[0].numpy(), by_heat.geometry, by_heat.fixed)
@@ -135,7 +135,7 @@ class HoldStudio(LabWidget):
                 "ratio": self.source.width / self.source.height,
                 "heat": packed(self.heat.astype(np.float32)),
                 "palette": heat_colours(),
-                "veil": HELD,
+                "veil": (*HELD, round(255 * VEIL)),
                 "ways": WAYS,
             }
         self.results = [
@@ -190,13 +190,16 @@ class HoldStudio(LabWidget):
         }
 
     def described(self) -> dict[str, Any]:
-        """The instruction, the settings that all λ share, of a mask how it was read, and every λ's numbers."""
+        """What was asked for at every λ, the seed included, and every λ's numbers."""
         numbers = {result["threshold"]: result["numbers"] for result in self.results}
-        free = self.made[0.0][WAYS[0]]
-        told = {"instruction": self.instruction, "numbers": numbers} | asdict(free.settings)
+        told = asked_of(self.made[0.0][WAYS[0]]) | {"numbers": numbers}
         del told["hold_threshold"]
-        told |= {name: self.settings[name] for name in ("focus", "negative") if name in self.settings}
-        return told | ({"mask": free.readings[0]} if free.readings else {})
+        return told
+
+
+def rounded(threshold: float) -> float:
+    """To three significant digits, halves up: as the page's toPrecision does, which finds the row of a λ by it."""
+    return float(Context(prec=3, rounding=ROUND_HALF_UP).create_decimal_from_float(threshold))
 
 
 def random_cells(free: np.ndarray, geometry: Geometry, fixed: Tensor | None = None) -> Mask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from ...errors import SettingError
 from ...images import Picture, load_image
 from ...inputs import check_texts
 from ...results import EditResult
-from ...settings import Settings
+from ...settings import STRONGEST, Settings
 from ..figures import panels_figure
-from ..recording import Progress
-from ..widget import LabWidget, asked, png
+from ..recording import Progress, asked_of
+from ..widget import LabWidget, Number, asked, png, seeded
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # shown when the dial opens
-MOST = 3.0  # at the dial's end
+MOST = 3.0  # at the dial's end, or the strongest that it opens with
 
 
 def injection_dial(
@@ -45,7 +45,7 @@ class InjectionDial(LabWidget):
 
     script, title = Path(__file__).with_suffix(".js"), "Injection dial"
 
-    strength = traitlets.Float(1.0).tag(sync=True, page=True)
+    strength = Number(1.0, min=0, max=STRONGEST).tag(sync=True, page=True)
     bias_text = traitlets.Bool(False).tag(sync=True, page=True)
     results = traitlets.List().tag(sync=True)
 
@@ -65,7 +65,8 @@ class InjectionDial(LabWidget):
         check_texts([instruction])
         self.editor, self.image, self.instruction = editor, load_image(image), instruction
         super().__init__(bias_text=editor.defaults.bias_text)
-        self.settings = {"seed": 0, "hold_threshold": 0} | settings
+        self.settings = seeded({"hold_threshold": 0} | settings)
+        self.most = max(MOST, *strengths)
         self.source: Image.Image | None = None
         self.edits: dict[tuple[float, bool], EditResult] = {}
         self._wanted: list[tuple[float, bool]] = []  # by the newest work
@@ -77,18 +78,16 @@ class InjectionDial(LabWidget):
         strength = Settings.choose(self.editor.defaults, 1, strength=strength).strength
         return self._want([(strength, self.bias_text if bias_text is None else bias_text)])
 
-    def cancel(self) -> None:
-        super().cancel()
-        self._wanted = []
-
     def receive(self, content: Mapping[str, Any]) -> None:
         super().receive(content)
         if content.get("kind") == "turn":
             self.turn(asked(content, "strength", float), bias_text=asked(content, "bias_text", bool))
 
     def _want(self, pairs: list[tuple[float, bool]]) -> Future:
-        """Make the edits of these strengths and biases, then what the work before has not come to."""
-        wanted = [*pairs, *(pair for pair in self._wanted if pair not in pairs and pair not in self.edits)]
+        """Make the edits of these strengths and biases, then what the work before has not come to, unless it was
+        cancelled."""
+        left = [] if self.ticket.is_set() else self._wanted
+        wanted = [*pairs, *(pair for pair in left if pair not in pairs and pair not in self.edits)]
         self._wanted = wanted
         return self.begin(lambda progress: self._make(progress, wanted))
 
@@ -110,7 +109,7 @@ class InjectionDial(LabWidget):
     def _show(self) -> None:
         if not self.data:
             ratio = self.source.width / self.source.height
-            self.data = {"instruction": self.instruction, "source": png(self.source), "ratio": ratio, "most": MOST}
+            self.data = {"instruction": self.instruction, "source": png(self.source), "ratio": ratio, "most": self.most}
         self.results = [
             {"strength": strength, "bias_text": bias, "picture": png(edit.image), "l1": self.distance(edit)}
             for (strength, bias), edit in sorted(self.edits.items())
@@ -144,9 +143,7 @@ class InjectionDial(LabWidget):
         }
 
     def described(self) -> dict[str, Any]:
-        """The instruction and the settings that all strengths share, the seed among them; of a mask how it was read."""
-        first = next(iter(self.edits.values()))
-        told = {"instruction": self.instruction} | asdict(first.settings)
+        """What was asked for at every strength, the seed included."""
+        told = asked_of(next(iter(self.edits.values())))
         del told["strength"], told["bias_text"]
-        told |= {name: self.settings[name] for name in ("focus", "negative") if name in self.settings}
-        return told | ({"mask": first.readings[0]} if first.readings else {})
+        return told

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
 from typing import Any
 
 import ipywidgets as widgets
@@ -20,12 +19,14 @@ from ...decoding import map_to_hold_by
 from ...editor import Editor
 from ...errors import LabError, SettingError
 from ...images import Picture, fit, load_image
+from ...inputs import check_texts
 from ...results import DecodeStep, EditResult
 from ...settings import MOST_SEED, Settings
 from ...world import EditSample
 from ..export import Saves
 from ..figures import edit_figure, panels_figure
 from ..overlays import enlarge, heat_overlay, held_overlay
+from ..recording import asked_of
 from ..turns import TURNS, Cancelled
 from ..widget import png, told
 from .scene_panel import ScenePanel
@@ -47,7 +48,7 @@ def playground(
 ) -> Playground:
     """Open the playground on a picture, on a finished edit of one picture, or, with neither, on a scene of the drawn
     world. A finished edit is shown at once, and made anew where anything else is asked for; None is what it had, else
-    the model's own default, and a seed of 0. Raises ImageError and SettingError."""
+    the model's own default, and a seed of 0. Raises ImageError, TextError and SettingError."""
     return Playground(editor, image, instruction, hold_threshold=hold_threshold, steps=steps, seed=seed)
 
 
@@ -81,6 +82,9 @@ class Playground(Saves, widgets.VBox):
                     fix="pass result.image, to edit what was made",
                 )
             image, instruction = result.sources[0], instruction or result.instructions[0]
+        check_texts([instruction], may_be_blank=True)
+        if image is not None:  # refused before there are widgets, which nobody would close
+            fit(image := load_image(image), pixels=editor.defaults.image_size, multiple=editor.multiple)
         self.others = {"seed": 0} if result is None else result.call()
         asked = {"hold_threshold": hold_threshold, "steps": steps, "seed": seed}
         of_the_edit = {name: self.others.get(name) for name in asked}
@@ -96,7 +100,7 @@ class Playground(Saves, widgets.VBox):
             self.scene.next()
             self.instruction.value = instruction or self.instruction.value
             return
-        self._put(load_image(image))
+        self._put(image)
         if result is not None:
             self.result, self.edited, self.heat = result, result.images[0], result.heat[0].numpy()
             self.held = result.settings.hold_threshold, result.kept[0].numpy()
@@ -131,7 +135,7 @@ class Playground(Saves, widgets.VBox):
         self.captions = {name: widgets.HTML() for name in self.pictures}
 
         self.instruction.observe(lambda _: self._reworded(), "value")
-        self.seed.observe(lambda _: self.run(), "value")
+        self.seed.observe(self._moved, "value")
         self.hold_threshold.observe(self._moved, "value")
         self.run_button.on_click(lambda _: self.run())
         self.cancel_button.on_click(lambda _: self.cancel())
@@ -140,15 +144,9 @@ class Playground(Saves, widgets.VBox):
         panels = [widgets.VBox([self.captions[name], picture], layout=panel) for name, picture in self.pictures.items()]
         self.tabs = ViewTabs(self.editor, widgets.Box(panels, layout=row))
         self.tabs.observe(self._opened, "selected_index")
-        super().__init__(
-            [
-                self.scene,
-                widgets.Box([self.instruction, self.run_button, self.cancel_button, self.progress], layout=row),
-                widgets.Box([self.hold_threshold, self.seed], layout=row),
-                self.message,
-                self.tabs,
-            ]
-        )
+        asking = self.instruction, self.run_button, self.cancel_button, self.progress
+        lines = [widgets.Box(each, layout=row) for each in (asking, (self.hold_threshold, self.seed))]
+        super().__init__([self.scene, *lines, self.message, self.tabs])
 
     def choose(self, picture: Picture, sample: EditSample | None = None) -> bool:
         """Take another picture, and with a sample of the drawn world its instruction; whether it could be taken."""
@@ -314,5 +312,5 @@ class Playground(Saves, widgets.VBox):
         return fields | held | {"source": np.asarray(self.result.sources[0]), "edit": np.asarray(self.result.images[0])}
 
     def described(self) -> dict[str, Any]:
-        """The finished edit's instruction and all its settings, the seed among them."""
-        return {"instruction": self.result.instructions[0]} | asdict(self.result.settings)
+        """What the finished edit was asked for, the seed included."""
+        return asked_of(self.result)

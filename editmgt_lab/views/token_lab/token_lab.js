@@ -2,14 +2,13 @@ import { Panel, h, heat, heatColours, mount, patch, pictures, place, unpack } fr
 
 const TITLE = "Token lab";
 const WIDE = 32; // codes in a line of the codebook
-const ALPHA = 166;
 const HINT = "Point at a cell to see its code. Click it, then click another code in the codebook.";
 const RECORDED = "This page has no kernel: the recorded changes can be undone and redone, new ones need the notebook.";
 
 function build(model, data, body) {
   const [rows, columns] = data.grid;
   const [order, patches] = [unpack(data.order), unpack(data.patches)];
-  const [colours, palette] = [unpack(data.colours), heatColours(data.palette, ALPHA)];
+  const [colours, palette] = [unpack(data.colours), heatColours(data.palette, data.palette.share)];
   const side = patches.shape[1];
   const [[picture], release] = pictures([data.picture]);
   let [overCell, overCode, tokens, decoded, releaseDecoded] = [null, null, [], [], () => {}];

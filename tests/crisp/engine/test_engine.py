@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from editmgt_lab.crisp.engine.stages import Stage, finished, write_manifest
 from editmgt_lab.errors import DiskError, EndpointError, SettingError
 from tests.crisp.engine.rows import Rows
 from tests.crisp.engine.slow_pipeline import ROWS, SHARDS, run, run_alone
+from tests.support import until
 
 
 @dataclass(frozen=True)
@@ -301,21 +301,22 @@ def test_killed_at_20_moments_it_costs_a_shard_each(tmp_path, server):
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     store, *expected = run(whole, tmp_path / "other", seconds=0)
     dice, kills, log_lines = random.Random(0), 0, lambda: log.read_text().splitlines() if log.exists() else []
+
+    def wait(process, rows):
+        until(lambda: len(log_lines()) >= rows or not process.is_alive(), "a row or the end")
+
     while True:
-        process = server.Process(target=run_alone, args=(str(killed), str(log)))
+        process = server.Process(target=run_alone, args=(str(killed), str(log)), daemon=True)
         begun = len(log_lines())
         wanted = begun + (dice.randrange(1, 2 * ROWS) if kills < 20 else 10**6)  # rows after which this run is killed
         process.start()
-        while process.is_alive():
-            if len(log_lines()) >= wanted:
-                process.kill()
-                kills += 1
-                break
-            time.sleep(0.002)
+        wait(process, wanted)
+        process.kill()
         process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
+        kills += 1
     assert kills >= 10  # the shards may be done before 20
     counts = Counter(log_lines())
     assert sum(counts.values()) - len(counts) <= kills * ROWS

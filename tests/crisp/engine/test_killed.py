@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.crisp.engine import killed_command
+from tests.support import until
 
 KILLS, COUNT = 20, 16
 MOST_WAIT = 0.05  # s, from a file that was written to the kill
@@ -43,12 +44,9 @@ def tables(folder):
 def ended(process, folder, dice, most):
     """Kill a process a moment after it has written up to `most` files; False if it finished first."""
     before, wanted = written(folder), dice.randrange(most + 1)
-    while process.is_alive():
-        if len(written(folder) - before) >= wanted:
-            time.sleep(dice.uniform(0, MOST_WAIT))
-            process.kill()
-            break
-        time.sleep(0.005)
+    until(lambda: len(written(folder) - before) >= wanted or not process.is_alive(), f"{wanted} files or the end")
+    time.sleep(dice.uniform(0, MOST_WAIT))
+    process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
 
@@ -60,7 +58,7 @@ def test_killed_at_20_moments_it_publishes_the_same(tmp_path, server):
     arguments = [["--count", str(COUNT), "--shard", "4", "--output", str(folder)] for folder in folders]
 
     def started(which):
-        process = server.Process(target=killed_command.run, args=(arguments[which], str(logs[which])))
+        process = server.Process(target=killed_command.run, args=(arguments[which], str(logs[which])), daemon=True)
         process.start()
         return process
 
