@@ -206,7 +206,7 @@ def test_code_that_a_configuration_asks_for_is_not_run(both_folder, tmp_path):
     for wrong in (
         {"model_type": "blip_text_model", "auto_map": {"AutoModel": "evil.Evil"}},
         {"attn_implementation": "owner/kernel"},
-        {"text_config": {"_attn_implementation": "owner/kernel"}},
+        {"text_config": {"_attn_implementation": "flash_attention_2"}},
     ):
         (folder / "config.json").write_text(json.dumps(known | wrong), encoding="utf-8")
         with pytest.raises(CheckpointError, match="trust_remote_code|no code that comes with a model is run"):

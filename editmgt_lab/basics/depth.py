@@ -25,14 +25,14 @@ def check_depth(config: Mapping[str, Any], stored: Collection[str], folder: Path
         )
 
 
-def check_kernels(config: Any, folder: Path) -> None:
-    """Raises CheckpointError where a configuration, or a part of it, names a repository to take its attention from:
-    transformers would fetch native code from there."""
+def check_kernels(config: Any, file: Path) -> None:
+    """Raises CheckpointError where a configuration, or a part of it, names an attention that is not built in: for some
+    transformers would fetch native code from the hub."""
     for name, value in config.items() if isinstance(config, Mapping) else ():
-        if "attn_implementation" in name and "/" in str(value):
+        if "attn_implementation" in name and value not in (None, "eager", "sdpa"):
             raise CheckpointError(
-                f"{folder / 'config.json'} has {name} {value!r}, and no code that comes with a model is run",
+                f"{file} has {name} {value!r}, and no code that comes with a model is run",
                 expected="an attention that is built in, such as 'sdpa'",
                 fix=f"remove {name}",
             )
-        check_kernels(value, folder)
+        check_kernels(value, file)

@@ -24,9 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..basics.folders import files_in, within
+from ..basics.folders import within
 from ..data.rows import Opened
-from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
+from ..data.tables import files_of, picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
 from ..metrics.backbones import PUBLISHED
 from ..metrics.measured import ALL
@@ -51,7 +51,7 @@ class AnyBench:
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
-        tables = files_in(folder, RESULTS)
+        tables = files_of(folder, RESULTS)
         if tables:
             check_whole(self.split, HUB_SPLIT, tables[0])
         seen: set[str] = set()

@@ -28,9 +28,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..basics.folders import files_in
 from ..data.rows import Opened
-from ..data.tables import picture_bytes, read_json_file, read_rows, text_or_none
+from ..data.tables import files_of, picture_bytes, read_json_file, read_rows, text_or_none
 from ..errors import DataError
 from ..images import read_mask, shows_by_alpha
 from ..metrics.backbones import PUBLISHED
@@ -55,7 +54,7 @@ class MagicBrush:
 
     def rows(self, data: str | os.PathLike[str]) -> Iterator[Row]:
         folder = Path(data).expanduser()
-        sessions = files_in(folder, "edit_sessions.json")
+        sessions = files_of(folder, "edit_sessions.json")
         if sessions:
             check_whole(self.split, HUB_SPLIT, sessions[0])
         turns = _zipped(sessions[0]) if sessions else _on_the_hub(read_rows(data, self.split))

@@ -34,7 +34,7 @@ from ..basics.checks import check_number
 from ..errors import DataError, SettingError, command
 from ..plain_text import say
 from .rows import BadRow, Report, open_edit
-from .tables import Table, absent_files, file_stamp, in_split, listed, picture_bytes, root_of, rows_of, tables_of
+from .tables import Table, absent_files, file_stamp, files_of, in_split, picture_bytes, root_of, rows_of, tables_of
 
 EDITS = "edits.jsonl"
 HELD_OUT = ("test", "validation", "val", "dev")  # splits that nothing is trained on unless they are asked for
@@ -190,7 +190,7 @@ class PairReader:
         """Hexadecimal; another one where source, files, schema or limit are others."""
         stamps = [(table.name, table.stamp) for table in self.tables]
         if self._plain:
-            pictures = [path for part in ("source", "target") for path in listed(self._folder / part)]
+            pictures = [path for part in ("source", "target") for path in files_of(self._folder / part)]
         else:
             pictures = self._named()
         stamps += [(str(path.relative_to(self._home)), file_stamp(path)) for path in pictures]

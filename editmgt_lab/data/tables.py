@@ -43,7 +43,7 @@ def tables_of(source: str | os.PathLike[str], split: str | None = None) -> list[
     """The files of a data set, in order. source and split: see read_rows. Raises DataError for none."""
     if root := root_of(source):
         path = Path(os.path.expanduser(source))
-        files = [path] if path.is_file() else listed(path)
+        files = [path] if path.is_file() else files_of(path)
         tables = [Table(each.relative_to(root).as_posix(), str(each), file_stamp(each)) for each in files]
     elif _HUB_NAME.fullmatch(os.fspath(source)):
         tables = _on_the_hub(os.fspath(source))
@@ -72,8 +72,8 @@ def root_of(source: str | os.PathLike[str]) -> Path | None:
     return path.parent if path.is_file() else path
 
 
-def listed(folder: Path, pattern: str = "*") -> list[Path]:
-    """`files_in`. Raises DataError where a folder in it may be listed and not entered."""
+def files_of(folder: Path, pattern: str = "*") -> list[Path]:
+    """`folders.files_in`. Raises DataError where a folder in it may be listed and not entered."""
     try:
         return files_in(folder, pattern)
     except OSError as error:
@@ -146,18 +146,26 @@ def file_stamp(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def picture_bytes(value: Any, root: Path | None = None) -> Any:
+def picture_bytes(value: Any, root: Path | None = None, table: str = "") -> Any:
     """What the hub's Image column holds, {"bytes", "path"}, or a name → bytes, a path, or None.
 
-    root: the folder in which names are looked up. Where there is none, or a name leads out of it, the DataError that
-    says so is returned for `rows.open_edit` to raise, since it is of one row and ends no reading.
+    root: the folder in which names are looked up; table: a file in it, beside which they are looked up where they are
+    not in the root itself. Where there is no root, or a name leads out of it, the DataError that says so is returned
+    for `rows.open_edit` to raise, since it is of one row and ends no reading.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if not isinstance(value, str):
         return value
+    if not value or root is None:
+        return _unheld(value) if value else None
+    places = [_within(root, name) for name in (value, os.path.join(os.path.dirname(table), value))]
+    return next((place for place in places if isinstance(place, Path) and os.path.isfile(place)), places[0])
+
+
+def _within(root: Path, name: str) -> Path | DataError:
     try:
-        return within(root, value) if value and root else _unheld(value) if value else None
+        return within(root, name)
     except DataError as error:
         return error
 

@@ -66,7 +66,7 @@ def draw_batch(
 ) -> Batch:
     """The chosen pairs [B], with a mask ratio, hidden tokens, timestep and dropped texts drawn for each."""
     source, target = pairs.source[chosen], pairs.target[chosen]
-    u = torch.rand(len(chosen), generator=generator)
+    u = torch.rand(len(chosen), generator=generator, dtype=torch.float32)
     _, hidden = hide(target, mask_ratio(u), -1, generator)
     counts = ask(hidden, source != target, settings.asked_share, generator)
     return Batch(

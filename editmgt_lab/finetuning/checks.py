@@ -50,8 +50,7 @@ def check_start(
             expected="some that are kept back, as the command does of 20 pairs or more",
             fix="pass validation=…, or leave patience out",
         )
-    if not settings.rank:
-        check_in_memory(editor.text_encoder)
+    check_in_memory(editor.text_encoder)
     _check_device(editor)
 
 

@@ -131,8 +131,10 @@ class Finetuner:
         checkpoint that cannot be written.
         """
         self.cancelled = False
-        if self._unaveraged:
-            copy_into(self.trained, self._unaveraged)
+        with self._alone():
+            if self._unaveraged:
+                copy_into(self.trained, self._unaveraged)
+            self._unaveraged = []
         progress = tqdm(
             total=self.settings.steps, initial=self.done, desc="fine-tuning", unit="step",
             disable=not (bar and self.accelerator.is_main_process),

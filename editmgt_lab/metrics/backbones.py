@@ -52,7 +52,7 @@ class Preprocessing:
         left, top = (round((side - self.crop) / 2) for side in size)  # as torchvision rounds: half to even
         image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         image = image.crop((left, top, left + self.crop, top + self.crop))
-        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in self.statistics)
+        mean, deviation = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in self.statistics)
         return (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / deviation
 
     def __str__(self) -> str:

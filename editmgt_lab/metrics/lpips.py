@@ -65,7 +65,8 @@ class LPIPS(nn.Module):
     @torch.no_grad()
     def maps(self, output: Tensor, reference: Tensor) -> list[Tensor]:
         """[B, 3, H, W] in [0, 1] twice → for each tap the weighted squared difference, [B, h, w]."""
-        shift, scale = (torch.tensor(values, device=output.device).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
+        numbers = torch.tensor((SHIFT, SCALE), dtype=torch.float32, device=output.device)
+        shift, scale = numbers.view(2, 1, 3, 1, 1)
         x = (torch.cat([output, reference]).float() * 2 - 1 - shift) / scale
         maps = []
         for index, layer in enumerate(self.features):

@@ -118,7 +118,7 @@ class Measure:
             return None
         return "lower" if self.name in LOWER_IS_BETTER else "higher"
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str | None]:
         """All but the function, for JSON."""
         return {
             name: getattr(self, name) for name in ("name", "reference", "part", "backbone", "preprocessing", "better")

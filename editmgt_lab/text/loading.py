@@ -112,7 +112,7 @@ def _checked(kind: Any, folder: Path) -> None:
     check_texts_of(folder, CheckpointError)
     config, tensors = read_config(folder), stored(folder)  # refuses pickles
     check_depth(config, tensors, folder)
-    check_kernels(config, folder)
+    check_kernels(config, folder / "config.json")
     try:
         with _quiet_transformers(progress=False):
             _try_out(kind, folder, sum(math.prod(each.shape) for each in tensors.values()))

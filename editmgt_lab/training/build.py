@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerBase
 
 from .. import world
 from ..basics.folders import write_text, written_into
@@ -103,7 +103,7 @@ def save_editor(
     if text_encoder.language_model is not None:
         with written_into(folder / "llm_encoder") as unfinished:
             text_encoder.language_model.save_pretrained(unfinished)
-            text_encoder.language_tokenizer.save_pretrained(unfinished)
+            as_built(text_encoder.language_tokenizer).save_pretrained(unfinished)
     scheduler = {
         "_class_name": "Scheduler",
         "mask_token_id": transformer.config.vocab_size - 1,
@@ -124,11 +124,16 @@ def check_in_memory(text_encoder: TextEncoder) -> None:
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write a tokenizer as it was built: without the padding and the length that the last call left on it."""
+    """Write a tokenizer as it was built."""
+    with written_into(folder) as unfinished:
+        as_built(tokenizer).save_pretrained(unfinished)
+
+
+def as_built(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer without the padding and the length that the last call left on it."""
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    with written_into(folder) as unfinished:
-        tokenizer.save_pretrained(unfinished)
+    return tokenizer
 
 
 def small_defaults(config: TransformerConfig, image_size: int) -> Defaults:

@@ -33,7 +33,7 @@ def hide(
     tokens and bool [B, h, w], True where hidden (at least one each).
     """
     count = tokens[0].numel()
-    order = torch.rand(len(tokens), count, device=tokens.device, generator=generator)
+    order = torch.rand(len(tokens), count, device=tokens.device, generator=generator, dtype=torch.float32)
     if late is not None:
         order = order - late.flatten(1).float()  # the lowest are hidden longest
     rank = order.argsort(dim=1).argsort(dim=1)
@@ -61,7 +61,7 @@ def drop_conditions(instructions: Sequence[str], share: float, generator: torch.
 
     The released code inverts the choice, and then encodes the texts a second time, so that nothing is dropped.
     """
-    dropped = torch.rand(len(instructions), generator=generator) < share
+    dropped = torch.rand(len(instructions), generator=generator, dtype=torch.float32) < share
     return ["" if drop else text for text, drop in zip(instructions, dropped.tolist(), strict=True)]
 
 
@@ -135,7 +135,7 @@ def ask(hidden: Tensor, changed: Tensor, share: float, generator: torch.Generato
 
     hidden, changed: bool [B, h, w]. A picture of which none would be asked is asked all of its hidden ones.
     """
-    drawn = torch.rand(hidden.shape, device=hidden.device, generator=generator) < share
+    drawn = torch.rand(hidden.shape, device=hidden.device, generator=generator, dtype=torch.float32) < share
     asked = (hidden & (changed | drawn)).float()
     asked = torch.where(changed, asked, asked / share)
     return torch.where(asked.flatten(1).any(dim=1)[:, None, None], asked, hidden.float())

@@ -20,7 +20,7 @@ from .. import world
 from ..basics.checks import check_number
 from ..decoding.orders import neighbours
 from ..editor import Editor
-from ..errors import command
+from ..errors import SettingError, command
 from ..images import to_tensor
 from ..loading import load
 from ..metrics.arithmetic import edit_score, leakage, success
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=70, help="edits; 0: the tokenizer alone")
     parser.add_argument("--pictures", type=int, default=40, help="for the tokenizer; 0: leave it out")
     parser.add_argument("--split", default="validation", choices=world.SPLITS)
-    parser.add_argument("--window", type=int, default=16, help="tokens along a side: half of a picture, or 0 for all")
+    parser.add_argument("--window", type=int, default=16, help="tokens along a side; 0: whole pictures")
     parser.add_argument("--token-temperature", type=float, default=0.3)
     options = parser.parse_args(arguments)
     for name in ("count", "pictures"):
@@ -169,9 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     editor: Editor = load(options.folder, dtype=torch.float32)
     size = editor.defaults.image_size
     if options.count:
-        half = size // editor.vq.config.factor // 2
-        if options.window:
-            check_number(options.window, "--window", half, half, "half of a picture; 0 shows whole ones", whole=True)
+        side = size // editor.vq.config.factor
+        check_number(options.window, "--window", 0, side, "0 shows whole pictures", whole=True)
+        if options.window % 2 or (side - options.window) % 4:  # windows begin at whole positions
+            raise SettingError(
+                f"--window is {options.window}",
+                expected=f"an even number that is {side} less a multiple of 4",
+                fix=f"take {side // 2}, half of a picture, or 0",
+            )
     if options.pictures:
         for name, value in tokenizer_figures(editor.vq, count=options.pictures, split=options.split, size=size).items():
             print(f"{name}: {value:.4f}")

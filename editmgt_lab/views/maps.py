@@ -205,7 +205,7 @@ class PatchRecorder:
 def recorded_maps(transformer: nn.Module, plan: Plan, text: int) -> Iterator[tuple[AttentionMaps, Keep]]:
     """Inside the context, `keep(step)` stores the newest forward pass in the maps. text: the text rows of a pass."""
     maps = AttentionMaps.empty(plan)
-    members = torch.zeros(text, len(plan.words))
+    members = torch.zeros(text, len(plan.words), dtype=torch.float32)
     for column, word in enumerate(plan.words):
         members[list(word.rows), column] = 1
     mean_of_rows = (members / members.sum(dim=0)).T  # [W, L]

@@ -303,16 +303,20 @@ def test_a_cancelled_run_goes_on_exactly(tuned):
     tuner._step = stopping(tuner, after=2)
     tuner.run(bar=False)
     assert tuner.done == 2 and not all(map(torch.equal, weights(tuner), weights(straight)))
+    with pytest.raises(KeyboardInterrupt):
+        tuner.run(bar=False)
     tuner.run(bar=False)
     assert all(map(torch.equal, weights(tuner), weights(straight)))
     assert [each["loss"] for each in tuner.history] == [each["loss"] for each in straight.history]
 
 
 def stopping(tuner, after):
-    """Its step, which cancels the run once it was taken so often."""
-    step = tuner._step
+    """Its step, which cancels the run once it was taken so often, and interrupts the next one after a step."""
+    step, broken = tuner._step, iter((KeyboardInterrupt,))
 
     def one():
+        if tuner.done == after + 1 and (error := next(broken, None)):
+            raise error
         entry = step()
         if tuner.done == after:
             tuner.cancel()

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import adapters, checkpoints, datasets, endpoints, masks, pictures, texts, widgets
 from .case import ENDS, GOOD, Kind, Outcome, attempt, recipe_of
+from .kinds import adapters, checkpoints, datasets, endpoints, masks, pictures, texts, widgets
 from .shrink import smallest
 from .watch import Watched
 

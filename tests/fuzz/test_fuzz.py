@@ -13,10 +13,11 @@ from editmgt_lab.editor import Editor
 from editmgt_lab.errors import ImageError
 from editmgt_lab.images import Mask
 from editmgt_lab.views.widget import LabWidget, RunWidget
-from tests.fuzz import adapters, checkpoints, masks, pictures, watch, widgets
+from tests.fuzz import watch
 from tests.fuzz.bench import Bench
 from tests.fuzz.case import GOOD, Black, Kind, Outcome, attempt, recipe_of
 from tests.fuzz.fuzz import KINDS, Report, fuzz, plan
+from tests.fuzz.kinds import adapters, checkpoints, masks, pictures, widgets
 from tests.fuzz.shrink import smallest
 from tests.fuzz.values import damaged
 from tests.fuzz.watch import Watched

@@ -82,10 +82,10 @@ class Watched:
         self.line, other = context.Pipe()
         self.process = context.Process(target=_worker, args=(self.work, other, self.log), daemon=True)
         self.process.start()
+        self.seen = psutil.Process(self.process.pid)
         other.close()
         if not self.line.poll(START) or self.line.recv() != "ready":
             raise RuntimeError(f"the worker does not begin: see {self.log}")
-        self.seen = psutil.Process(self.process.pid)
 
     def _ended(self, end: str, told: str) -> Outcome:
         self.close()

@@ -92,7 +92,7 @@ def test_other_code_of_the_metrics_is_not_gone_on_with(folder, tmp_path, monkeyp
     named = []
     monkeypatch.setattr(training_size, "code_fingerprint", lambda *modules: named.extend(modules) or {})
     measure(str(folder), tmp_path, sizes=(0,), count=1)
-    assert {name.split(".")[1] for name in named} == {"studies", "training", "metrics", "world"}
+    assert {name.split(".")[1] for name in named} == {"studies", "training", "metrics", "world", "data"}
 
 
 def test_command(folder, tmp_path, capsys):

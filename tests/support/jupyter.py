@@ -16,7 +16,7 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Browser, Error, Locator, Page, expect
 
-from tests.support import ROOT, answers, free_port, until
+from tests.support import PATIENCE, ROOT, answers, free_port, until
 from tests.support.browser import be_patient
 
 FRONTS = {"lab": "lab/tree", "notebook": "notebooks"}  # the addresses under which one server shows a notebook
@@ -24,6 +24,7 @@ NUMBERED, STDERR = re.compile(r"\[\d+\]"), "application/vnd.jupyter.stderr"  # t
 QUIET = (
     "--no-browser", "--IdentityProvider.token=", "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
     "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    f"--MappingKernelManager.kernel_info_timeout={PATIENCE}",  # else 60 s for a kernel to begin again
 )  # fmt: skip
 # The offer to fetch news would lie over the notebook.
 UNWANTED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}

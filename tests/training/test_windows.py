@@ -220,9 +220,11 @@ def test_progress_gives_a_copy_of_the_source_no_success(vq, monkeypatch, window)
     assert 0 < sum(map(len, found.values())) <= sum(map(len, answers)) <= len(samples)
 
 
-@pytest.mark.parametrize("given", ["--count -1", "--pictures -1", "--window -1", "--window 9"])
+@pytest.mark.parametrize(
+    "given", ["--count -1", "--pictures -1", "--window -1", "--window 9", "--window 2", "--window 3"]
+)
 def test_progress_refuses_what_cannot_be(tiny_folder, capsys, given):
-    options = ["--pictures", "0", "--count", "1", "--window", "2"]
+    options = ["--pictures", "0", "--count", "1", "--window", "4"]
     assert progress.main([str(tiny_folder), *options, *given.split()]) == 2
     assert "{} is {}".format(*given.split()) in capsys.readouterr().err
 
@@ -235,8 +237,9 @@ def test_progress_draws_tokens_as_it_is_told(tiny_folder, monkeypatch):
     assert asked == [{"window": 4, "token_temperature": temperature} for temperature in (0.3, 0.7)]
 
 
-def test_progress_says_where_no_window_shows_an_edit(tiny_folder, capsys):
-    assert progress.main([str(tiny_folder), "--pictures", "0", "--count", "1", "--window", "2"]) == 0
+def test_progress_says_where_no_window_shows_an_edit(tiny_folder, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "window_of", lambda *given: NOWHERE)
+    assert progress.main([str(tiny_folder), "--pictures", "0", "--count", "1", "--window", "4"]) == 0
     assert "success: no edit is shown" in capsys.readouterr().out
     assert progress.main([str(tiny_folder), "--pictures", "1", "--count", "0"]) == 0, "a window is of edits"
 

@@ -211,3 +211,9 @@ def test_the_page_fits_a_narrow_window(browser, studio, tmp_path):
     with opened(browser, studio.export(tmp_path / "page.html"), width=420) as page:
         assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
         page.screenshot(path=tmp_path / "filter_studio_narrow.png", full_page=True)
+
+
+def test_categories_without_edits_keep_their_bounds(edits):
+    studio = views.filter_studio([each for each in edits if each[0]["type"] == edits[0][0]["type"]])
+    studio.pending.result(timeout=PATIENCE)
+    assert len({row["type"] for row in studio.rows}) == 1 and studio.rules() == DRAWN

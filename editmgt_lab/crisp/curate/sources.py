@@ -3,8 +3,8 @@
 A source gives shards of raw rows: id, origin (for people to find it again), bytes (None where a row has no picture),
 unread (why a picture that is there could not be read this time), refused (why one is not read at all), and given, a
 caption that came with the picture, where it is asked for. A picture that a table names is looked up in the source's
-folder, wherever in it the table lies; tables on the hub hold theirs. Nothing is decoded here. The key of a shard
-changes with the files that it is of: the table, the pictures that it names, and whether they are there.
+folder, then in the table's own; tables on the hub hold theirs. Nothing is decoded here. The key of a shard changes with
+the files that it is of: the table, the pictures that it names, and whether they are there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -21,8 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...basics.folders import plain
-from ...data.tables import Table, file_stamp, listed, picture_bytes, root_of, rows_of, tables_of
+from ...basics.folders import is_stray, plain
+from ...data.tables import Table, file_stamp, files_of, picture_bytes, root_of, rows_of, tables_of
 from ...errors import DataError, SettingError
 from ...images.opening import MAX_PIXELS
 from ...plain_text import legible
@@ -99,14 +100,13 @@ class Source:
         if not number:
             raise DataError(
                 f"{self.place} holds no pictures",
-                expected=f"files of {', '.join(PICTURES)}, tables with a column of pictures, or .tar files of pictures "
-                "that are called KEY.jpg or the like, with no dot in KEY",
+                expected=f"files of {', '.join(PICTURES)}, tables with a column of pictures, or .tar files of pictures",
                 fix="check the path, or name the column that holds them",
             )
 
     def _files(self, folder: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         self._without_columns(folder)
-        files = [file for file in listed(folder) if file.suffix.lower() in PICTURES]
+        files = [file for file in files_of(folder) if file.suffix.lower() in PICTURES]
         for start in range(0, len(files), self.rows):
             part = files[start : start + self.rows]
             names = [file.relative_to(folder).as_posix() for file in part]
@@ -114,7 +114,7 @@ class Source:
 
     def _rows(self, path: Path) -> Iterator[tuple[Any, Any, list[Raw]]]:
         tars = [path] if path.suffix == ".tar" and os.path.isfile(path) else []
-        tars = tars or (listed(path, "*.tar") if os.path.isdir(path) else [])
+        tars = tars or (files_of(path, "*.tar") if os.path.isdir(path) else [])
         if tars:
             self._without_columns(path)
         columns = [self.column, self.caption] if self.caption else [self.column]
@@ -155,7 +155,7 @@ class Source:
             )
         try:
             for row in chain(first, rows):
-                value = picture_bytes(row.get(column), root)
+                value = picture_bytes(row.get(column), root, table.name)
                 given = row.get(self.caption) if self.caption else None
                 yield f"{table.name}#{number}", value, None if given is None else str(given)
                 number += 1
@@ -171,7 +171,7 @@ def _tables_in(folder: Path) -> bool:
     It is no error: tables may name the pictures beside them, and .tar files come with tables of their captions. JSON
     lines alone are no reason to leave pictures out.
     """
-    files = listed(folder)
+    files = files_of(folder)
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     tars, tables, lines = ([f for f in files if f.suffix in kinds] for kinds in ((".tar",), TABLES, (".jsonl",)))
     read, left = (tars, pictures + tables + lines) if tars else (tables, pictures) if tables else (pictures, lines)
@@ -186,15 +186,17 @@ def _tables_in(folder: Path) -> bool:
 
 
 def _of_tar(table: Table) -> Iterator[Raw]:
-    """The first picture of every sample: of what is called KEY.jpg, KEY.txt, KEY.mask.png, where a key has no dot."""
-    seen = set()
+    """The first picture of every sample: of KEY.jpg, KEY.txt and KEY.mask.png, where a key has no dot, KEY.jpg. A name
+    with more dots is a sample of its own where there is no such KEY.jpg."""
+    seen, whole = set(), _whole(table)
     try:
         with tarfile.open(table.url) as tar:
             for member in tar:
-                folder, name = os.path.split(member.name)
-                key, dot, ending = name.partition(".")
-                if member.isfile() and dot + ending.lower() in PICTURES and (folder, key) not in seen:
-                    seen.add((folder, key))
+                key, ending = os.path.splitext(member.name)
+                first = _first_dot(member.name)[0]
+                part = (first in whole and key != first) or is_stray(os.path.basename(member.name))
+                if member.isfile() and ending.lower() in PICTURES and not part and key not in seen:
+                    seen.add(key)
                     origin = f"{table.name}/{member.name}"
                     if large := _too_large(member.size):
                         yield f"{origin}: {large}", None, None
@@ -202,6 +204,24 @@ def _of_tar(table: Table) -> Iterator[Raw]:
                         yield origin, tar.extractfile(member).read(), None
     except Exception as error:  # tarfile and its decompressors have their own kinds, and pass on plain ValueErrors
         yield f"{table.name} after {len(seen)} pictures: {error}", None, None
+
+
+def _first_dot(name: str) -> tuple[str, str]:
+    """a.b/0001.mask.png → a.b/0001 and .mask.png."""
+    folder, base = os.path.split(name)
+    key, dot, ending = base.partition(".")
+    return os.path.join(folder, key), dot + ending.lower()
+
+
+def _whole(table: Table) -> set[str]:
+    """The keys of which a tar has a picture KEY.jpg or the like, as far as it can be read."""
+    found = set()
+    with suppress(Exception), tarfile.open(table.url) as tar:  # which `_of_tar` reports
+        for member in tar:
+            key, ending = _first_dot(member.name)
+            if ending in PICTURES:
+                found.add(key)
+    return found
 
 
 def _stamp(value: Any) -> str | None:

@@ -55,6 +55,6 @@ def _reader() -> Any:
         raise SettingError(
             f"writing is found by RapidOCR, which cannot be imported: {error}",
             expected="the extra [writing] of editmgt-lab",
-            fix='pip install "editmgt-lab[writing]", or leave --text out',
+            fix='pip install "editmgt-lab[writing]", on Python 3.12 or older, or leave --text out',
         ) from error
     return RapidOCR()

@@ -62,6 +62,8 @@ def draw(folder: Path, count: int, *, split: str = "train", size: int = PIXELS, 
         if not path.exists() or path.read_bytes() != content:  # the same keeps its time, by which shards know it
             with written_whole(path) as unfinished:
                 unfinished.write_bytes(content)
+        for ending in {".jpg", ".png"} - {path.suffix}:  # of a world in which this number was of another kind
+            path.with_suffix(ending).unlink(missing_ok=True)
     write_text(truth, "\n".join(lines) + "\n")
     return pictures
 

@@ -57,7 +57,7 @@ class LabEditor:
     def name(self) -> str:
         asked = {"steps": self.steps, "guidance": self.guidance_scale, "hold": self.hold_threshold}
         chosen = "".join(f", {what} {value:g}" for what, value in asked.items() if value is not None)
-        return f"lab {self.model}{chosen}"
+        return f"lab {Path(self.model).name}{chosen}"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """See PictureEditor."""
@@ -115,7 +115,7 @@ class DiffusersEditor:
 
     @property
     def name(self) -> str:
-        return f"{self.pipeline} {self.folder}"
+        return f"{self.pipeline} {Path(self.folder).name}, {self.steps} steps"
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """See PictureEditor. Raises CheckpointError, also for a folder that brings code, ImageError for an output of
@@ -207,7 +207,7 @@ def _code_in(file: Path) -> str | None:
     config = read_json(file)
     if "auto_map" in config:
         return "asks for code by its auto_map"
-    check_kernels(config, file.parent)
+    check_kernels(config, file)
     for part, value in config.items() if name.endswith(INDEX) else ():
         library = value[0] if isinstance(value, list) and value else None
         if isinstance(library, str) and library not in LIBRARIES and not hasattr(pipelines, library):

@@ -113,18 +113,16 @@ def take(config: TransformerConfig, side: int, passes: int, device: torch.device
             seconds.append(clock() - began)
             done()
     before, *stages = meter.stages
-    return Taken(side, min(seconds), max(stage.peak for stage in stages) - before.peak, flops)
+    more = max(stage.peak for stage in stages) - before.peak
+    return Taken(side, min(seconds), max(more, 1), flops)  # a byte, where no more was seen: powers want a number
 
 
 def exponents(taken: Sequence[Taken], measure: str) -> list[float]:
-    """Between each size and the next: the power of the tokens with which a measure grows; 1 is linear, 2 quadratic, NaN
-    where nothing was measured."""
-    powers = []
-    for a, b in itertools.pairwise(taken):
-        low, high = getattr(a, measure), getattr(b, measure)
-        known = low > 0 and high > 0
-        powers.append(math.log(high / low) / math.log(b.tokens / a.tokens) if known else math.nan)
-    return powers
+    """Between each size and the next: the power of the tokens with which a measure grows; 1 is linear, 2 quadratic."""
+    return [
+        math.log(getattr(b, measure) / getattr(a, measure)) / math.log(b.tokens / a.tokens)
+        for a, b in itertools.pairwise(taken)
+    ]
 
 
 def report(taken: Sequence[Taken]) -> str:

@@ -31,8 +31,8 @@ def filter_studio(
     """Open the studio on edits with their measures and their truth, as `crisp.drawn.judged` gives them.
 
     bounds: of every category, which keep what they keep until a slider is moved; where categories differ, it stands at
-    the widest of their bounds at first. Once moved, it counts for every category that has such a bound. seed: of the
-    scores of chance, which keep as many edits. Raises DataError for no edits.
+    the widest of their bounds at first. Once moved, it counts for every category with edits that has such a bound.
+    seed: of the scores of chance, which keep as many edits. Raises DataError for no edits.
     """
     return FilterStudio(list(edits), bounds, seed)
 
@@ -53,7 +53,7 @@ class FilterStudio(LabWidget):
         if not edits:
             raise DataError("there are no edits", expected="one or more", fix="run the pipeline up to its last stage")
         self.rows, self.truths = zip(*edits, strict=True)
-        self.first = {row["type"]: bounds.get(row["type"], {}) for row in self.rows}
+        self.first = {row["type"]: {} for row in self.rows} | dict(bounds)
         self.seed = seed
         self.measures = [
             name
@@ -94,9 +94,9 @@ class FilterStudio(LabWidget):
         }
 
     def _rules(self, moved: Mapping[str, Sequence[float | None]]) -> dict[str, dict[str, Bounds]]:
-        return {
+        return self.first | {
             category: {name: _moved_to(each, moved.get(name, (None, None))) for name, each in of.items()}
-            for category, of in self.first.items()
+            for category, of in self._of_edits().items()
         }
 
     @property
@@ -147,9 +147,13 @@ class FilterStudio(LabWidget):
             bool,
         )
 
+    def _of_edits(self) -> dict[str, Mapping[str, Bounds]]:
+        """The first bounds of the categories that there are edits of."""
+        return {category: self.first[category] for category in dict.fromkeys(row["type"] for row in self.rows)}
+
     def _widest(self, name: str) -> list[float | None]:
         """The widest of the categories' bounds of a measure; None for a side that none of them has."""
-        rules = [of[name] for of in self.first.values() if name in of]
+        rules = [of[name] for of in self._of_edits().values() if name in of]
         lows, highs = ([each for each in side if each is not None] for side in zip(*map(_sides, rules), strict=True))
         return [min(lows, default=None), max(highs, default=None)]
 
@@ -168,7 +172,7 @@ class FilterStudio(LabWidget):
             ],
             "values": packed(self.values()),
             "asked": packed(self.asked().astype(np.uint8)),
-            "bounds": _plain(self.first),
+            "bounds": _plain(self._of_edits()),
             "good": packed(self.good.astype(np.uint8)),
             "chance": packed(self.chance),
             "sources": pictures["picture"],

@@ -14,9 +14,9 @@ from PIL import Image, ImageChops, ImageStat
 
 from editmgt_lab.images import fit, load_image
 
-from .bench import Bench
-from .case import Black, Kind, Wrong, owed
-from .values import damaged, damages
+from ..bench import Bench
+from ..case import Black, Kind, Wrong, owed
+from ..values import damaged, damages
 
 Image.init()
 FORMATS = sorted({*Image.SAVE} - {"BUFR", "GRIB", "HDF5", "WMF"})  # which Pillow would have other programs write

@@ -17,9 +17,9 @@ from editmgt_lab.crisp.models.http import Patience
 from editmgt_lab.crisp.models.roles import SCORES_SCHEMA
 from editmgt_lab.metrics import viescore
 
-from .bench import Bench
-from .case import Kind, Wrong, owed
-from .values import damaged, damages, json_value, strange_letters
+from ..bench import Bench
+from ..case import Kind, Wrong, owed
+from ..values import damaged, damages, json_value, strange_letters
 
 SCHEMAS = {"scores": SCORES_SCHEMA, "caption": CAPTION_SCHEMA, "request": REQUEST_SCHEMA}
 CAPTION = {"background": "grass", "style": None, "things": [

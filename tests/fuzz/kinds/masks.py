@@ -11,10 +11,10 @@ from PIL import Image
 from editmgt_lab.images import Geometry
 from editmgt_lab.images.masks import READINGS, read_mask
 
-from .bench import INSTRUCTION, Bench
-from .case import Kind, Wrong, owed
+from ..bench import INSTRUCTION, Bench
+from ..case import Kind, Wrong, owed
+from ..values import anything, real
 from .pictures import MODES, array_of, array_shown, content_of, handed, make_array, make_picture
-from .values import anything, real
 
 PATTERNS = (
     "black", "white", "half", "spot", "noise", "gradient", "colours", "the picture", "painted", "erased", "faint",

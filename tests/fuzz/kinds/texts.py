@@ -12,9 +12,9 @@ import torch
 import editmgt_lab as lab
 from editmgt_lab.basics.words import occurrences, words_of
 
-from .bench import INSTRUCTION, Bench
-from .case import Black, Kind, Wrong
-from .values import NUMBERS, anything, number, real, text
+from ..bench import INSTRUCTION, Bench
+from ..case import Black, Kind, Wrong
+from ..values import NUMBERS, anything, number, real, text
 
 # Texts
 

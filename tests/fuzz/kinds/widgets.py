@@ -19,10 +19,10 @@ from editmgt_lab.errors import LabError
 from editmgt_lab.views.playground import Playground
 from editmgt_lab.views.widget import LabWidget
 
-from .bench import INSTRUCTION, Bench
-from .case import Kind, Wrong
+from ..bench import INSTRUCTION, Bench
+from ..case import Kind, Wrong
+from ..values import json_value, number, real, strange_letters, text
 from .pictures import content_of, make_picture
-from .values import json_value, number, real, strange_letters, text
 
 FOREIGN = re.compile(r"(?<![\w.])[A-Z]\w*(Error|Exception|Warning|Iteration): ")
 PATIENCE = 30  # s

@@ -21,10 +21,10 @@ from editmgt_lab.data.pairs import SCHEMAS, PairReader
 from editmgt_lab.errors import LabError
 from editmgt_lab.metrics.measures import Tools
 
-from .bench import INSTRUCTION, SECRET, Bench
-from .case import Kind, Wrong, owed
+from ..bench import INSTRUCTION, SECRET, Bench
+from ..case import Kind, Wrong, owed
+from ..values import damaged, damages, json_value, real, text
 from .pictures import FORMATS, MODES, difference, encoded
-from .values import damaged, damages, json_value, real, text
 
 FORMS = ("parquet", "arrow", "stream", "jsonl", "json")
 BY_NAME = ("jsonl", "json", "plain")  # of pictures that lie beside them

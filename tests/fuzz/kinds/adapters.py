@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from editmgt_lab.finetuning import adapters
 
-from .bench import INSTRUCTION, Bench
-from .case import Kind, Wrong, owed
+from ..bench import INSTRUCTION, Bench
+from ..case import Kind, Wrong, owed
+from ..values import damages, strange_letters
 from .checkpoints import DTYPES, HEADERS, LINKS, TENSOR, apply, changed
 from .texts import check
-from .values import damages, strange_letters
 
 
 def make_adapter(dice: random.Random) -> Any:

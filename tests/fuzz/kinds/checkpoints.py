@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 
 import editmgt_lab as lab
 
-from .bench import INSTRUCTION, Bench
-from .case import Kind, Wrong, owed
+from ..bench import INSTRUCTION, Bench
+from ..case import Kind, Wrong, owed
+from ..values import damaged, damages, json_value, number, strange_letters
 from .texts import check
-from .values import damaged, damages, json_value, number, strange_letters
 
 JSON_FILES = {
     "editmgt/config.json": (
