@@ -211,6 +211,7 @@ def _column_rows(table: Table) -> Iterator[dict[str, Any]]:
             # One group after the other: read ahead by threads, how many rows are lost to damage would be chance.
             batches = (each for group in groups for each in file.iter_batches(BATCH, [group], use_threads=False))
         for batch in batches:
+            batch.validate(full=True)  # of damaged offsets the next line would end the process
             yield from batch.to_pylist()
 
 

@@ -631,6 +631,15 @@ def test_what_a_benchmark_has_no_measure_for_is_refused(tmp_path, capsys, benchm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["a\0", "a\udabf"])
+def test_names_that_no_file_can_have_are_skipped(tmp_path, kind):
+    root = tmp_path / "any"
+    items = [any_item(root, "add", 0), any_item(root, "add", 1, edit_type=kind)]
+    (root / "anybench" / "add" / "edit_result.json").write_text(json.dumps(items), encoding="utf-8")
+    run(AnyBench(), root, {"mine": invert}, tmp_path / "out", tools=NONE, progress=False)
+    assert list(skipped(tmp_path / "out").values()) == [f"no file can be called {f'{kind}/1.jpg'!r}"]
+
+
 @pytest.mark.parametrize(("benchmark", "file"), [(MagicBrush, "edit_sessions.json"), (AnyBench, "edit_result.json")])
 def test_a_zip_has_no_splits(tmp_path, benchmark, file):
     (tmp_path / file).write_text("{}", encoding="utf-8")

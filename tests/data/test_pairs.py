@@ -109,6 +109,18 @@ def test_a_damaged_file_gives_the_rows_before_the_damage(tmp_path, picture):
     assert reader.report.files == {"the file cannot be read to its end": 1}
 
 
+def test_damaged_offsets_of_an_arrow_file_are_noticed(tmp_path):
+    """pyarrow itself follows them out of its memory, which ends the process."""
+    table, file = pa.table({"text": ["ab", "cd", "ef"]}), tmp_path / "add_00000.arrow"
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    offsets = np.array([0, 2, 4, 6], np.int32).tobytes()
+    assert file.read_bytes().count(offsets) == 1
+    file.write_bytes(file.read_bytes().replace(offsets, np.array([0, 2**30, 4, 6], np.int32).tobytes()))
+    with pytest.raises(DataError, match="cannot be read: .*(?i:offset)"):
+        list(tables.read_rows(tmp_path))
+
+
 @pytest.mark.parametrize("kind", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_both_kinds_of_arrow_file_are_read(tmp_path, picture, kind):
     rows = [crisp_row(picture, number) for number in range(3)]
