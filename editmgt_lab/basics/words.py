@@ -10,6 +10,7 @@ UNSPACED = (
     "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN",
     "TAI", "NEW TAI LUE", "JAVANESE", "BALINESE", "YI",
 )  # fmt: skip
+MOST = 64  # times as long as a text is no word of it, however its letters are coded; decomposed, it could fill memory
 ALIKE = str.maketrans("‘’ʼ‐–—", "'''---")
 
 
@@ -19,6 +20,8 @@ def occurrences(word: str, text: str) -> list[tuple[int, int]]:
     Upper and lower case, composed and decomposed accents, full-width and other compatibility forms, kinds of space, of
     apostrophe and of hyphen do not matter, nor characters that are not seen (zero width, direction). An accent does.
     """
+    if len(word) > MOST * len(text):
+        return []
     wanted = "".join(letter for letter, _ in _folded(word)).strip()
     letters = _folded(text)
     plain = "".join(letter for letter, _ in letters)

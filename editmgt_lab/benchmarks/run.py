@@ -40,6 +40,8 @@ from .journal import Journal, forget
 
 Answer: TypeAlias = Callable[[Image.Image, str, int], Image.Image]  # source, instruction, number of the row → output
 MOST_REASONS, MOST_SHOWN = 10, 8
+SKIPPED = {"key", "group", "file", "extra", "skipped", "row"}  # what a row's line in the journal has
+FINISHED = SKIPPED - {"skipped"} | {"instruction", "seconds", "scores", "failed", "cut"}
 
 
 def copy_answer(source: Image.Image, instruction: str, number: int) -> Image.Image:
@@ -212,6 +214,12 @@ def _is_done(row: Row, mark: str, journal: Journal) -> bool:
     done = journal.rows.get(row.key)
     if done is None or (done.get("row") != mark and "skipped" in done):
         return False
+    if absent := (SKIPPED if "skipped" in done else FINISHED) - done.keys():
+        raise DataError(
+            f"the line of row {row.key} in {journal.file} has no {', '.join(sorted(absent))}",
+            expected="a line as it was written",
+            fix="remove that line: its row will be done again",
+        )
     if done.get("row") != mark:
         raise DataError(
             f"row {row.key} is not what was measured: its instruction, a picture, a caption or its place has changed",

@@ -17,6 +17,7 @@ from ..errors import CheckpointError, TextError
 from ..plain_text import one_line
 
 Focus = str | Sequence[str] | Sequence[Sequence[str]]
+LONGEST_SHOWN = 100  # letters of a focus word in an error
 TOKENIZING = threading.Lock()  # a tokenizer is told anew in every call what to cut off and where to pad
 
 
@@ -87,6 +88,7 @@ def _are_words(value: Any) -> bool:
 def _rows_of(word: str, text: str, spans: Tensor) -> Tensor:
     """bool [L]: the rows whose characters overlap an occurrence of `word` in `text`."""
     found = occurrences(word, text)
+    word = word if len(word) < LONGEST_SHOWN else word[:LONGEST_SHOWN] + "…"
     if not found:
         raise TextError(
             f"The focus word {word!r} is not in the instruction {text!r}.",

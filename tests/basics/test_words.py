@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import editmgt_lab as lab
+from editmgt_lab.basics import words as words_module
 from editmgt_lab.basics.words import occurrences, word_spans, words_of
 from editmgt_lab.errors import TextError
 from editmgt_lab.text import find_rows, load_text_encoder
@@ -139,3 +140,8 @@ def test_an_edit_localises_by_a_word_of_another_script(editor, picture):
 def test_the_widgets_part_words_in_the_same_way(small):
     names = [word.name for word in word_rows(small, "把鱼变蓝 blue")[0]]
     assert names == ["‹start›", "把", "鱼", "变", "蓝", "blue", "‹end›"]
+
+
+def test_a_word_that_is_far_longer_than_the_text_is_not_even_decomposed(monkeypatch):
+    monkeypatch.setattr(words_module, "_folded", None)
+    assert occurrences("\ufdfa" * 4_000_000, "make the ball blue") == []

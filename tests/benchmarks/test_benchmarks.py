@@ -631,6 +631,17 @@ def test_what_a_benchmark_has_no_measure_for_is_refused(tmp_path, capsys, benchm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_line_of_the_journal_is_not_gone_on_with(tmp_path):
+    def go():
+        return run(SmallWorld(), "2", {"mine": invert}, tmp_path, tools=NONE, progress=False)
+
+    go()
+    lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(lines.replace('"group"', '"grouq"', 1), encoding="utf-8")
+    with pytest.raises(DataError, match="the line of row 00000 in .* has no group"):
+        go()
+
+
 @pytest.mark.parametrize("kind", ["a\0", "a\udabf"])
 def test_names_that_no_file_can_have_are_skipped(tmp_path, kind):
     root = tmp_path / "any"

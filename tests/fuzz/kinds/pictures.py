@@ -261,8 +261,8 @@ def is_picture(array: np.ndarray) -> bool:
 
 
 def difference(picture: Image.Image, other: Image.Image) -> float:
-    """Of two RGB pictures, of 255, on the average; infinite for two sizes."""
-    if picture.size != other.size:
+    """Of two RGB pictures, of 255, on the average; infinite for two sizes, or for what is not RGB."""
+    if (picture.size, picture.mode) != (other.size, other.mode):
         return float("inf")
     return max(ImageStat.Stat(ImageChops.difference(picture, other)).mean)
 
