@@ -93,6 +93,7 @@ def stages(names: Sequence[str]) -> Iterator[dict[str, Stage]]:
 def kill(stage: Stage, count: int, seed: int) -> Count:
     """So many kills of one command, up to MOST_IN_A_ROW before each run to the end; fewer where a run fails."""
     dice, found = random.Random(f"{seed}/{stage.name}"), Count()
+    assert stage.undisturbed.status == 0  # made in the same place, which is empty again afterwards
     while found.kills < count:
         stage.empty()
         stage.give()

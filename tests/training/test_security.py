@@ -79,7 +79,7 @@ WAYS = [pickle.loads, bound_before, _pickle.loads, pickle._loads, lambda text: U
 @pytest.mark.parametrize("opened", WAYS, ids=["loads", "bound before", "C", "Python", "a class of it"])
 def test_a_pickle_that_is_opened_is_heard(unpickled, opened, tmp_path):
     opened(pickle.dumps(Trap(tmp_path / "ran"))).close()
-    assert unpickled == ["io.open"] and (tmp_path / "ran").exists()
+    assert unpickled == [f"{open.__module__}.open"] and (tmp_path / "ran").exists()
 
 
 # What transformers, diffusers and torch name their weights
