@@ -159,7 +159,8 @@ def picture_bytes(value: Any, root: Path | None = None, table: str = "") -> Any:
         return value
     if not value or root is None:
         return _unheld(value) if value else None
-    places = [_within(root, name) for name in (value, os.path.join(os.path.dirname(table), value))]
+    names = dict.fromkeys((value, os.path.join(os.path.dirname(table), value)))  # one, of a table in the root itself
+    places = [_within(root, name) for name in names]
     return next((place for place in places if isinstance(place, Path) and os.path.isfile(place)), places[0])
 
 
