@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -233,15 +234,23 @@ def test_a_stop_keeps_what_was_learned_and_start_goes_on(fresh, picture, samples
     assert dashboard.state == "finished" and len(dashboard.curves) == 6
 
 
-def test_the_edits_before_the_training_end_with_their_cancel(fresh, picture, samples):
-    trained, begun, go, passes = finetuner(fresh, picture), threading.Event(), threading.Event(), []
+@contextmanager
+def held_up(transformer):
+    """Inside the context every pass waits for `go`; `begun` is set with the first; `passes` counts them."""
+    begun, go, passes = threading.Event(), threading.Event(), []
 
     def decoding(*_):
         passes.append(1)
         begun.set()
         assert go.wait(PATIENCE)
 
-    with fresh.transformer.register_forward_pre_hook(decoding):
+    with transformer.register_forward_pre_hook(decoding):
+        yield begun, go, passes
+
+
+def test_the_edits_before_the_training_end_with_their_cancel(fresh, picture, samples):
+    trained = finetuner(fresh, picture)
+    with held_up(fresh.transformer) as (begun, go, passes):
         dashboard = views.finetune_dashboard(trained, samples)
         assert begun.wait(PATIENCE)
         dashboard.cancel()
@@ -254,13 +263,8 @@ def test_the_edits_before_the_training_end_with_their_cancel(fresh, picture, sam
 
 
 def test_a_training_whose_edits_before_it_were_cancelled(fresh, picture, samples):
-    trained, begun, go = finetuner(fresh, picture), threading.Event(), threading.Event()
-
-    def decoding(*_):
-        begun.set()
-        assert go.wait(PATIENCE)
-
-    with fresh.transformer.register_forward_pre_hook(decoding):
+    trained = finetuner(fresh, picture)
+    with held_up(fresh.transformer) as (begun, go, _):
         dashboard = views.finetune_dashboard(trained, samples)
         assert begun.wait(PATIENCE)
         dashboard.start()
