@@ -129,7 +129,7 @@ def _try_out(kind: Any, folder: Path, count: int) -> None:
     due = sum(value.numel() for value in module.state_dict().values())
     if due > 2 * count:
         raise ValueError(f"its config.json describes {due:,} values, and {count:,} are stored")
-    if kind is transformers().CLIPTextModelWithProjection:  # others want a real device in transformers 5.0
+    if kind is transformers().CLIPTextModelWithProjection:  # others want a real device in transformers 5.2
         with torch.no_grad():
             module.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
 

@@ -74,6 +74,3 @@ class Bench:
     @cached_property
     def result(self) -> lab.EditResult:
         return self.editor.edit(self.picture(), INSTRUCTION, steps=2, seed=0)
-
-    def close(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)

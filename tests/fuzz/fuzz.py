@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,16 @@ PLACED = ("foreign", "wrong", "black")  # ends that say where; of others no two 
 MOST = 5  # of these others, of a kind, that are kept
 
 
-def begin() -> Callable[[tuple[str, Any]], Outcome]:
-    """In a process of its own: what answers (kind, recipe)."""
+def begin(folder: str) -> Callable[[tuple[str, Any]], Outcome]:
+    """In a process of its own, which works in this folder: what answers (kind, recipe)."""
     import torch
 
     from .bench import Bench
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    root = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    root = Path(tempfile.mkdtemp(dir=folder))
     bench = Bench(root)
-    atexit.register(bench.close)
     os.chdir(root)
     return lambda question: attempt(KINDS[question[0]], question[1], bench)
 
@@ -52,7 +51,8 @@ def fuzz(
     again. output: where failures are kept, with the smallest recipe (None: nowhere)."""
     log = (output or Path(tempfile.gettempdir())) / "worker.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    worker, known = Watched(begin, log), Counter()
+    folder, known = tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True), Counter()
+    worker = Watched(partial(begin, folder.name), log)
     try:
         for name, number in plan(count, kinds or list(KINDS)):
             recipe = recipe_of(KINDS[name], name, seed, number)
@@ -67,6 +67,7 @@ def fuzz(
             yield name, number, outcome
     finally:
         worker.close()
+        folder.cleanup()
 
 
 def plan(count: int, kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -94,7 +95,8 @@ def keep(output: Path, name: str, seed: int, number: int, recipe: Any, outcome: 
 
 def replay(kept: dict[str, Any]) -> Outcome:
     """A kept failure, done again in this process."""
-    return begin()((kept["kind"], kept["recipe"]))
+    with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
+        return begin(folder)((kept["kind"], kept["recipe"]))
 
 
 class Report:

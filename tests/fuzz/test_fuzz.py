@@ -127,9 +127,7 @@ def test_damages_fit_any_file():
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    bench = Bench(tmp_path_factory.mktemp("bench"))
-    yield bench
-    bench.close()
+    return Bench(tmp_path_factory.mktemp("bench"))
 
 
 def opens_as(colour):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from .commands import COMMANDS
-from .disks import IS_ROOT, TROUBLES, Outcome, disturb
+from .disks import TROUBLES, Outcome, can_mount, disturb
 from .kills import Count, kill, stages
 
 
@@ -41,8 +41,8 @@ def main() -> int:
     torch.set_num_threads(1)
     began, counts = time.monotonic(), {}
     outcomes = {trouble: Outcome() for trouble in TROUBLES}
-    if not IS_ROOT:
-        print("full disk: left out, since only root may mount one that is small")
+    if not can_mount():
+        print("full disk: left out, since a small one may not be mounted here")
         del outcomes["full disk"]
     for name in chosen.commands:
         COMMANDS[name].imported()  # children have it then

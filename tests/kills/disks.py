@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .ending import Ended, Ending, run
 from .kills import Stage
 
-IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
 PAGE = 4096  # bytes
 PLENTY = 64 * 2**20  # bytes
 
@@ -51,7 +50,7 @@ def lost_or_left(stage: Stage) -> list[str]:
 
 
 def full_disk(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
-    """A disk with room for a part of it. Needs root, for a small tmpfs."""
+    """A disk with room for a part of it. Needs `can_mount`."""
     given, needed = room(stage.place), room(stage.expected)
     size = round(given + dice.uniform(0, 0.9) * (needed - given))
     with mounted(stage, size) as remount:
@@ -69,7 +68,7 @@ def room(folder: Path) -> int:
 def read_only(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
     """A run that is killed, and the same again where it may not write. Root may everywhere, but on a disk that is
     mounted so."""
-    with mounted(stage, PLENTY) if IS_ROOT else forbidden(stage.place) as remount:
+    with mounted(stage, PLENTY) if can_mount() else forbidden(stage.place) as remount:
         run(stage.command, stage.place, Ending(change=dice.randrange(stage.undisturbed.changes)))
         remount("ro")
         ended = run(stage.command, stage.place)
@@ -85,6 +84,17 @@ def deleted(stage: Stage, dice: random.Random, outcome: Outcome) -> None:
 
 
 TROUBLES = {"full disk": full_disk, "read-only folder": read_only, "folder deleted": deleted}
+
+
+@cache
+def can_mount() -> bool:
+    """Whether a small tmpfs may be mounted here: root may, but not in every container."""
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", folder]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+            return False
+        subprocess.run(["umount", "--lazy", folder], check=True)
+    return True
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tests.support import PATIENCE
 from .commands import Command
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-HUNG = 5 * PATIENCE  # seconds
+HUNG = 2 * PATIENCE  # seconds
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 
 

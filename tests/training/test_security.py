@@ -3,6 +3,7 @@
 import _pickle
 import builtins
 import io
+import itertools
 import pickle
 import shutil
 import sys
@@ -96,12 +97,12 @@ def test_pickles_beside_a_models_weights_stay_shut(tiny_folder, tmp_path, traps)
 
 @pytest.mark.parametrize("part", PARTS)
 def test_pickles_in_place_of_a_models_weights_are_refused(tiny_folder, tmp_path, traps, part):
-    for name in NAMES:
-        folder = tmp_path / name
+    for name, of_torch in itertools.product(NAMES, (False, True)):
+        folder = tmp_path / f"{name} {of_torch}"
         shutil.copytree(tiny_folder, folder)
         for file in (folder / part).glob("*.safetensors"):
             file.unlink()
-        traps(folder / part, name, name)
+        traps(folder / part, *[name] * (1 + of_torch))
         with pytest.raises(CheckpointError, match="pickle|weights"):
             lab.load(folder, device="cpu")
 
