@@ -25,6 +25,7 @@ IDLE = 30.0  # s by the clock in which it works next to nothing
 NOTHING = 0.05  # of the clock: what threads of libraries do in a process that waits
 MEMORY = 2**30  # bytes more than before the case
 LOOK = 0.1  # s, between two looks
+SOON = 1.0  # s, for a worker that is not busy to end by itself, so that nothing of it is left behind
 START = 600.0  # s, for the worker to be ready
 
 
@@ -67,6 +68,8 @@ class Watched:
             with suppress(psutil.Error):
                 for child in self.seen.children(recursive=True):
                     child.kill()
+            self.line.close()
+            self.process.join(SOON)
             self.process.kill()
             self.process.join()
             self.process = None
