@@ -237,12 +237,13 @@ def test_what_other_processes_ask_is_refused_and_noticed(monkeypatch, tmp_path):
     """Also of what they start, and where they make up for it; a sitecustomize behind ours is run as well."""
     (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.hidden = 3\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path))))
+    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # it tells of sockets that are left open
     for ask in ASKS.values():
         code = f"import contextlib, socket\nprint(hidden)\nwith contextlib.suppress(OSError): print({ask})"
         again = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
         for each in (code, again):
             done = subprocess.run([sys.executable, "-c", each], capture_output=True, text=True)
-            assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+            assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
             (asked,) = network.asked()
             assert asked.partition(" by ")[0] in ask and sys.executable in asked
 

@@ -90,27 +90,34 @@ TROUBLES = {"full disk": full_disk, "read-only folder": read_only, "folder delet
 def can_mount() -> bool:
     """Whether a small tmpfs may be mounted here: root may, but not in every container."""
     with tempfile.TemporaryDirectory() as folder:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", folder]
-        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        try:
+            with disk(folder, PAGE):
+                return True
+        except (OSError, subprocess.CalledProcessError):
             return False
-        subprocess.run(["umount", "--lazy", folder], check=True)
-    return True
+
+
+@contextmanager
+def disk(place: str | Path, size: int) -> Iterator[Callable[[str], None]]:
+    """A disk of so many bytes in the folder `place`; yields what changes how it is mounted."""
+
+    def mount(*arguments: str) -> None:
+        subprocess.run(["mount", *arguments, str(place)], check=True, capture_output=True)
+
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+    try:
+        yield lambda options: mount("-o", f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @contextmanager
 def mounted(stage: Stage, size: int) -> Iterator[Callable[[str], None]]:
-    """The stage's folder as a disk of its own; yields what changes how it is mounted."""
-
-    def mount(*arguments: str) -> None:
-        subprocess.run(["mount", *arguments, str(stage.place)], check=True)
-
+    """The stage's folder as a disk of its own, see `disk`."""
     stage.empty()
-    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
-    try:
+    with disk(stage.place, size) as remount:
         stage.give()
-        yield lambda options: mount("-o", f"remount,{options}")
-    finally:
-        subprocess.run(["umount", "--lazy", str(stage.place)], check=True)
+        yield remount
 
 
 @contextmanager

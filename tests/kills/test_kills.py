@@ -50,7 +50,7 @@ def test_a_disk_that_takes_nothing_is_said_and_nothing_is_lost():
 @pytest.fixture(scope="module")
 def found():
     """What is found in the commands below."""
-    ran = run(module=__name__, LAB_TEST_PATIENCE="0.5")
+    ran = run(module=__name__, LAB_TEST_PATIENCE="1")
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout)
 

@@ -52,7 +52,12 @@ def test_a_cell_that_is_run_again(editor, picture, run, kind):
     assert full
     now = opened(editor, picture, kind)
     assert first.comm is None and beside.comm is None
-    until(lambda: gc.collect() is None or held() is None, "what IPython's history may not keep: the views' edit")
+
+    def let_go():
+        gc.collect()
+        return held() is None
+
+    until(let_go, "the views' edit to be let go, which IPython's history may not keep")
     assert not any(map(sent, full)), "nor what their pages had"
     assert other.comm is not None and now.comm is not None
 
