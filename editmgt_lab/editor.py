@@ -102,8 +102,8 @@ class Editor:
         """What an edit decodes, checked and encoded, for a decoding loop of one's own; arguments and errors: `edit`."""
         pictures, texts = ([], listed(instruction)) if image is NO_SOURCE else paired(image, instruction)
         check_texts(texts, "caption" if image is NO_SOURCE else "instruction")
-        batch = len(texts)
-        chosen = Settings.choose(self.defaults, batch, **settings)
+        batch, own = len(texts), self.defaults.without_source() if image is NO_SOURCE else self.defaults
+        chosen = Settings.choose(own, batch, **settings)
         check_blocks(self.transformer, chosen.blocks)
         side = square_side(self.defaults.image_size, self.multiple) // self.vq.config.factor
         negatives = spread("" if negative is None else negative, batch, "negative texts")
@@ -190,7 +190,7 @@ class Editor:
     ) -> EditResult:
         """Text to image with the same weights and no source: a square picture for each caption.
 
-        Raises TextError or SettingError before any network runs.
+        guidance_scale: None is the defaults' caption_guidance_scale. Raises TextError or SettingError beforehand.
         """
         task = self.prepare(
             NO_SOURCE, caption, hold_threshold=0, steps=steps, guidance_scale=guidance_scale, seed=seed,

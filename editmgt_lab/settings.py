@@ -31,15 +31,16 @@ STRONGEST = 10.0  # γ; log γ is added to the attention, so more drowns everyth
 class Defaults:
     """What a model is used with unless the call says otherwise.
 
-    image_size: side of the model's square in px; hold_threshold: λ; strength: γ of the injection; guidance_scale: 1 is
-    off; token_temperature: of the draw of tokens; blocks: those whose attention makes the heat map, multi-modal first;
-    hold: a name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in
-    the released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well
-    (see MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see
-    consolidate); heat_from: the picture in which the text's attention is mapped, "image", "source" or "both";
-    heat_keys: of the attention behind the heat map, as capture_attention takes them; heat_padding: whether, without
-    focus words, padded text rows count in it. The released code's own heat map has heat_keys "generated",
-    which allows heat_from "image" alone, and heat_padding True; that is not the attention that the model used.
+    image_size: side of the model's square in px; hold_threshold: λ; strength: γ of the injection; guidance_scale: of an
+    edit, 1 is off; caption_guidance_scale: of text to image; token_temperature: of the draw of tokens; draw: how they
+    are drawn, a name in decoding.DRAWS; blocks: those whose attention makes the heat map, multi-modal first; hold: a
+    name in decoding.HOLDS (see RegionHoldSampler); hold_by: the heat map to hold by, each "step"'s own, as in the
+    released code, or the "mean" of the steps so far; bias_text: whether the injection bias touches text as well (see
+    MaskedGenerativeTransformer.forward); smooth: whether the heat map passes the adaptive filter (see consolidate);
+    heat_from: the picture in which the text's attention is mapped, "image", "source" or "both"; heat_keys: of the
+    attention behind the heat map, as capture_attention takes them; heat_padding: whether, without focus words, padded
+    text rows count in it. The released code's own heat map has heat_keys "generated", which allows heat_from "image"
+    alone, and heat_padding True; that is not the attention that the model used.
 
     The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
     hold others, in `lab.json`.
@@ -50,7 +51,9 @@ class Defaults:
     strength: float = 1.1
     steps: int = 36
     guidance_scale: float = 6.0
+    caption_guidance_scale: float = 6.0
     token_temperature: float = 1.0
+    draw: str = "race"
     blocks: tuple[int, ...] = tuple(range(28, 37))
     hold: str = "released"
     hold_by: str = "step"
@@ -87,6 +90,10 @@ class Defaults:
         for name in values:
             check_name(name, "default", [field.name for field in fields(self)])
         return replace(self, **values)
+
+    def without_source(self) -> Defaults:
+        """These for text to image."""
+        return replace(self, guidance_scale=self.caption_guidance_scale)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of lab.json."""
@@ -136,7 +143,7 @@ class Settings:
         blocks: int | Sequence[int] | None = None,
         seed: int | Sequence[int] | None = None,
         order: str = "confidence",
-        draw: str = "race",
+        draw: str | None = None,
         revise: float = 0.0,
         refresh_every: int = 1,
         heat_from: str | None = None,
@@ -147,11 +154,16 @@ class Settings:
         steps = defaults.steps if steps is None else steps
         guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         token_temperature = defaults.token_temperature if token_temperature is None else token_temperature
+        draw = defaults.draw if draw is None else draw
         blocks = defaults.blocks if blocks is None else blocks
         heat_from = defaults.heat_from if heat_from is None else heat_from
         check_number(hold_threshold, "hold_threshold (λ)", 0, 1, "0 holds nothing, 1 nearly everything")
         check_number(strength, "strength (γ)", 0, STRONGEST, "1 is the plain attention, 1.1 closer to the source")
-        check_number(guidance_scale, "guidance_scale", 1, math.inf, "1 is off; 3 to 9 are usual")
+        for name, value in (
+            ("guidance_scale", guidance_scale),
+            ("caption_guidance_scale", defaults.caption_guidance_scale),
+        ):
+            check_number(value, name, 1, math.inf, "1 is off; 3 to 9 are usual")
         check_number(token_temperature, "token_temperature", COLDEST, math.inf, "1 as the network says, less is surer")
         check_number(steps, "steps", 1, MOST_STEPS, "12 to 36 are usual", whole=True)
         check_number(defaults.image_size, "image_size", 1, LARGEST, "the side of the model's square in px", whole=True)

@@ -127,7 +127,7 @@ def test_a_focus_that_is_no_word(asleep, picture, focus):
         ("seed", [-1, 1.5, "0", 2**63, [1.5], True]),
         ("blocks", [[], [3], [-1], 3, ["1"], [0.5], "all"]),
         ("order", ["confident", None, 3, ["halton"]]),
-        ("draw", ["multinomial", None, 3, ["race"]]),
+        ("draw", ["multinomial", "", 3, ["race"]]),
         ("revise", [-0.1, 1.1, math.nan, "0.1", True]),
         ("refresh_every", [0, -1, 1.5, math.inf, "2", True]),
     ],
@@ -141,6 +141,12 @@ def test_settings_of_text_to_image(asleep):
     for settings in ({"steps": 0}, {"guidance_scale": 0.5}, {"seed": "x"}):
         with pytest.raises(SettingError):
             asleep.generate(INSTRUCTION, **settings)
+
+
+def test_a_guidance_scale_of_captions_out_of_range(asleep, picture):
+    for wrong in (0.5, None, math.nan, "6"):
+        editor = asleep.with_defaults(caption_guidance_scale=wrong)
+        refused(editor, SettingError, "caption_guidance_scale", picture(), INSTRUCTION)
 
 
 def test_a_mask_token_is_no_picture(editor):
@@ -246,6 +252,7 @@ def test_defaults_that_make_no_sense(editor, picture):
         ({}, "blocks"),
         ({"hold": "tight", "blocks": (0,)}, "hold"),
         ({"heat_keys": "most", "blocks": (0,)}, "keys"),
+        ({"draw": "straws", "blocks": (0,)}, "draw"),
     ]
     for fields, match in wrong:
         defaults = Defaults(**fields)

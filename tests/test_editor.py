@@ -25,6 +25,7 @@ from editmgt_lab.errors import CheckpointError, SettingError, TextError
 from editmgt_lab.settings import Defaults
 from editmgt_lab.transformer import AESTHETIC_SCORE
 from editmgt_lab.views import demo
+from editmgt_lab.views.recording import record
 from tests.support import PATIENCE
 from tests.support.tiny import RECIPE, enliven, save_language_model
 
@@ -60,7 +61,7 @@ def recorders(editor):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("guidance_scale", "decoding"),
-    [(1.0, {}), (2.0, {}), (2.0, {"order": "halton"}), (2.0, {"draw": "inverse"}), (2.0, {"revise": 0.5})],
+    [(1.0, {}), (2.0, {}), (2.0, {"order": "halton"}), (2.0, {"draw": "race"}), (2.0, {"revise": 0.5})],
     ids=str,
 )
 def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_scale, decoding):
@@ -71,7 +72,7 @@ def test_an_edit_is_the_stages_one_after_the_other(editor, picture, guidance_sca
 
     source = editor.tokenize(picture())
     text, empty = editor.encode_text(INSTRUCTION), editor.encode_text("")
-    sampler = lab.RegionHoldSampler(MASK, 4, token_temperature=0.6, hold="commit", **decoding)
+    sampler = lab.RegionHoldSampler(MASK, 4, token_temperature=0.6, hold="commit", **{"draw": "inverse"} | decoding)
     generator = torch.Generator().manual_seed(3)
     tokens = torch.full_like(source, MASK)
     micro = torch.tensor([[32, 32, 0, 0, AESTHETIC_SCORE]])
@@ -370,6 +371,16 @@ def test_text_to_image(editor, calls):
     assert torch.equal(both.tokens[0], result.tokens[0]) and len(both.image) == 2
     surer = editor.generate("a red ball", steps=4, seed=3, token_temperature=0.1)
     assert surer.settings.token_temperature == 0.1 and not torch.equal(surer.tokens, result.tokens)
+
+
+def test_captions_have_a_guidance_scale_of_their_own(editor, picture):
+    other = editor.with_defaults(guidance_scale=1.0, caption_guidance_scale=3.0)
+    settings = {"steps": 2, "seed": 3}
+    made, run = other.generate("a red ball", **settings), record(other, None, "a red ball", **settings)
+    assert made.settings.guidance_scale == run.settings.guidance_scale == 3
+    assert other.edit(picture(), INSTRUCTION, **settings).settings.guidance_scale == 1
+    asked = other.generate("a red ball", guidance_scale=1.0, **settings)
+    assert asked.settings.guidance_scale == 1 and not torch.equal(asked.tokens, made.tokens)
 
 
 def test_strength_zero_is_text_to_image(editor, picture):

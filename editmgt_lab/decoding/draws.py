@@ -46,9 +46,17 @@ def draw_tokens(probabilities: Tensor, generator: Generators, draw: str = "race"
         refuse_nan(probabilities)
     one = generator is None or isinstance(generator, torch.Generator)
     places = probabilities.flatten(0, 1).unsqueeze(0) if one else probabilities  # it draws row after row
-    at_once = ROWS if may_look(probabilities) else places.shape[1]
-    drawn = [DRAWS[draw](rows, generator) for rows in places.split(at_once, dim=1)]
-    return torch.cat(drawn, dim=1).view(probabilities.shape[:2])
+    return some_at_once(lambda rows: DRAWS[draw](rows, generator), places).view(probabilities.shape[:2])
+
+
+def to_probabilities(logits: Tensor, token_temperature: float) -> Tensor:
+    """[B, N, codebook] → the same in float32, each place's softmax at the token temperature."""
+    return some_at_once(lambda rows: (rows.float() / token_temperature).softmax(dim=-1), logits)
+
+
+def some_at_once(work: Callable[[Tensor], Tensor], places: Tensor) -> Tensor:
+    """What the work makes of [B, N, codebook], which on the CPU it gets in parts, ROWS of N each."""
+    return torch.cat([work(rows) for rows in places.split(ROWS, dim=1)], dim=1) if may_look(places) else work(places)
 
 
 def exponential_times(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..basics.checks import check_name, check_number, may_look
 from ..errors import SettingError, ShapeError
-from .draws import DRAWS, Generators, draw_tokens, gumbel_noise
+from .draws import DRAWS, Generators, draw_tokens, gumbel_noise, to_probabilities
 from .orders import ORDERS
 
 T = TypeVar("T")
@@ -163,8 +163,8 @@ class RegionHoldSampler:
         at on the CPU alone (see `may_look`).
         """
         self.check_inputs(logits, tokens, index, heat, hold_threshold, source, fixed)
-        scores = rearrange(logits, "b codebook h w -> b (h w) codebook").float() / self.token_temperature
-        probabilities = scores.softmax(dim=-1)
+        scores = rearrange(logits, "b codebook h w -> b (h w) codebook")
+        probabilities = to_probabilities(scores, self.token_temperature)
         before = tokens.flatten(1)  # [B, N]
         unknown = before == self.mask_token_id
         sampled = torch.where(unknown, draw_tokens(probabilities, generator, self.draw), before)

@@ -42,7 +42,7 @@ from ..metrics.arithmetic import ratio_interval, summary
 from ..metrics.report import align, cell, gallery, save_figure, save_json
 from ..metrics.truth import picture_size
 from ..world import EditSample, sample_edit
-from .options import measuring, which_model
+from .options import OF_NO_MATTER, measuring, which_model
 from .skills import answers, measured_in_all, teach
 
 SETTINGS = FinetuneSettings(rank=7, learning_rate=5e-3, steps=60)
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     told, number = verdict(results), len(pairs[UNFILTERED])
     print(f"{number} pairs of each kind, from {chosen.scenes} scenes\n", table(results), sep="\n")
     print("", verdict_in_words(told), sep="\n")
-    saved = measured | which_model(chosen.model, editor, without=["hold_threshold"])
+    saved = measured | which_model(chosen.model, editor, without=OF_NO_MATTER)
     saved |= {"scenes": chosen.scenes, "pairs": number}
     saved |= {"settings": asdict(settings), "results": [each.to_dict() for each in results], "verdict": told}
     save_json(saved, chosen.output)

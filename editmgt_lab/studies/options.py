@@ -12,6 +12,7 @@ from ..editor import Editor
 from ..world import SPLITS
 
 DECODING = ("steps", "guidance_scale", "token_temperature")
+OF_NO_MATTER = ("hold_threshold", "caption_guidance_scale")  # to studies that set λ, and make nothing from captions
 
 
 def measuring(

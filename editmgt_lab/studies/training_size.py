@@ -46,7 +46,7 @@ from ..world import EditSample
 from ..world.edits import make_sample
 from ..world.scenes import ITEM_COUNTS, PIXELS, draw_scene, stream
 from .bench import computer
-from .options import measuring, which_model
+from .options import OF_NO_MATTER, measuring, which_model
 
 PHRASINGS = ("make the {} {}", "turn the {} {}", "draw the {} {}", "the {} should be {}")
 RESIZES = (("small", "big"), ("medium", "big"), ("big", "small"), ("medium", "small"))
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(model, folder, anew=anew, **options)
     print(report(rows))
     editor = load(model)
-    settings = options | which_model(model, editor, without=["hold_threshold"])
+    settings = options | which_model(model, editor, without=OF_NO_MATTER)
     saved = {"settings": settings, "computer": computer(editor), "rows": rows}
     paths = [folder / "training_size.json", folder / "training_size.png"]
     save_json(saved, paths[0])

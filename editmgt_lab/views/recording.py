@@ -136,7 +136,7 @@ def record(
     text = {name: settings.pop(name) for name in ("mask", "focus", "negative") if name in settings}
     if image is None and settings.get("hold_threshold") is None:
         settings["hold_threshold"] = 0
-    chosen = Settings.choose(editor.defaults, 1, **settings)
+    chosen = Settings.choose(editor.defaults.without_source() if image is None else editor.defaults, 1, **settings)
     if image is None:
         _check_nothing_held(chosen, text.get("mask"))
     source = reading = None

@@ -52,7 +52,7 @@ views.edit_figure(result)
 # surprises.
 #
 # λ lies between 0, which holds nothing, and 1; unless you say otherwise it is the editor's own. Here we have set that
-# to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.3 and
+# to 0.05, and the rule by which tokens are held to the paper's (`released`); the small model ships with a λ of 0.1 and
 # a rule of its own (`agree`), by which a token is held only where the network itself draws it. Below is the same edit
 # with a larger λ, which holds more, and with a second seed: other random numbers, so the heat map differs a little,
 # too. What is left of the boat there, parts of its outline, are cells that are held, though they should not be.
@@ -194,7 +194,7 @@ def edits(**hold):
     return editor.edit(pictures, instructions, seed=0, steps=6, guidance_scale=3.0, **hold)
 
 
-free, by_heat = edits(hold_threshold=0), edits(hold_threshold=0.1)
+free, by_heat = edits(hold_threshold=0), edits(hold_threshold=0.2)
 placed = edits(hold_threshold=0, mask=[sample.mask for sample in samples])
 random = edits(hold_threshold=0, mask=[shuffled(cells) for cells in placed.held])
 

@@ -148,15 +148,14 @@ views.panels_figure([row[:5], [*row[5:], (sample.target, "target")]], [f"“{ins
 
 # %% [markdown]
 # An instruction is no caption, so what text to image makes of it at γ = 0 is anything. A trace of γ brings the
-# background; then come the objects, and not at once as they were: at 0.1 the butterfly is a green clump, and of the
-# snail there are a green patch and some pink specks. At 0.3 both are back. Around 1, where the network was trained, the
-# edit is done, though ragged and with a white speck; at 3 the balloon has white patches, and at 10, where the source is
-# nearly all that it sees, it stays white.
+# background; then come the objects, and not at once as they were: at 0.1 the butterfly is a green clump, and the snail
+# is red, with specks. At 0.3 both are back. Around 1, where the network was trained, the edit is done, though ragged;
+# at 3 the balloon has white patches, and at 10, where the source is nearly all that it sees, it stays white.
 #
 # Now the numbers, on four edits of four kinds (one replaces, one adds, one restyles, one recolours) in a third of the
 # steps, with both forms of the bias. **L1 to the source** is how much changes at all: the mean difference over pixels
 # and channels, if black is 0 and white is 1. The **edit score** is how much of the asked change was made, 0 … 10. It is
-# not 0 at γ = 0, but about 2.7: a picture made without the source can still lie nearer to the target than the source
+# not 0 at γ = 0, but about 3.0: a picture made without the source can still lie nearer to the target than the source
 # does, where the two differ. At γ = 0 and at γ = 1 the two forms are one. This cell takes longest.
 
 # %%
@@ -195,7 +194,8 @@ views.curves_figure(panels)
 # The left curves fall: more and more of the source. The right ones rise and fall again: too little of it and the rest
 # of the picture is not there, too much and little is changed. These are means; one edit alone need not fall at every
 # step. In the strip of the dial below, the L1 is 0.037 at γ = 0.01, where there is nothing but the background, and
-# 0.047 at 0.1, where green things stand on it. The steps along γ are not even; mind that when you compare slopes.
+# 0.052 at 0.1, where things of other colours stand on it. The steps along γ are not even; mind that when you compare
+# slopes.
 #
 # ## The control: another source
 #

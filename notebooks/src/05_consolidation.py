@@ -2,7 +2,7 @@
 # # Stage 4: many maps become one heat map
 #
 # **The claim: only some blocks know where the edit is, so it matters which ones make the heat map. Chosen by
-# measurement, they find it far better than a block at random, better than all blocks together, and as well as the best
+# measurement, they find it far better than a block at random, better than all blocks together, and better than the best
 # single block.** The choice is made on other edits than those that it is shown on. You will write the consolidation
 # step by step: average, stretch, filter. Then you will measure every step against the true region, and see what each is
 # worth.
@@ -91,8 +91,9 @@ pictures = [(heat_overlay(samples[i].source, stretch(m).numpy()), name) for m, n
 views.panels_figure([[(samples[i].source, "source"), *pictures, (samples[i].mask, "truth")]])
 
 # %% [markdown]
-# This map is right in the main: its hottest cells lie on the hat, which is what was asked for. But the ball and the
-# tail of the kite are warm, too. The filter does not mend that; it smooths the sand, where the map is flat anyway.
+# This map is right in the main: its hottest cells lie on the hat, which is what was asked for. But the ball is warm,
+# too, its seam nearly as hot, and so is the kite a little. The filter does not mend that; it smooths the sand, where
+# the map is flat anyway.
 #
 # ## What is each step worth?
 #
@@ -140,15 +141,15 @@ assert abs(control - 0.5) < 0.12, "a shuffled map knows nothing"
 # that the heat map over all steps does best without. Picking them on the edits above would flatter them. So one may
 # stay that says little alone, as block 2 does: without it the map was a thousandth worse. In the paper's model nine
 # neighbouring blocks of 42 are averaged. This small one has nine in all, and some of them do other things: to average
-# them in is to blur what the others know. Block 3 alone (0.933) is as good as the five chosen ones unfiltered (0.929).
-# What the filter adds you can read off two rows of the table: judge it by them, not by how smooth it looks.
+# them in is to blur what the others know. Block 3 alone (0.919) nearly comes up to the five chosen ones unfiltered
+# (0.934). What the filter adds you can read off two rows of the table: judge it by them, not by how smooth it looks.
 #
 # Numbers are means. Here are the first six of the edits, with the map of every block. Go down a column, and you see
 # what a block is for: block 3 finds what the words name (the apple, the hat, the umbrella) and where the rocket and the
 # cup are to come; block 1 finds objects, whichever of them are asked for; blocks 5 and 6 do so less surely; blocks 4
-# and 7 look at a few places, most of them near the edge, whatever the picture shows; block 0 sees columns, and block 2
-# is hot all over the picture. The heat map is hottest at the right place in all six, and warm on other objects, too: on
-# the bird, the snail, the ball.
+# and 7 look at a few places, most of them near the edge, whatever the picture shows; block 0 sees columns or rows, and
+# block 2 is hot all over the picture. The heat map is hottest at the right place in all six, and warm on other objects,
+# too: on the bird, the ball, the apple beside the cup.
 
 # %%
 first, six = samples[:6], words[:6]
@@ -185,8 +186,8 @@ print(f"all but it     {localisation(chosen, words=words & ~by_object):.3f}")
 #
 # Below a threshold λ the source's tokens are held. Where should λ lie? Look at how many places are held, as λ rises,
 # inside and outside the true mask. If the heat told them apart cleanly, some λ would hold everything outside and
-# nothing inside. It does not: λ = 0.1 holds about 75% of the places outside and 4% of those inside, λ = 0.2 about 90%
-# and 18%. So every λ pays: too low leaks, too high stops the edit.
+# nothing inside. It does not: λ = 0.1 holds about 73% of the places outside and 3% of those inside, λ = 0.2 about 90%
+# and 13%. So every λ pays: too low leaks, too high stops the edit.
 
 # %%
 heat = consolidate(maps[:, list(chosen)], words=words)

@@ -103,12 +103,12 @@ lambda_figure(curves, examples)
 controls_figure(curves)
 
 # %% [markdown]
-# At λ = 0.1 the hold by heat costs next to nothing of the score, and 80% of the leakage is left; the random hold of as
-# many cells keeps 23% of the score: it matters *where* one holds. Most of the leakage goes only at 0.2, where 43% of it
-# is left, at 95% of the score. As λ rises more and more of the edit itself is held, too, and the curve in the right
-# panel never enters the *goal*, 98% of the score at half of the leakage. The true mask does: that is what a better map
-# would give. Pasting comes close to the hold here, since under the released rule little is held before the last steps.
-# Not even the true region comes to a leakage of 0; why, we shall see below.
+# At λ = 0.1 the hold by heat costs next to nothing of the score, and 60% of the leakage is left; the random hold of as
+# many cells keeps 19% of the score: it matters *where* one holds. At 0.2 a third of the leakage is left, at 92% of the
+# score. As λ rises more and more of the edit itself is held, too, and the curve in the right panel never enters the
+# *goal*, 98% of the score at half of the leakage. The true mask does: that is what a better map would give. Pasting
+# comes close to the hold here, since under the released rule little is held before the last steps. Not even the true
+# region comes to a leakage of 0; why, we shall see below.
 #
 # Give `measure` also `hold="commit"`, and the score falls sooner: what is committed stands in the picture from the
 # first step, and a held rim of a butterfly calls for a butterfly.
@@ -193,10 +193,10 @@ by_step = {name: (range(1, 13), shares) for name, shares in computed.items()}
 views.curves_figure([("step", "% of the positions computed", by_step)])
 
 # %% [markdown]
-# A few tokens in a hundred come out otherwise, and the edits are as good. The time falls by less than the positions do
-# (and varies by a tenth or so from run to run): about a third of a full step goes into drawing the tokens, and a cache
-# spares nothing of that. The two pictures run as one batch: each step computes as many positions as the neediest of
-# them.
+# A few tokens in a thousand come out otherwise, and the edits are as good. The time falls by less than the positions do
+# (and varies by a tenth or so from run to run): every step still reads all tokens, makes the logits of all and draws
+# from them, and a cache spares nothing of that. The two pictures run as one batch: each step computes as many positions
+# as the neediest of them.
 
 # %%
 exact = answers["control: no cache"]

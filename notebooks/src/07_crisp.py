@@ -251,18 +251,18 @@ for each in study["results"]:
 
 # %% [markdown]
 # **A model that was trained on imperfect pairs leaks, and the hold stops most of it**: at λ = 0.2 the leakage falls
-# from 0.077 to 0.016, where the shipped model's is 0.002, and the success rises from 20% to 33%. The paper's λ figure
-# may be understood so. The other three leak 0.005 or less, and there so much of the paper's hold only costs: 20 points
-# of success after filtered pairs, 27 after true ones and as shipped. Every fine-tuning lowered success: it is 97% as
-# shipped, 93% with true pairs, 80% with filtered ones, 20% with unfiltered ones. Success and score are of 30 edits,
+# from 0.086 to 0.012, where the shipped model's is 0.002, and the success rises from 10% to 37%. The paper's λ figure
+# may be understood so. The other three leak 0.003 or less, and there so much of the paper's hold only costs: 20 points
+# of success after filtered pairs, 17 after true ones, 23 as shipped. Every fine-tuning lowered success: it is 97% as
+# shipped, 93% with filtered pairs, 90% with true ones, 10% with unfiltered ones. Success and score are of 30 edits,
 # leakage of the 25 that are to leave something alone: a few points are chance.
 #
 # The adapter of the unfiltered pairs is here, so look for yourself, at the first test edit of three categories. The
 # sloppy editor's sin was oversaturation, as by too much guidance, and the model has learned just that. Held by the
 # paper's rule, most of what the words do not look at stays the source's. What they do look at, the edit and much of
-# what stands around it, keeps the sin; and parts of the edit are held as well: of the apple green scraps are left. What
-# the hold cannot do is mend an edit: the leaky model makes no balloon, held or not. (That the shipped model's balloon
-# stands in the meadow like a tree is a fault of its own, and no leak.)
+# what stands around it, keeps the sin; and parts of the edit are held as well: the apple stays, but for some specks.
+# What the hold cannot do is mend an edit: of the balloon the leaky model makes scraps, held or not. (That the shipped
+# model's balloon stands in the meadow like a tree is a fault of its own, and no leak.)
 
 # %%
 shipped, leaky = (lab.load().with_defaults(hold="released") for _ in range(2))  # the paper's hold

@@ -9,6 +9,7 @@ from PIL import Image
 import editmgt_lab as lab
 from editmgt_lab.basics.fingerprints import weights_fingerprint
 from editmgt_lab.finetuning import load_adapter
+from editmgt_lab.studies.options import OF_NO_MATTER
 from tests.support import ROOT
 
 SAMPLES = ROOT / "data_samples"
@@ -24,7 +25,7 @@ def whatever_its_threshold(adapter=None):
     editor = lab.load()
     if adapter:
         load_adapter(editor.transformer, SAMPLES / "adapters" / adapter)
-    return weights_fingerprint(editor, without=["hold_threshold"])
+    return weights_fingerprint(editor, without=OF_NO_MATTER)
 
 
 def weights_of(name):
@@ -66,6 +67,6 @@ def test_other_weights_or_defaults_are_noticed(editor, shipped):
     small = lab.load()
     held = small.with_defaults(hold_threshold=small.defaults.hold_threshold / 2 + 0.01)
     assert weights_fingerprint(held) != shipped
-    assert weights_fingerprint(held, without=["hold_threshold"]) == whatever_its_threshold() != shipped
+    assert weights_fingerprint(held, without=OF_NO_MATTER) == whatever_its_threshold() != shipped
     small.vq.decoder.conv_out.bias.data[0] += 1e-3
     assert weights_fingerprint(small) != shipped

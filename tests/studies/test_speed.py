@@ -13,7 +13,7 @@ from editmgt_lab.metrics.truth import draw_truths
 from editmgt_lab.studies import speed
 from editmgt_lab.studies.speed import FAST, USUAL, WAYS, Measured, Way, measure, report, speed_figure
 
-FEW = [USUAL, FAST, Way(4, "halton", 3, "source", "inverse")]
+FEW = [USUAL, FAST, Way(4, "halton", 3, "source")]
 SETTINGS = {"split": "test", "count": 3, "time": "processor time"}
 
 
@@ -24,7 +24,7 @@ def measured(editor):
 
 def test_the_ways_cover_orders_steps_cache_and_hold_once_each():
     assert len(set(WAYS)) == len(WAYS) and {USUAL, FAST} < set(WAYS)
-    assert {way.draw for way in WAYS if way._replace(draw="race") == USUAL} == set(DRAWS)
+    assert {way.draw for way in WAYS if way._replace(draw="inverse") == USUAL} == set(DRAWS)
     assert {way.order for way in WAYS} == set(ORDERS) and {way.steps for way in WAYS} == set(speed.STEPS)
     assert {way.refresh_every for way in WAYS} == set(speed.REFRESH) and len({way.hold for way in WAYS}) == 2
     assert (USUAL.order, USUAL.refresh_every, USUAL.steps) == ("confidence", 1, 12)

@@ -30,6 +30,7 @@ from ...errors import SettingError
 from ...images import to_images, to_tensor
 from ...metrics.report import save_figure, save_json
 from ...metrics.truth import Truth, draw_truths
+from ..options import OF_NO_MATTER
 from ..sweep import HEAT, MASK, RANDOM, Hold, Swept, sweep
 from .curves import METRICS, PASTE, PUBLISHED, LambdaCurves
 from .plot import categories_figure, controls_figure, lambda_figure
@@ -70,7 +71,7 @@ def measure(
     any, the model's own. Raises SettingError.
     """
     check_thresholds(thresholds)
-    weights = weights_fingerprint(editor, without=["hold_threshold"])
+    weights = weights_fingerprint(editor, without=OF_NO_MATTER)
     editor = editor.with_defaults(hold=hold or editor.defaults.hold)
     above = thresholds[1:]
     known: dict[str, dict[str, list[np.ndarray]]] = {}
