@@ -42,8 +42,8 @@ class Defaults:
     text rows count in it. The released code's own heat map has heat_keys "generated", which allows heat_from "image"
     alone, and heat_padding True; that is not the attention that the model used.
 
-    The other values here are the released model's: its code's inference settings for 1024 px. A checkpoint folder may
-    hold others, in `lab.json`.
+    The other values here are the released model's: its code's inference settings for 1024 px. That code edits alone, so
+    that captions have the guidance scale of its edits. A checkpoint folder may hold others, in `lab.json`.
     """
 
     image_size: int = 1024

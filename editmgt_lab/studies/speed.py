@@ -3,8 +3,7 @@
 All ways answer the same edits, one after the other within each batch, since a computer's speed wanders. Time is that of
 the processor, all of an edit in it: pictures in, text, every step, picture out; on another device it is the clock's.
 A way holds as the model does by itself, or by the heat mapped in the source; in some models the two share rule and λ.
-The usual way takes 12 steps, whatever the model's own number of them, in the usual order, drawn by inversion, and
-exactly.
+The usual way takes 12 steps, whatever the model's own number of them, in the usual order, exactly, drawn by inversion.
 The settings of FAST were chosen on the validation split; the test split only says what they do.
 """
 
